@@ -1,0 +1,1 @@
+"""Command line programs; each is a thin absl module."""
