@@ -1,0 +1,111 @@
+"""What every data set is once it is in memory: uint8 arrays, labels, ids."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+NORMAL = 0
+ABNORMAL = 1
+SPLITS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images of one split, sorted by id.
+
+    Attributes:
+      images: [N, H, W, C] uint8.
+      labels: [N] int32, 0 normal and 1 abnormal.
+      masks: [N, H, W] bool, True where a pixel is abnormal; None where the
+        source has no masks. Normal images have an empty mask.
+      ids: N distinct names, the same at every image size.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None
+    ids: tuple[str, ...]
+
+    def __post_init__(self):
+        n = len(self.ids)
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise ValueError(
+                f"images must be uint8 [N, H, W, C], found {self.images.dtype} "
+                f"{self.images.shape}."
+            )
+        if self.images.shape[0] != n or self.labels.shape != (n,):
+            raise ValueError(
+                f"{n} ids need as many images and labels, found "
+                f"{self.images.shape[0]} images and labels {self.labels.shape}."
+            )
+        if self.masks is not None and self.masks.shape != self.images.shape[:3]:
+            raise ValueError(
+                f"masks must be [N, H, W] = {self.images.shape[:3]}, found "
+                f"{self.masks.shape}."
+            )
+        if list(self.ids) != sorted(set(self.ids)):
+            raise ValueError("ids must be distinct and sorted.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A named data set.
+
+    Attributes:
+      name: a name of the catalog.
+      splits: "train" (normal images only), and where the source has them "val"
+        (normal images held out of training) and "test".
+      fingerprint: sha256 of everything in the splits; two runs with the same
+        fingerprint saw the same pixels, ids, labels and masks.
+    """
+
+    name: str
+    splits: dict[str, Split]
+    fingerprint: str
+
+
+def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
+    """Checks the splits and adds the fingerprint.
+
+    Args:
+      name: a name of the catalog.
+      splits: at least "train"; every label of "train" and "val" is 0.
+
+    Returns:
+      The data set.
+
+    Raises:
+      ValueError: a split is unknown, empty, or abnormal where it must not be.
+    """
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown or "train" not in splits:
+        raise ValueError(
+            f"a data set has the splits {', '.join(SPLITS)}, at least train; "
+            f"found {', '.join(splits) or 'none'}."
+        )
+    for split, content in splits.items():
+        if not len(content):
+            raise ValueError(f"the {split} split of {name} has no image.")
+        if split != "test" and content.labels.any():
+            raise ValueError(
+                f"the {split} split of {name} must hold normal images only, "
+                f"found {np.count_nonzero(content.labels)} abnormal ones."
+            )
+    ordered = {s: splits[s] for s in SPLITS if s in splits}
+    return Dataset(name, ordered, _fingerprint(ordered))
+
+
+def _fingerprint(splits: dict[str, Split]) -> str:
+    """sha256 over ids, labels, pixels and masks; independent of the machine."""
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        digest.update(repr((name, split.ids, split.images.shape)).encode())
+        digest.update(np.ascontiguousarray(split.labels, "<i4").data)
+        digest.update(np.ascontiguousarray(split.images).data)
+        if split.masks is not None:
+            digest.update(np.packbits(split.masks).data)
+    return digest.hexdigest()

@@ -1,0 +1,276 @@
+"""Image files to uint8 arrays, exactly as the reference reads them.
+
+PIL `convert("L")` or `convert("RGB")` first, then `resize((S, S), BILINEAR)`,
+which antialiases and works on uint8; masks are resized with NEAREST. EXIF
+orientation is not applied, as in the reference.
+
+Images of more than 8 bits have no counterpart in the reference. They are
+scaled linearly from a stated window to 0..255 before they are resized; the
+default window is the full 16-bit range 0..65535, and values that it cannot
+show are refused rather than truncated.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import PIL.Image
+
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+EXTENSIONS = frozenset(
+    (".bmp", ".gif", ".jpg", ".jpeg", ".jp2", ".png", ".pgm", ".ppm", ".pnm")
+    + (".tif", ".tiff", ".webp")
+)
+MAX_PIXELS = 2**26  # 67 megapixels; below the size at which PIL warns
+FULL_WINDOW = (0, 65535)
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_MAX_LISTED = 5
+_MAX_THREADS = 8
+# What PIL's decoders raise on damaged files.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    PIL.Image.DecompressionBombError,
+)
+
+Window = tuple[float, float]
+T = TypeVar("T")
+
+
+class UnreadableImageError(ValueError):
+    """One file that cannot be read; the message is `path: reason`."""
+
+
+class Decoded(NamedTuple):
+    """One decoded file.
+
+    Attributes:
+      pixels: [S, S, C] uint8.
+      wide_max: largest value in the file where it has more than 8 bits a
+        channel, else None.
+    """
+
+    pixels: np.ndarray
+    wide_max: float | None
+
+
+def read_image(
+    path: str | os.PathLike,
+    *,
+    image_size: int,
+    channels: int,
+    window: Window | None = None,
+) -> Decoded:
+    """Reads one image file.
+
+    Args:
+      path: a file in one of `FORMATS`, with at most `MAX_PIXELS` pixels.
+      image_size: side S of the result in pixels.
+      channels: 1 for gray, 3 for RGB.
+      window: values (low, high) of a wide image that become 0 and 255, beyond
+        which it is clipped; None for 0..65535, beyond which it is refused.
+        8-bit images are left as they are.
+
+    Returns:
+      The pixels, and the largest value of a wide image.
+
+    Raises:
+      UnreadableImageError: the file is no readable image, or is too large.
+    """
+
+    def convert(image: PIL.Image.Image) -> Decoded:
+        wide_max = None
+        if image.mode in _WIDE_MODES:
+            values = np.asarray(image)
+            wide_max = float(values.max())
+            image = PIL.Image.fromarray(_apply_window(values, window))
+        image = image.convert({1: "L", 3: "RGB"}[channels])
+        size = (image_size, image_size)
+        image = image.resize(size, PIL.Image.Resampling.BILINEAR)
+        pixels = np.array(image).reshape(image_size, image_size, channels)
+        return Decoded(pixels, wide_max)
+
+    return _with_image(path, convert)
+
+
+def read_mask(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
+    """Reads a mask, True where the file is not 0.
+
+    Args:
+      path: an image file.
+      image_size: side S of the result in pixels.
+
+    Returns:
+      [S, S] bool.
+
+    Raises:
+      UnreadableImageError: the file is no readable image, or is too large.
+    """
+
+    def convert(image: PIL.Image.Image) -> np.ndarray:
+        if image.mode not in _WIDE_MODES:
+            image = image.convert("L")
+        # PIL's own conversion of 16-bit images drops the low byte, that is, a
+        # mask of 0 and 1.
+        image = PIL.Image.fromarray(np.asarray(image) != 0)
+        size = (image_size, image_size)
+        return np.array(image.resize(size, PIL.Image.Resampling.NEAREST))
+
+    return _with_image(path, convert)
+
+
+def read_header(path: str | os.PathLike) -> tuple[str, tuple[int, int]]:
+    """Returns PIL's mode and (width, height) without decoding the pixels."""
+    return _with_image(path, lambda image: (image.mode, image.size))
+
+
+def read_many(
+    read: Callable[[pathlib.Path], T], paths: Iterable[pathlib.Path]
+) -> list[T]:
+    """Reads files in threads, in the order given, and names all bad ones.
+
+    Args:
+      read: reads one path; PIL releases the interpreter lock while it works.
+      paths: the files.
+
+    Returns:
+      What `read` returned, in the order of `paths`.
+
+    Raises:
+      ValueError: some files cannot be read; the first few are named.
+    """
+    results, failures = read_each(read, paths)
+    if failures:
+        raise ValueError(describe_failures(failures, len(results)))
+    return results
+
+
+def read_each(
+    read: Callable[[pathlib.Path], T], paths: Iterable[pathlib.Path]
+) -> tuple[list[T | None], list[str]]:
+    """As `read_many`, but returns None for a bad file, and the reasons."""
+
+    def attempt(path: pathlib.Path) -> tuple[T | None, str]:
+        try:
+            return read(path), ""
+        except UnreadableImageError as error:
+            return None, str(error)
+
+    threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        outcomes = list(pool.map(attempt, paths))
+    failures = [reason for _, reason in outcomes if reason]
+    return [result for result, _ in outcomes], failures
+
+
+def describe_failures(failures: Sequence[str], total: int) -> str:
+    """One sentence that names the first few unreadable files."""
+    named = "; ".join(failures[:_MAX_LISTED])
+    more = len(failures) - _MAX_LISTED
+    rest = f"; and {more} more" if more > 0 else ""
+    return (
+        f"{len(failures)} of {total} image files cannot be read "
+        f"({named}{rest}): remove or replace them."
+    )
+
+
+def check_window(wide_max: Sequence[float | None], window: Window | None):
+    """Refuses wide images that the default window would leave almost black.
+
+    Args:
+      wide_max: `Decoded.wide_max` of all images of a data set.
+      window: the window they were read with.
+
+    Raises:
+      ValueError: no image uses more than 1/16 of the default window, as with
+        12-bit data in 16-bit files.
+    """
+    found = [value for value in wide_max if value is not None]
+    if window is None and found and max(found) < FULL_WINDOW[1] / 16:
+        raise ValueError(
+            f"the 16-bit images have no value above {max(found):.0f}, so that "
+            "the default window 0,65535 leaves at most 16 gray levels; state "
+            f"the window of the data, for example 0,{max(found):.0f}."
+        )
+
+
+def _with_image(
+    path: str | os.PathLike, convert: Callable[[PIL.Image.Image], T]
+) -> T:
+    """Opens and checks a file, and turns every failure into one sentence."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        reason = "is no regular file" if path.exists() else "does not exist"
+        raise UnreadableImageError(f"{path}: {reason}")
+    try:
+        with PIL.Image.open(path, formats=FORMATS) as image:
+            _check_header(image)
+            return convert(image)
+    except PIL.UnidentifiedImageError:
+        raise UnreadableImageError(
+            f"{path}: not an image in one of {', '.join(FORMATS)}"
+        ) from None
+    except PIL.Image.DecompressionBombError:
+        raise UnreadableImageError(
+            f"{path}: {_too_large('far more')}"
+        ) from None
+    except PermissionError:
+        raise UnreadableImageError(f"{path}: permission denied") from None
+    except _DECODE_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(f"{path}: {reason}") from error
+
+
+def _too_large(found: str) -> str:
+    return f"has {found} than the {MAX_PIXELS} pixels allowed; scale it down"
+
+
+def _check_header(image: PIL.Image.Image):
+    """Refuses what would be read wrongly or not at all, before decoding."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(_too_large(f"{width} x {height} pixels, more"))
+    if image.mode not in _WIDE_MODES and ";16" in str(image.tile):
+        raise ValueError(
+            "has several channels of 16 bits, of which PIL keeps 8 bits; save "
+            "it as 16-bit gray or 8-bit color"
+        )
+    if image.format in ("GIF", "PNG", "TIFF", "WEBP") and _has_frames(image):
+        raise ValueError("has several frames, and one image a file is needed")
+
+
+def _has_frames(image: PIL.Image.Image) -> bool:
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    return True
+
+
+def _apply_window(values: np.ndarray, window: Window | None) -> np.ndarray:
+    """Scales [H, W] of any type from the window to uint8, rounded."""
+    if not np.isfinite(values).all():
+        raise ValueError("has values that are not finite")
+    if window is None and values.dtype.kind == "f":
+        raise ValueError("has floating-point values; state their window")
+    low, high = window or FULL_WINDOW
+    if window is None and (values.min() < low or values.max() > high):
+        raise ValueError(
+            f"has values from {values.min()} to {values.max()}, outside the "
+            f"default window {low},{high}; state the window"
+        )
+    scaled = (values.astype(np.float64) - low) / (high - low)
+    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)

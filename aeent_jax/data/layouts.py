@@ -1,0 +1,322 @@
+"""Folders of images: which layout a folder has, and what it lists.
+
+Three layouts are told apart:
+
+* `data_json`: the benchmark's `data.json` beside `images/`.
+* `class_folders`: `train/normal`, and optionally `val/normal`, `test/normal`,
+  `test/abnormal`, and `test/masks/<same stem>.png`.
+* `flat`: image files directly in the folder, all normal, for training.
+
+Files whose name starts with a dot, and files that are no images by their
+extension, are not listed. Symbolic links are followed, because the owner of
+the folder made them; names inside `data.json` may not leave the folder.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from aeent_jax.data import dataset, images
+
+FLAT = "flat"
+CLASS_FOLDERS = "class_folders"
+DATA_JSON = "data_json"
+LAYOUTS = (FLAT, CLASS_FOLDERS, DATA_JSON)
+
+NEEDED = (
+    "image files directly in the folder (all normal), or train/normal with "
+    "optional val/normal, test/normal, test/abnormal and test/masks, or "
+    "data.json with images/"
+)
+_CLASS_NAMES = {"normal": dataset.NORMAL, "abnormal": dataset.ABNORMAL}
+_CLASS_FOLDERS = ("train/normal", "val/normal", "test/normal", "test/abnormal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image file of a data set.
+
+    Attributes:
+      id: its name in the data set, unique over all splits.
+      split: "train", "val" or "test".
+      label: 0 normal, 1 abnormal.
+      path: the image file.
+      mask: its mask file, or None.
+    """
+
+    id: str
+    split: str
+    label: int
+    path: pathlib.Path
+    mask: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+      layout: one of `LAYOUTS`.
+      root: the folder.
+      records: its images, sorted by id.
+      has_masks: whether the source has pixel masks for its test images; normal
+        ones may then lack a file, and count as empty.
+      orphan_masks: mask files without an image.
+    """
+
+    layout: str
+    root: pathlib.Path
+    records: tuple[Record, ...]
+    has_masks: bool = False
+    orphan_masks: tuple[pathlib.Path, ...] = ()
+
+
+def read_listing(root: str | os.PathLike) -> Listing:
+    """Finds the layout of a folder and lists its images; decodes nothing.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      Its listing, with at least one training image.
+
+    Raises:
+      FileNotFoundError: the folder, or a file that data.json names, is missing.
+      NotADirectoryError: the path is a file.
+      ValueError: the folder has no known layout, or contradicts it.
+    """
+    root = pathlib.Path(root).expanduser()
+    layout = detect_layout(root)
+    listing = _READERS[layout](root)
+    if not any(record.split == "train" for record in listing.records):
+        raise ValueError(f"{root} ({layout}) has no training image.")
+    return listing
+
+
+def detect_layout(root: pathlib.Path) -> str:
+    """Returns the name of the folder's layout; see `read_listing`."""
+    if not root.exists():
+        raise FileNotFoundError(f"the data folder {root} does not exist.")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is a file, and a folder is needed.")
+    if (root / "data.json").exists():
+        return DATA_JSON
+    if any((root / folder).is_dir() for folder in ("train", "val", "test")):
+        return CLASS_FOLDERS
+    if next(_image_files(root, recursive=False), None):
+        return FLAT
+    raise ValueError(
+        f"{root} has no layout that is known: {NEEDED}. {_hint(root)}"
+    )
+
+
+def _hint(root: pathlib.Path) -> str:
+    """What a folder without a known layout holds instead."""
+    entries = sorted(e.name for e in root.iterdir() if e.name[0] != ".")
+    if not entries:
+        return "It is empty."
+    more = ", ..." if len(entries) > 5 else ""
+    return f"It holds {', '.join(entries[:5])}{more}."
+
+
+def _image_files(
+    folder: pathlib.Path, *, recursive: bool, seen: frozenset[str] = frozenset()
+) -> Iterator[pathlib.Path]:
+    """Yields image files by extension, sorted; ends at loops of links."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if recursive:
+                yield from _image_files(
+                    path, recursive=True, seen=seen | {real}
+                )
+        elif path.suffix.lower() in images.EXTENSIONS:
+            yield path
+
+
+def _read_flat(root: pathlib.Path) -> Listing:
+    records = [
+        Record(path.name, "train", dataset.NORMAL, path)
+        for path in _image_files(root, recursive=False)
+    ]
+    return Listing(FLAT, root, tuple(records))
+
+
+def _read_class_folders(root: pathlib.Path) -> Listing:
+    """Lists train/normal and its companions."""
+    _refuse_other_folders(root)
+    records = []
+    for folder in _CLASS_FOLDERS:
+        if not (root / folder).is_dir():
+            continue
+        split, name = folder.split("/")
+        for path in _image_files(root / folder, recursive=True):
+            id_ = path.relative_to(root).as_posix()
+            records.append(Record(id_, split, _CLASS_NAMES[name], path))
+    listing = Listing(CLASS_FOLDERS, root, tuple(sorted(records, key=_by_id)))
+    masks = root / "test" / "masks"
+    return _with_masks(listing, masks) if masks.is_dir() else listing
+
+
+def _by_id(record: Record) -> str:
+    return record.id
+
+
+def _refuse_other_folders(root: pathlib.Path):
+    """A misspelt folder must not silently be left out."""
+    known = (*_CLASS_FOLDERS, "test/masks")
+    found = [
+        path.relative_to(root).as_posix()
+        for split in dataset.SPLITS
+        if (root / split).is_dir()
+        for path in sorted((root / split).iterdir())
+        if not path.name.startswith(".")
+    ]
+    other = [name for name in found if name not in known]
+    if other:
+        raise ValueError(
+            f"{root} has {', '.join(other[:5])} (of {len(other)} that are not "
+            f"expected), where only {', '.join(known)} may stand."
+        )
+
+
+def _with_masks(listing: Listing, folder: pathlib.Path) -> Listing:
+    """Pairs test images with the masks of the same stem."""
+    masks = {
+        _stem(path, folder): path
+        for path in _image_files(folder, recursive=True)
+    }
+    test = listing.root / "test"
+    records, missing = [], []
+    used = set()
+    for record in listing.records:
+        if record.split == "test":
+            base = test / ("abnormal" if record.label else "normal")
+            stem = _stem(record.path, base)
+            if stem in used and stem in masks:
+                raise ValueError(
+                    f"two test images share the mask {masks[stem]}; give them "
+                    "names of their own."
+                )
+            used.add(stem)
+            record = dataclasses.replace(record, mask=masks.get(stem))
+            if record.label and record.mask is None:
+                missing.append(record.id)
+        records.append(record)
+    if missing:
+        raise ValueError(
+            f"{len(missing)} abnormal test images have no mask in {folder} "
+            f"({_first(missing)}): add them, or remove the folder to go "
+            "without pixel metrics."
+        )
+    orphans = tuple(masks[stem] for stem in sorted(set(masks) - used))
+    return dataclasses.replace(
+        listing, records=tuple(records), has_masks=True, orphan_masks=orphans
+    )
+
+
+def _stem(path: pathlib.Path, folder: pathlib.Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _first(names: Iterable[str], n: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
+
+
+def _read_data_json(root: pathlib.Path) -> Listing:
+    """Lists what data.json names under images/."""
+    folder = root / "images"
+    records = []
+    for split, label, name in read_split_lists(root / "data.json"):
+        records.append(Record(name, split, label, folder / name))
+    missing = [r.id for r in records if not r.path.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(records)} images that "
+            f"{root / 'data.json'} names are not in {folder} "
+            f"({_first(missing)}): complete the download."
+        )
+    return Listing(DATA_JSON, root, tuple(sorted(records, key=_by_id)))
+
+
+def read_split_lists(path: pathlib.Path) -> list[tuple[str, int, str]]:
+    """Reads a data.json.
+
+    Args:
+      path: a file {"train": {"0": [names], "unlabeled": ...}, "val": {"0":
+        [names]}, "test": {"0": [names], "1": [names]}}; all but train may be
+        missing, and what is under "unlabeled" is not used.
+
+    Returns:
+      Triples (split, label, name); the names are distinct and relative.
+
+    Raises:
+      ValueError: the file has another form, or a name is unsafe or repeated.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from None
+    form = '{"train": {"0": [names]}, "test": {"0": [names], "1": [names]}}'
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold {form}.")
+    triples = []
+    for split, lists in content.items():
+        labels = {"test": ("0", "1")}.get(split, ("0",))
+        if split not in dataset.SPLITS or not isinstance(lists, dict):
+            raise ValueError(f"{path} must hold {form}, found {split!r}.")
+        for label, names in lists.items():
+            if split == "train" and label == "unlabeled":
+                continue
+            if label not in labels or not _is_names(names):
+                raise ValueError(
+                    f"{path} must hold {form}, found {split!r} with {label!r}."
+                )
+            triples.extend((split, int(label), name) for name in names)
+    _check_names(path, [name for _, _, name in triples])
+    return triples
+
+
+def _is_names(names: object) -> bool:
+    return isinstance(names, list) and all(isinstance(n, str) for n in names)
+
+
+def _check_names(path: pathlib.Path, names: list[str]):
+    unsafe = [name for name in names if not is_safe_name(name)]
+    if unsafe:
+        raise ValueError(
+            f"{path} names files outside its folder "
+            f"({_first(map(repr, unsafe))}): names must be relative, without "
+            "'..'."
+        )
+    seen: set[str] = set()
+    repeated = [name for name in names if name in seen or seen.add(name)]
+    if repeated:
+        raise ValueError(
+            f"{path} lists {len(repeated)} names more than once "
+            f"({_first(repeated)}): an image belongs to one split and label."
+        )
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a name from a file stays below the folder it is joined to."""
+    if not name or "\0" in name or "\\" in name:
+        return False
+    path = pathlib.PurePosixPath(name)
+    windows = pathlib.PureWindowsPath(name)
+    absolute = path.is_absolute() or windows.drive or windows.is_absolute()
+    return not absolute and ".." not in path.parts and path.parts != ()
+
+
+_READERS = {
+    FLAT: _read_flat,
+    CLASS_FOLDERS: _read_class_folders,
+    DATA_JSON: _read_data_json,
+}
