@@ -1,0 +1,256 @@
+"""The reference autoencoder as pure functions over linen modules.
+
+Encoder: four 4x4 convolutions of stride 2 (base x 1, 2, 4, 4 channels), each
+with BatchNorm and ReLU; flatten; linear, BatchNorm, ReLU; linear to the latent.
+The decoder mirrors it and ends without an activation. Source: Cai et al.,
+MICCAI 2024 (arXiv 2403.09303) and MedIAnomaly (arXiv 2404.04518).
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from aeent_jax.models import layers
+
+_MULTIPLIERS = (1, 2, 4, 4)
+_REDUCTION = 2 ** len(_MULTIPLIERS)
+
+Variables = dict[str, Any]
+
+
+class ConvBlock(nn.Module):
+    """Convolution, BatchNorm, ReLU."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x, mask, *, train):
+        """Maps `[B, H, W, I]` to `[B, H/stride, W/stride, features]`."""
+        x = layers.Conv(
+            self.features, self.kernel_size, self.stride, name="conv"
+        )(x)
+        x = layers.BatchNorm(self.axis_name, name="norm")(x, mask, train=train)
+        return nn.relu(x)
+
+
+class Encoder(nn.Module):
+    """Images to latents.
+
+    Attributes:
+      latent_dim: size of the latent vector.
+      base_width: channels of the first block.
+      hidden_dim: size of the hidden linear layer.
+      depth: convolutions in a block; the first halves the resolution.
+      axis_name: mapped axis that BatchNorm synchronises over, or None.
+    """
+
+    latent_dim: int
+    base_width: int
+    hidden_dim: int
+    depth: int
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x, mask, *, train):
+        """Maps `x` `[B, H, W, C]` to `z` `[B, latent_dim]`."""
+        for i, multiplier in enumerate(_MULTIPLIERS, start=1):
+            features = self.base_width * multiplier
+            for j in range(self.depth):
+                size, stride = (4, 2) if j == 0 else (3, 1)
+                x = ConvBlock(
+                    features,
+                    size,
+                    stride,
+                    self.axis_name,
+                    name=f"block{i}_{j}",
+                )(x, mask, train=train)
+        x = x.reshape(x.shape[0], -1)
+        x = layers.Linear(self.hidden_dim, name="hidden")(x)
+        norm = layers.BatchNorm(self.axis_name, name="hidden_norm")
+        x = nn.relu(norm(x, mask, train=train))
+        return layers.Linear(self.latent_dim, name="latent")(x)
+
+
+class Decoder(nn.Module):
+    """Latents to images.
+
+    Attributes:
+      image_size: height and width of the image.
+      channels: 1 or 3.
+      base_width: channels before the last layer.
+      hidden_dim: size of the hidden linear layer.
+      depth: convolutions in a block; the last doubles the resolution.
+      axis_name: mapped axis that BatchNorm synchronises over, or None.
+    """
+
+    image_size: int
+    channels: int
+    base_width: int
+    hidden_dim: int
+    depth: int
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, z, mask, *, train):
+        """Maps `z` `[B, latent_dim]` to `x_hat` `[B, H, W, C]`."""
+        side = self.image_size // _REDUCTION
+        widths = [self.base_width * m for m in reversed(_MULTIPLIERS)]
+        x = layers.Linear(self.hidden_dim, name="hidden")(z)
+        norm = layers.BatchNorm(self.axis_name, name="hidden_norm")
+        x = nn.relu(norm(x, mask, train=train))
+        x = layers.Linear(side * side * widths[0], name="unflatten")(x)
+        x = x.reshape(x.shape[0], side, side, widths[0])
+        outputs = [*widths[1:], self.channels]
+        for i, features in enumerate(outputs, start=1):
+            for j in range(self.depth - 1):
+                x = ConvBlock(
+                    x.shape[-1], 3, 1, self.axis_name, name=f"block{i}_{j}"
+                )(x, mask, train=train)
+            x = layers.ConvTranspose(features, name=f"up{i}")(x)
+            if i < len(outputs):
+                x = layers.BatchNorm(self.axis_name, name=f"up{i}_norm")(
+                    x, mask, train=train
+                )
+                x = nn.relu(x)
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """Encoder and decoder as pure functions of their variables.
+
+    `variables` is `{"params": ..., "batch_stats": ...}`, each with the entries
+    `encoder` and `decoder`. With `train=True` the functions use the statistics
+    of the (global, masked) batch and return the updated `batch_stats` of their
+    half; with `train=False` they return it as it was.
+
+    Attributes:
+      encoder: the encoder module.
+      decoder: the decoder module.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def init(self, rng: jax.Array) -> Variables:
+        """Draws initial variables; the same on every device count.
+
+        Args:
+          rng: a key.
+
+        Returns:
+          `{"params": ..., "batch_stats": ...}`.
+        """
+        size, channels = self.decoder.image_size, self.decoder.channels
+        encoder_rng, decoder_rng = jax.random.split(rng)
+        x = jnp.zeros((1, size, size, channels))
+        z = jnp.zeros((1, self.encoder.latent_dim))
+        halves = {
+            "encoder": self.encoder.init(encoder_rng, x, None, train=False),
+            "decoder": self.decoder.init(decoder_rng, z, None, train=False),
+        }
+        return {
+            collection: {
+                name: half[collection] for name, half in halves.items()
+            }
+            for collection in ("params", "batch_stats")
+        }
+
+    def encode(
+        self, variables: Variables, x: jax.Array, mask=None, *, train: bool
+    ) -> tuple[jax.Array, Variables]:
+        """Encodes images.
+
+        Args:
+          variables: as `init` returns.
+          x: images in [-1, 1], `[B, H, W, C]`.
+          mask: `[B]` bool, the rows that count in BatchNorm; None means all.
+          train: whether to use batch statistics.
+
+        Returns:
+          `z` `[B, latent_dim]` and the encoder's `batch_stats`.
+        """
+        return _apply(self.encoder, "encoder", variables, x, mask, train)
+
+    def decode(
+        self, variables: Variables, z: jax.Array, mask=None, *, train: bool
+    ) -> tuple[jax.Array, Variables]:
+        """Decodes latents.
+
+        Args:
+          variables: as `init` returns.
+          z: `[B, latent_dim]`.
+          mask: `[B]` bool, the rows that count in BatchNorm; None means all.
+          train: whether to use batch statistics.
+
+        Returns:
+          `x_hat` `[B, H, W, C]` and the decoder's `batch_stats`.
+        """
+        return _apply(self.decoder, "decoder", variables, z, mask, train)
+
+
+def _apply(module, name, variables, inputs, mask, train):
+    own = {collection: tree[name] for collection, tree in variables.items()}
+    if not train:
+        return module.apply(own, inputs, mask, train=False), own["batch_stats"]
+    outputs, updated = module.apply(
+        own, inputs, mask, train=True, mutable=["batch_stats"]
+    )
+    return outputs, updated["batch_stats"]
+
+
+def make_autoencoder(
+    *,
+    image_size: int,
+    channels: int,
+    latent_dim: int,
+    base_width: int = 16,
+    hidden_dim: int = 1024,
+    depth: int = 1,
+    axis_name: str | None = None,
+) -> Autoencoder:
+    """Builds the reference autoencoder.
+
+    Args:
+      image_size: height and width, a multiple of 16.
+      channels: 1 (gray) or 3 (RGB).
+      latent_dim: size of the latent vector, at least 1.
+      base_width: channels of the first block; the reference has 16.
+      hidden_dim: size of the linear layers; the reference has 1024.
+      depth: convolutions in a block, at least 1.
+      axis_name: mapped axis that BatchNorm synchronises over, or None.
+
+    Returns:
+      The network as a pair of pure functions.
+
+    Raises:
+      ValueError: if a size cannot be built.
+    """
+    if image_size < _REDUCTION or image_size % _REDUCTION:
+        raise ValueError(
+            f"image_size is {image_size}, but the four halvings of this network"
+            f" need a multiple of {_REDUCTION}; use 32, 64, 128, ..."
+        )
+    if channels not in (1, 3):
+        raise ValueError(
+            f"channels is {channels}, but must be 1 (gray) or 3 (RGB)."
+        )
+    sizes = {
+        "latent_dim": latent_dim,
+        "base_width": base_width,
+        "hidden_dim": hidden_dim,
+        "depth": depth,
+    }
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1.")
+    return Autoencoder(
+        Encoder(latent_dim, base_width, hidden_dim, depth, axis_name),
+        Decoder(image_size, channels, base_width, hidden_dim, depth, axis_name),
+    )

@@ -1,0 +1,222 @@
+"""Convolution, transposed convolution and BatchNorm with PyTorch's numbers.
+
+Every layer takes NHWC arrays. Initialisers, padding, epsilon and the running
+variance follow PyTorch, so that networks trained here and there agree.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_BATCH_NORM_EPSILON = 1e-5
+_BATCH_NORM_MOMENTUM = 0.9
+
+
+def _uniform_init(fan_in: int):
+    """PyTorch's default: U(-b, b) with b = 1/sqrt(fan_in)."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def _strided_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve with stride 2 and SAME padding, halving height and width."""
+    return lax.conv_general_dilated(
+        x, kernel, (2, 2), "SAME", dimension_numbers=_DIMENSIONS
+    )
+
+
+@jax.custom_vjp
+def transposed_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution of stride 2 that doubles height and width.
+
+    It is the adjoint of the strided convolution whose kernel is `kernel`.
+    XLA differentiates the dilated form on CPU several times slower than it
+    runs that strided convolution and its kernel gradient, so both adjoints are
+    written as these.
+
+    Args:
+      x: `[B, H, W, I]`.
+      kernel: `[4, 4, O, I]`, PyTorch's `[I, O, 4, 4]` with axes (2, 3, 1, 0).
+
+    Returns:
+      `[B, 2H, 2W, O]`.
+    """
+    return lax.conv_transpose(
+        x,
+        kernel,
+        (2, 2),
+        "SAME",
+        dimension_numbers=_DIMENSIONS,
+        transpose_kernel=True,
+    )
+
+
+def _transposed_forward(x, kernel):
+    return transposed_convolution(x, kernel), (x, kernel)
+
+
+def _transposed_backward(residuals, g):
+    x, kernel = residuals
+    dx, pull_kernel = jax.vjp(lambda k: _strided_convolution(g, k), kernel)
+    return dx, *pull_kernel(x)
+
+
+transposed_convolution.defvjp(_transposed_forward, _transposed_backward)
+
+
+class Conv(nn.Module):
+    """Convolution without bias, `[B, H, W, I]` to `[B, H/s, W/s, features]`.
+
+    Attributes:
+      features: output channels.
+      kernel_size: 4 with stride 2, 3 with stride 1, 1 with stride 1.
+      stride: 1 or 2.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves `x` `[B, H, W, I]` with SAME padding."""
+        size = self.kernel_size
+        kernel = self.param(
+            "kernel",
+            _uniform_init(size * size * x.shape[-1]),
+            (size, size, x.shape[-1], self.features),
+        )
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (self.stride, self.stride),
+            "SAME",
+            dimension_numbers=_DIMENSIONS,
+        )
+
+
+class ConvTranspose(nn.Module):
+    """4x4 transposed convolution of stride 2 without bias.
+
+    Attributes:
+      features: output channels.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, H, W, I]` to `[B, 2H, 2W, features]`."""
+        kernel = self.param(
+            "kernel",
+            # PyTorch takes the fan-in of a transposed convolution from its
+            # output channels.
+            _uniform_init(4 * 4 * self.features),
+            (4, 4, self.features, x.shape[-1]),
+        )
+        return transposed_convolution(x, kernel)
+
+
+class Linear(nn.Module):
+    """Affine map of the last axis, with PyTorch's initial values.
+
+    Attributes:
+      features: output size.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, I]` to `[B, features]`."""
+        init = _uniform_init(x.shape[-1])
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        bias = self.param("bias", init, (self.features,))
+        return x @ kernel + bias
+
+
+class BatchNorm(nn.Module):
+    """Masked BatchNorm whose statistics are those of the global batch.
+
+    Rows with a false mask (the padding of a ragged batch) count nowhere.
+    Devices along `axis_name` exchange count, mean and sum of squared
+    deviations once and combine them as Chan, Golub and LeVeque (1983): no
+    difference of large squares, so the variance cannot be negative. The
+    running variance is the unbiased one, as in PyTorch.
+
+    Attributes:
+      axis_name: the mapped axis to synchronise over, or None.
+    """
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, *, train: bool
+    ) -> jax.Array:
+        """Normalises `x` over all axes but the last.
+
+        Args:
+          x: `[B, ..., C]`.
+          mask: `[B]` bool, rows that count; None means all. Used in training.
+          train: batch statistics (and an update of the running ones) if true,
+            running statistics otherwise.
+
+        Returns:
+          An array of `x`'s shape.
+        """
+        features = x.shape[-1]
+        running_mean = self.variable(
+            "batch_stats", "mean", jnp.zeros, (features,)
+        )
+        running_var = self.variable("batch_stats", "var", jnp.ones, (features,))
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        bias = self.param("bias", nn.initializers.zeros, (features,))
+        if train:
+            count, mean, variance = _global_moments(x, mask, self.axis_name)
+            if not self.is_initializing():
+                unbiased = variance * count / jnp.maximum(count - 1.0, 1.0)
+                running_mean.value = _running(running_mean.value, mean)
+                running_var.value = _running(running_var.value, unbiased)
+        else:
+            mean, variance = running_mean.value, running_var.value
+        gain = scale * lax.rsqrt(variance + _BATCH_NORM_EPSILON)
+        return (x - mean) * gain + bias
+
+
+def _running(old: jax.Array, new: jax.Array) -> jax.Array:
+    momentum = _BATCH_NORM_MOMENTUM
+    return momentum * old + (1.0 - momentum) * lax.stop_gradient(new)
+
+
+def _global_moments(
+    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Count, mean `[C]` and biased variance `[C]` over devices and rows."""
+    axes: Sequence[int] = tuple(range(x.ndim - 1))
+    positions = x[..., 0].size // x.shape[0]
+    if mask is None:
+        mask = jnp.ones(x.shape[0], bool)
+    weight = mask.astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1))
+    count = jnp.sum(weight) * positions
+    safe = jnp.maximum(count, 1.0)
+    mean = jnp.sum(x * weight, axes) / safe
+    scatter = jnp.sum(jnp.square(x - mean) * weight, axes)
+    if axis_name is None:
+        return count, mean, scatter / safe
+    packed = jnp.concatenate([count[None], mean, scatter])
+    counts, means, scatters = jnp.split(
+        lax.all_gather(packed, axis_name), [1, 1 + x.shape[-1]], axis=1
+    )
+    total = jnp.maximum(jnp.sum(counts), 1.0)
+    mean = jnp.sum(counts * means, 0) / total
+    between = jnp.sum(counts * jnp.square(means - mean), 0)
+    return jnp.sum(counts), mean, (jnp.sum(scatters, 0) + between) / total

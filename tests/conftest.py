@@ -1,0 +1,13 @@
+"""Eight host devices for every test; set before JAX makes its backend."""
+
+import os
+
+_FLAGS = (
+    "--xla_force_host_platform_device_count=8",
+    # A slow machine may take long over one collective; never abort for it.
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+)
+os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_FLAGS))
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Fewer threads than devices can leave a collective waiting for its peers.
+os.environ.setdefault("NPROC", "32")

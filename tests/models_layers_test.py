@@ -1,0 +1,128 @@
+"""BatchNorm over devices and masks; the transposed convolution's gradient."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from aeent_jax.models import layers
+
+
+def _plain_transposed(x, kernel):
+    return lax.conv_transpose(
+        x,
+        kernel,
+        (2, 2),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        transpose_kernel=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 4, 4, 3, 5), (3, 7, 5, 1, 2), (1, 1, 1, 2, 1)]
+)
+def test_transposed_convolution_gradient_matches_autodiff(shape):
+    batch, height, width, inputs, outputs = shape
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (batch, height, width, inputs))
+    kernel = jax.random.normal(keys[1], (4, 4, outputs, inputs))
+    g = jax.random.normal(keys[2], (batch, 2 * height, 2 * width, outputs))
+    ours, pull_ours = jax.vjp(layers.transposed_convolution, x, kernel)
+    plain, pull_plain = jax.vjp(_plain_transposed, x, kernel)
+    np.testing.assert_array_equal(ours, plain)
+    for a, b in zip(pull_ours(g), pull_plain(g), strict=True):
+        # Sums of at most 16 * 5 products of order one, in another order.
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def _apply(x, mask, axis_name=None):
+    module = layers.BatchNorm(axis_name)
+    variables = {
+        "params": {
+            "scale": jnp.linspace(0.5, 2.0, x.shape[-1]),
+            "bias": jnp.linspace(-1.0, 1.0, x.shape[-1]),
+        },
+        "batch_stats": {
+            "mean": jnp.zeros(x.shape[-1]),
+            "var": jnp.ones(x.shape[-1]),
+        },
+    }
+    return module.apply(variables, x, mask, train=True, mutable=["batch_stats"])
+
+
+def _example(rows=16):
+    x = 3.0 + jax.random.normal(jax.random.key(1), (rows, 3, 2, 5))
+    return x * jnp.linspace(0.1, 4.0, 5)
+
+
+def test_running_variance_is_unbiased():
+    x = _example(rows=3)
+    _, updated = _apply(x, None)
+    expected = np.var(np.asarray(x), axis=(0, 1, 2), ddof=1)
+    # 0.9 * 1 + 0.1 * variance, in float32.
+    np.testing.assert_allclose(
+        updated["batch_stats"]["var"], 0.9 + 0.1 * expected, rtol=1e-6
+    )
+
+
+def test_masked_rows_count_nowhere():
+    x = _example()
+    mask = jnp.arange(16) < 11
+    spoiled = jnp.where(mask[:, None, None, None], x, 1e6)
+    y, updated = _apply(spoiled, mask)
+    y_short, updated_short = _apply(x[:11], None)
+    # The same sums with zeros added.
+    np.testing.assert_allclose(y[:11], y_short, atol=1e-5)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-6),
+        updated,
+        updated_short,
+    )
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("valid", [16, 11, 3])
+def test_statistics_and_gradient_do_not_depend_on_device_count(devices, valid):
+    x = _example()
+    mask = jnp.arange(16) < valid
+    target = jax.random.normal(jax.random.key(2), x.shape)
+
+    def loss(x, mask, target, axis_name):
+        y, updated = _apply(x, mask, axis_name)
+        weight = mask[:, None, None, None]
+        return jnp.sum(weight * y * target), updated
+
+    def split(array):
+        return array.reshape(devices, -1, *array.shape[1:])
+
+    one_grad, one_stats = jax.grad(
+        functools.partial(loss, axis_name=None), has_aux=True
+    )(x, mask, target)
+    many_grad, many_stats = jax.pmap(
+        jax.grad(functools.partial(loss, axis_name="batch"), has_aux=True),
+        axis_name="batch",
+        devices=jax.devices()[:devices],
+    )(split(x), split(mask), split(target))
+    # Float32 sums in another order.
+    np.testing.assert_allclose(many_grad.reshape(x.shape), one_grad, atol=2e-5)
+    jax.tree.map(
+        lambda many, one: np.testing.assert_allclose(
+            many, np.broadcast_to(one, many.shape), rtol=1e-5
+        ),
+        many_stats,
+        one_stats,
+    )
+
+
+def test_variance_of_a_large_offset_is_accurate():
+    x = 1e4 + jax.random.normal(jax.random.key(0), (64, 4, 4, 1))
+    _, updated = _apply(x, None)
+    expected = np.var(np.asarray(x, np.float64), ddof=1)
+    # A difference of squares at 1e8 would be off by several units.
+    np.testing.assert_allclose(
+        updated["batch_stats"]["var"], 0.9 + 0.1 * expected, rtol=1e-4
+    )
