@@ -1,0 +1,110 @@
+"""Entropy and information of latent vectors, in nats.
+
+    estimator(queries [m, dim], samples [n, dim], query_index [m], *,
+              query_mask [m], sample_mask [n], **hyper) -> Estimate
+
+Estimators are pure, differentiable and free of collectives. `samples`,
+`query_index` and the masks default to `queries`, its row numbers and all-true:
+`kde_loo(z).value` is the value of the whole batch. `ESTIMATORS[name]` is the
+same function by name, with what a trainer must know about it.
+
+On several devices, per-query estimators get a device's own rows as queries, the
+gathered latents as samples, and the rows' global positions. The caller adds
+`sum(per_query) / psum(count)` to that device's loss for a per-query estimator,
+`value / number of devices` for one of the whole batch, and sums the gradients
+over devices, because those through all_gather add up. It also gives a global
+batch with fewer than two valid rows the rate 0.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from aeent_jax.entropy import points
+from aeent_jax.entropy.bandwidth import RULES
+from aeent_jax.entropy.diagnostics import (
+    channel_diagnostics,
+    saturation_warning,
+)
+from aeent_jax.entropy.estimate import Estimate, to_rate
+from aeent_jax.entropy.gaussian import coding_rate
+from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
+from aeent_jax.entropy.pairwise import pairwise_lse
+
+__all__ = [
+    "ESTIMATORS",
+    "RULES",
+    "Estimate",
+    "Estimator",
+    "channel_diagnostics",
+    "coding_rate",
+    "kde_kl",
+    "kde_loo",
+    "kde_resub",
+    "none",
+    "pairwise_lse",
+    "saturation_warning",
+    "to_rate",
+]
+
+
+def none(
+    queries: jax.Array,
+    samples: jax.Array | None = None,
+    query_index: jax.Array | None = None,
+    *,
+    query_mask: jax.Array | None = None,
+    sample_mask: jax.Array | None = None,
+) -> Estimate:
+    """Nothing: 0 nats for any latents; whole batch. The control."""
+    resolved = points.resolve(
+        queries, samples, query_index, query_mask, sample_mask, min_samples=0
+    )
+    return Estimate(jnp.zeros((), resolved.queries.dtype), "I")
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """An entry of the table: a function, and how a trainer is to call it.
+
+    Attributes:
+      function: the estimator.
+      per_query: whether `value` is the mean of `per_query`, to be reduced over
+        devices by sums and counts, or one number of the whole batch.
+      noisy_queries: whether, to measure the channel, the queries are
+        `z + sigma*eps` or the clean `z`.
+      includes_self: whether the sum contains the query's own sample, so that
+        the rate cannot exceed log n.
+      noise_argument: the keyword that takes the channel's sigma, None if none.
+    """
+
+    function: Callable[..., Estimate]
+    per_query: bool
+    noisy_queries: bool
+    includes_self: bool
+    noise_argument: str | None
+
+    def __call__(self, *args, **kwargs) -> Estimate:
+        """Calls the estimator."""
+        return self.function(*args, **kwargs)
+
+
+class _Table(dict):
+    """A closed table that says what it holds when asked for something else."""
+
+    def __missing__(self, name: str):
+        raise ValueError(
+            f"entropy.estimator is {name!r}, and one of {sorted(self)} is"
+            " needed: check the spelling."
+        )
+
+
+ESTIMATORS = _Table(
+    none=Estimator(none, False, False, False, None),
+    kde_loo=Estimator(kde_loo, True, True, False, "bandwidth"),
+    kde_resub=Estimator(kde_resub, True, True, True, "bandwidth"),
+    kde_kl=Estimator(kde_kl, True, False, True, "bandwidth"),
+    coding_rate=Estimator(coding_rate, False, False, False, "sigma"),
+)

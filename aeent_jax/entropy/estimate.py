@@ -1,0 +1,73 @@
+"""What every estimator returns, and how either kind becomes a rate."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+KINDS = ("h", "I")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """An entropy or an information, in nats; a pytree.
+
+    Attributes:
+      value: scalar, nats.
+      kind: `"h"` for a differential entropy, which depends on the unit of the
+        latents, or `"I"` for an information through the channel, which does
+        not. Static.
+      per_query: `[m]` nats whose masked mean is `value`, 0 at masked queries;
+        None for estimators of the whole batch.
+      diagnostics: named arrays that cost nothing beside the value. They carry
+        no gradient.
+    """
+
+    value: jax.Array
+    kind: str = dataclasses.field(metadata={"static": True})
+    per_query: jax.Array | None = None
+    diagnostics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+
+def to_rate(
+    estimate: Estimate, sigma: float | jax.Array, dim: int
+) -> jax.Array:
+    """Returns the rate of the channel in nats.
+
+    `I(X; Z + sigma*eps) = h(Z + sigma*eps) - dim/2 log(2 pi e sigma^2)`, so an
+    estimate of kind `"h"` has the entropy of the noise taken off and one of
+    kind `"I"` is the rate already.
+
+    Args:
+      estimate: what an estimator returned.
+      sigma: standard deviation of the channel noise, in the unit of the
+        latents.
+      dim: size of a latent.
+
+    Returns:
+      Scalar, nats.
+
+    Raises:
+      ValueError: the kind is unknown.
+    """
+    if estimate.kind == "I":
+        return estimate.value
+    if estimate.kind == "h":
+        return estimate.value - noise_entropy(sigma, dim)
+    raise ValueError(
+        f"An estimate has kind {estimate.kind!r}, and a rate is defined for"
+        f" {KINDS}: set kind to one of them."
+    )
+
+
+def noise_entropy(sigma: float | jax.Array, dim: int) -> jax.Array:
+    """Returns `dim/2 log(2 pi e sigma^2)`, the entropy of the noise in nats."""
+    return dim * (0.5 * math.log(2 * math.pi * math.e) + jnp.log(sigma))
+
+
+def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean of `values [m]` where `mask [m]`; 0 of no rows."""
+    count = jnp.maximum(jnp.sum(mask, dtype=values.dtype), 1)
+    return jnp.sum(jnp.where(mask, values, 0)) / count

@@ -1,0 +1,197 @@
+"""Entropies of kernel density estimates, in nats.
+
+A Gaussian kernel of standard deviation s stands on every sample, and the
+density is read off at the queries. With s equal to the channel's noise, the
+density is exactly the law of the channel's output for the samples at hand, so
+the bandwidth is then no tuning knob.
+
+How accurate these are. Mean error in nats for a standard Gaussian with Scott's
+bandwidth, at n = 1024 (resubstitution / leave-one-out): dim 1 .00 / +.01, dim 4
+-.28 / +.13, dim 8 -2.0 / +.44, dim 16 -6.6 / +1.5. From dim 8 up no kernel
+density measures h(Z) absolutely at such n. What holds at any dim is the
+direction of each bound, the invariances and the gradients.
+
+All estimators here are per query: `value` is the masked mean of `per_query`. On
+several devices each passes its own rows as `queries`, the gathered latents as
+`samples` and its rows' global positions as `query_index`, and the caller
+divides psum(sum of per_query) by psum(count).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from aeent_jax.entropy import bandwidth as bandwidths
+from aeent_jax.entropy import points
+from aeent_jax.entropy.estimate import Estimate, masked_mean
+from aeent_jax.entropy.pairwise import pairwise_lse
+
+
+def kde_loo(
+    queries: jax.Array,
+    samples: jax.Array | None = None,
+    query_index: jax.Array | None = None,
+    *,
+    query_mask: jax.Array | None = None,
+    sample_mask: jax.Array | None = None,
+    bandwidth: str | float | jax.Array = "scott",
+) -> Estimate:
+    """Leave-one-out kernel density entropy, in nats; per query.
+
+    `mean_i -log 1/(n-1) sum_{j != i} K(q_i, z_j)` with the normalised kernel K.
+    The density at a query never contains the query's own sample, so the value
+    is, in expectation and for every bandwidth, a cross-entropy and an upper
+    bound of the entropy of the queries; it does not saturate. For the
+    information of a channel pass `q = z + sigma*eps`, clean samples `z` and
+    `bandwidth=sigma`.
+
+    Args:
+      queries: `[m, dim]`.
+      samples: `[n, dim]`, default the queries.
+      query_index: `[m]` integers, the row of `samples` that belongs to each
+        query, default its row number; -1 for a query from elsewhere, whose
+        density then contains all samples.
+      query_mask: `[m]` bool, default all.
+      sample_mask: `[n]` bool, default all, or the queries' where samples are
+        the queries.
+      bandwidth: positive standard deviation of the kernel, in the unit of the
+        latents, or the name of a rule in `bandwidth.RULES`.
+
+    Returns:
+      Estimate of kind "h". `per_query` is about 1e30, with gradient 0, where a
+      query has no valid neighbour; the caller gives a global batch with fewer
+      than two valid rows the rate 0.
+
+    Raises:
+      ValueError: fewer than 2 samples, a shape that does not fit, or a
+        bandwidth that is neither positive nor a rule.
+
+    Reference: Hall and Morton 1993, On the estimation of entropy, section 3.
+    """
+    resolved = points.resolve(
+        queries, samples, query_index, query_mask, sample_mask, min_samples=2
+    )
+    return _kde(resolved, bandwidth, exclude_self=True, offset=0.0)
+
+
+def kde_resub(
+    queries: jax.Array,
+    samples: jax.Array | None = None,
+    query_index: jax.Array | None = None,
+    *,
+    query_mask: jax.Array | None = None,
+    sample_mask: jax.Array | None = None,
+    bandwidth: str | float | jax.Array = "scott",
+) -> Estimate:
+    """Resubstitution kernel density entropy, in nats; per query.
+
+    `-mean_i log 1/n sum_j K(q_i, z_j)`, the textbook estimate. The sum contains
+    the query's own sample: on clean queries the value lies between
+    `dim/2 log(2 pi s^2)` and that plus log n, whatever the data are, and its
+    gradient dies at the ceiling. A bound of nothing.
+
+    Args:
+      queries: `[m, dim]`.
+      samples: `[n, dim]`, default the queries.
+      query_index: as in `kde_loo`; here it only makes the distance of a query
+        to its own sample exact.
+      query_mask: `[m]` bool, default all.
+      sample_mask: `[n]` bool, default all, or the queries' where samples are
+        the queries.
+      bandwidth: as in `kde_loo`.
+
+    Returns:
+      Estimate of kind "h".
+
+    Raises:
+      ValueError: no sample, a shape that does not fit, or a bandwidth that is
+        neither positive nor a rule.
+
+    Reference: Ahmad and Lin 1976, equation 2.
+    """
+    resolved = points.resolve(
+        queries, samples, query_index, query_mask, sample_mask, min_samples=1
+    )
+    return _kde(resolved, bandwidth, exclude_self=False, offset=0.0)
+
+
+def kde_kl(
+    queries: jax.Array,
+    samples: jax.Array | None = None,
+    query_index: jax.Array | None = None,
+    *,
+    query_mask: jax.Array | None = None,
+    sample_mask: jax.Array | None = None,
+    bandwidth: str | float | jax.Array = "scott",
+) -> Estimate:
+    """Pairwise-KL bound of the entropy of the kernel mixture; per query.
+
+    `kde_resub + dim/2`, in nats: an upper bound of the entropy of the mixture
+    of kernels on the samples, for clean queries (the kernels' centres, not
+    noisy copies). As a rate, with the bandwidth equal to the noise, it lies in
+    `[0, log n]` whatever the true rate is, and its gradient dies at the
+    ceiling; `diagnostics.saturation_warning` says so.
+
+    Args:
+      queries: `[m, dim]`, rows of `samples`.
+      samples: `[n, dim]`, default the queries.
+      query_index: as in `kde_resub`.
+      query_mask: `[m]` bool, default all.
+      sample_mask: `[n]` bool, default all, or the queries' where samples are
+        the queries.
+      bandwidth: as in `kde_loo`.
+
+    Returns:
+      Estimate of kind "h".
+
+    Raises:
+      ValueError: as `kde_resub`.
+
+    Reference: Kolchinsky and Tracey 2017, Estimating mixture entropy with
+    pairwise distances, equation 10 with the KL divergence of equal Gaussians.
+    """
+    resolved = points.resolve(
+        queries, samples, query_index, query_mask, sample_mask, min_samples=1
+    )
+    offset = 0.5 * resolved.queries.shape[1]
+    return _kde(resolved, bandwidth, exclude_self=False, offset=offset)
+
+
+def _kde(
+    resolved: points.Points,
+    bandwidth: str | float | jax.Array,
+    *,
+    exclude_self: bool,
+    offset: float,
+) -> Estimate:
+    """`-L_i + log(number of samples) + dim/2 log(2 pi s^2) + offset`."""
+    x, y, index, query_mask, sample_mask = resolved
+    n, dim = y.shape
+    s = bandwidths.resolve(bandwidth, y, sample_mask)
+    lse, mean_distance = pairwise_lse(
+        x,
+        y,
+        0.5 / s**2,
+        index,
+        sample_mask=sample_mask,
+        exclude_self=exclude_self,
+    )
+    count = jnp.sum(sample_mask, dtype=y.dtype)
+    if exclude_self:
+        left_out = (index >= 0) & (index < n) & sample_mask[index]
+        count = count - left_out.astype(y.dtype)
+    kernel_volume = dim * (0.5 * math.log(2 * math.pi) + jnp.log(s))
+    per_query = -lse + jnp.log(jnp.maximum(count, 1)) + kernel_volume + offset
+    per_query = jnp.where(query_mask, per_query, 0)
+    diagnostics = {
+        "bandwidth": s,
+        # d value / d log a where queries and samples are multiplied by a.
+        "scale_gradient": masked_mean(mean_distance / s**2, query_mask),
+    }
+    return Estimate(
+        masked_mean(per_query, query_mask),
+        "h",
+        per_query,
+        jax.lax.stop_gradient(diagnostics),
+    )

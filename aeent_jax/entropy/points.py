@@ -1,0 +1,171 @@
+"""The arguments all estimators share: checked, defaulted, made safe."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Points(NamedTuple):
+    """Checked points, float32 or float64, with zeros in the masked rows.
+
+    Attributes:
+      queries: `[m, dim]`.
+      samples: `[n, dim]`.
+      query_index: `[m]` int32, the row of `samples` that a query came from; a
+        number outside `0..n-1` says that it came from none.
+      query_mask: `[m]` bool.
+      sample_mask: `[n]` bool.
+    """
+
+    queries: jax.Array
+    samples: jax.Array
+    query_index: jax.Array
+    query_mask: jax.Array
+    sample_mask: jax.Array
+
+
+def resolve(
+    queries: jax.Array,
+    samples: jax.Array | None,
+    query_index: jax.Array | None,
+    query_mask: jax.Array | None,
+    sample_mask: jax.Array | None,
+    *,
+    min_samples: int,
+) -> Points:
+    """Checks the arguments of an estimator and fills in the defaults.
+
+    `samples`, `query_index` and the masks default to `queries`, its row
+    numbers and all-true. Samples that default to the queries take the queries'
+    mask too: a padded query is no sample.
+
+    Args:
+      queries: `[m, dim]`.
+      samples: `[n, dim]` or None.
+      query_index: `[m]` integers or None.
+      query_mask: `[m]` bool or None.
+      sample_mask: `[n]` bool or None.
+      min_samples: the fewest rows of samples with which the estimator is
+        defined.
+
+    Returns:
+      The points. Masked rows are zeroed, so that nothing they hold, not even
+      NaN, reaches a value or a gradient.
+
+    Raises:
+      ValueError: a shape, a type or a number of rows does not fit.
+    """
+    queries = _latents("queries", queries)
+    if samples is None:
+        samples = queries
+        sample_mask = query_mask if sample_mask is None else sample_mask
+    else:
+        samples = _latents("samples", samples)
+    if queries.shape[1] != samples.shape[1]:
+        raise ValueError(
+            f"queries have {queries.shape[1]} dimensions and samples"
+            f" {samples.shape[1]}, and one size of latent is needed: pass"
+            " latents of the same network."
+        )
+    m, n = queries.shape[0], samples.shape[0]
+    if n < min_samples:
+        raise ValueError(
+            f"samples has {n} rows, and this estimator needs at least"
+            f" {min_samples}: pass more latents, or a larger batch."
+        )
+    dtype = jnp.promote_types(queries.dtype, samples.dtype)
+    query_mask = _mask("query_mask", query_mask, m)
+    sample_mask = _mask("sample_mask", sample_mask, n)
+    return Points(
+        jnp.where(query_mask[:, None], queries.astype(dtype), 0),
+        jnp.where(sample_mask[:, None], samples.astype(dtype), 0),
+        _index(query_index, m),
+        query_mask,
+        sample_mask,
+    )
+
+
+def positive(
+    name: str, value: float | jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+    """Returns a positive scalar of the given type.
+
+    Args:
+      name: what the caller's argument is called, for the message.
+      value: a number or a scalar array. A traced one cannot be compared while
+        tracing: NaN takes its place at run time where it is not positive.
+      dtype: type of the result.
+
+    Raises:
+      ValueError: not a scalar, or a concrete value that is not positive.
+    """
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"{name} has shape {jnp.shape(value)}, and one number for all"
+            " dimensions is needed: pass a scalar."
+        )
+    if not isinstance(value, jax.core.Tracer) and not value > 0:
+        raise ValueError(
+            f"{name} is {value}, and a positive number is needed: it is a"
+            " standard deviation in the unit of the latents."
+        )
+    value = jnp.asarray(value, dtype)
+    return jnp.where(value > 0, value, jnp.nan)
+
+
+def centre(samples: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Takes the mean of the valid rows off them.
+
+    Args:
+      samples: `[n, dim]`, zero where masked.
+      mask: `[n]` bool.
+
+    Returns:
+      The centred samples `[n, dim]`, zero where masked, and the number of
+      valid rows, at least 1, as a float.
+    """
+    count = jnp.maximum(jnp.sum(mask, dtype=samples.dtype), 1)
+    mean = jnp.sum(samples, 0) / count
+    return jnp.where(mask[:, None], samples - mean, 0), count
+
+
+def _latents(name: str, array: jax.Array) -> jax.Array:
+    """Checks `[rows, dim]` and casts what is narrower than float32 up to it."""
+    array = jnp.asarray(array)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(
+            f"{name} has shape {array.shape}, and [rows, dim] is needed: give"
+            " one row to each latent vector."
+        )
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{name} has type {array.dtype}, and real numbers are needed:"
+            " split the complex latents into real and imaginary parts."
+        )
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _mask(name: str, mask: jax.Array | None, rows: int) -> jax.Array:
+    if mask is None:
+        return jnp.ones(rows, bool)
+    mask = jnp.asarray(mask)
+    if mask.shape != (rows,) or mask.dtype != jnp.bool_:
+        raise ValueError(
+            f"{name} is {mask.dtype}{list(mask.shape)}, and bool[{rows}] is"
+            " needed: give one truth value to each row."
+        )
+    return mask
+
+
+def _index(index: jax.Array | None, rows: int) -> jax.Array:
+    if index is None:
+        return jnp.arange(rows, dtype=jnp.int32)
+    index = jnp.asarray(index)
+    if index.shape != (rows,) or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(
+            f"query_index is {index.dtype}{list(index.shape)}, and"
+            f" int32[{rows}] is needed: give the row of samples that each"
+            " query came from, or -1 for none."
+        )
+    return index.astype(jnp.int32)
