@@ -1,0 +1,157 @@
+"""Lesions of the phantom brain slices, each with the region that it changes.
+
+A lesion takes a rendered head and returns the changed picture (still without
+bias field and noise) and its footprint [S, S] in [0, 1]. Most families are
+brighter than their surroundings as often as darker.
+"""
+
+import types
+
+import numpy as np
+
+from aeent_jax.data import phantom_fields as fields
+from aeent_jax.data import phantom_mri
+
+
+def glioma(
+    p: types.SimpleNamespace,
+    texture: phantom_mri.Texture,
+    head: phantom_mri.Head,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A bright irregular mass with a fainter halo of oedema."""
+    radius = rng.uniform(0.13, 0.30)
+    centre = _place(head, rng, 0.12)
+    mass = fields.blob(head.u, head.v, centre, (radius, radius), rng)
+    halo = fields.step(mass + 0.35 * radius, 1.6 * radius)
+    core = fields.step(mass, 0.7 * radius)
+    footprint = head.brain * np.maximum(core, 0.6 * halo)
+    gain = rng.uniform(0.14, 0.34) * (1 + 0.2 * texture.tissue)
+    return head.picture + gain * footprint, footprint
+
+
+def dark_mass(
+    p: types.SimpleNamespace,
+    texture: phantom_mri.Texture,
+    head: phantom_mri.Head,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A dark mass of blurred outline, as in T1-weighted images."""
+    radius = rng.uniform(0.15, 0.32)
+    radii = (radius, radius * rng.uniform(0.7, 1.3))
+    mass = fields.blob(head.u, head.v, _place(head, rng, 0.10), radii, rng)
+    footprint = head.brain * fields.step(mass, 0.9 * radius)
+    share = rng.uniform(0.45, 0.95)
+    level = p.fluid_level + 0.05
+    return head.picture + share * (level - head.picture) * footprint, footprint
+
+
+def ring(
+    p: types.SimpleNamespace,
+    texture: phantom_mri.Texture,
+    head: phantom_mri.Head,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ring around a dark centre, in a dark halo."""
+    radius = rng.uniform(0.13, 0.26)
+    centre = _place(head, rng, 0.12)
+    mass = fields.blob(head.u, head.v, centre, (radius, radius), rng, 0.08)
+    footprint = head.brain * fields.step(mass + 0.3 * radius, 0.5 * radius)
+    inside = fields.step(mass - 0.25 * radius, 0.5 * radius)
+    share = rng.uniform(0.45, 0.9)
+    level = p.fluid_level + 0.08
+    picture = (
+        head.picture + share * (level - head.picture) * inside * head.brain
+    )
+    rim = fields.bump(mass, 0.25 * radius) * head.brain
+    return picture + rng.uniform(0.16, 0.36) * rim, footprint
+
+
+def infarct(
+    p: types.SimpleNamespace,
+    texture: phantom_mri.Texture,
+    head: phantom_mri.Head,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A wedge that widens to the cortex, darker or brighter than the tissue."""
+    angle, half = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.8)
+    a, b = fields.rotate(head.u, head.v, angle)
+    wedge = np.minimum(half * (a - 0.12) - np.abs(b), a - 0.22)
+    footprint = head.brain * fields.step(wedge, 0.12) * (1 - head.ventricles)
+    if rng.uniform() < 0.5:
+        change = rng.uniform(0.12, 0.28)
+    else:
+        change = -rng.uniform(0.4, 0.85) * (p.gray_level - p.fluid_level)
+    return head.picture + change * footprint, footprint
+
+
+def wide_ventricle(
+    p: types.SimpleNamespace,
+    texture: phantom_mri.Texture,
+    head: phantom_mri.Head,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One lateral ventricle, or both, much wider than usual."""
+    growth = rng.uniform(0.035, 0.09)
+    side = rng.choice([-1.0, 0.0, 1.0])
+    width = p.ventricle_width + growth * (1 - 0.5 * abs(side))
+    changes = {
+        "ventricle_width": width,
+        "ventricle_side": side * 0.5 * growth / width,
+        "ventricle_length": p.ventricle_length + 0.6 * growth,
+    }
+    wider = phantom_mri.render(
+        types.SimpleNamespace(**{**vars(p), **changes}), texture
+    )
+    return wider.picture, np.clip(wider.ventricles - head.ventricles, 0, 1)
+
+
+def mass_effect(
+    p: types.SimpleNamespace,
+    texture: phantom_mri.Texture,
+    head: phantom_mri.Head,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A mass of nearly the tissue's level that pushes its surroundings away.
+
+    The footprint is the mass together with the tissue that it displaces.
+    """
+    radius = rng.uniform(0.14, 0.26)
+    centre = _place(head, rng, 0.14)
+    du, dv = head.u - centre[0], head.v - centre[1]
+    distance = np.hypot(du, dv)
+    near = np.clip(1 - (distance / (2.2 * radius)) ** 2, 0, None) ** 2
+    strength = (
+        rng.uniform(0.5, 0.8) * near * fields.step(head.depth - 0.06, 0.12)
+    )
+    pushed = phantom_mri.render(p, texture, (strength * du, strength * dv))
+    mass = fields.blob(head.u, head.v, centre, (radius, radius), rng)
+    core = head.brain * fields.step(mass, 0.8 * radius)
+    level = p.gray_level + rng.choice([-1, 1]) * rng.uniform(0.08, 0.22)
+    picture = pushed.picture + 0.85 * (level - pushed.picture) * core
+    moved = np.clip(strength * distance / 0.06, 0, 1)
+    return picture, np.maximum(core, moved)
+
+
+def _place(head, rng, least_depth):
+    """Draws a head coordinate inside the brain, below its surface."""
+    inside = np.where(head.depth > least_depth, head.brain, 0)
+    row = _quantile(inside.sum(1), rng.uniform(0.05, 0.95))
+    column = _quantile(inside[row], rng.uniform(0.05, 0.95))
+    return float(head.u[row, column]), float(head.v[row, column])
+
+
+def _quantile(weights, q):
+    """Index at which the running sum of the weights passes a share q."""
+    total = np.cumsum(weights)
+    return int(np.searchsorted(total, q * total[-1]))
+
+
+LESIONS = {
+    "dark_mass": dark_mass,
+    "glioma": glioma,
+    "infarct": infarct,
+    "mass_effect": mass_effect,
+    "ring": ring,
+    "wide_ventricle": wide_ventricle,
+}
