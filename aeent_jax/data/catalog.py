@@ -13,15 +13,16 @@ class Entry:
     """One data set of the catalog.
 
     Attributes:
-      source: `GENERATED` (from a seed), `FOLDER` (any layout), `BENCHMARK` (the
-        benchmark's data.json beside images/), or `ORIGINAL` (a download of the
-        public originals, cut by a split list of this package, or data.json).
-      modality: what the images show.
-      counts: images of (train normal, test normal, test abnormal), or None
-        where they depend on the user's files.
-      channels: 1 gray, 3 RGB: what the published protocol uses.
-      terms: license or terms of use.
-      obtain: how a user gets it.
+        source: `GENERATED` (from a seed), `FOLDER` (any layout), `BENCHMARK`
+            (the benchmark's data.json beside images/), or `ORIGINAL` (a
+            download of the public originals, cut by a split list of this
+            package, or data.json).
+        modality: what the images show.
+        counts: images of (train normal, test normal, test abnormal), or None
+            where they depend on the user's files.
+        channels: 1 gray, 3 RGB: what the published protocol uses.
+        terms: license or terms of use.
+        obtain: how a user gets it.
     """
 
     source: str
@@ -114,10 +115,10 @@ def get_entry(name: str) -> Entry:
     """Returns the entry of a data set.
 
     Args:
-      name: a key of `CATALOG`.
+        name: a key of `CATALOG`.
 
     Raises:
-      ValueError: there is no such name; the message lists those there are.
+        ValueError: there is no such name; the message lists those there are.
     """
     if name not in CATALOG:
         raise ValueError(

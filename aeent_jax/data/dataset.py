@@ -15,11 +15,11 @@ class Split:
     """Images of one split, sorted by id.
 
     Attributes:
-      images: [N, H, W, C] uint8.
-      labels: [N] int32, 0 normal and 1 abnormal.
-      masks: [N, H, W] bool, True where a pixel is abnormal; None where the
-        source has no masks. Normal images have an empty mask.
-      ids: N distinct names, the same at every image size.
+        images: [N, H, W, C] uint8.
+        labels: [N] int32, 0 normal and 1 abnormal.
+        masks: [N, H, W] bool, True where a pixel is abnormal; None where the
+            source has no masks. Normal images have an empty mask.
+        ids: N distinct names, the same at every image size.
     """
 
     images: np.ndarray
@@ -56,11 +56,11 @@ class Dataset:
     """A named data set.
 
     Attributes:
-      name: a name of the catalog.
-      splits: "train" (normal images only), and where the source has them "val"
-        (normal images held out of training) and "test".
-      fingerprint: sha256 of everything in the splits; two runs with the same
-        fingerprint saw the same pixels, ids, labels and masks.
+        name: a name of the catalog.
+        splits: "train" (normal images only), and where the source has them
+            "val" (normal images held out of training) and "test".
+        fingerprint: sha256 of everything in the splits; two runs with the same
+            fingerprint saw the same pixels, ids, labels and masks.
     """
 
     name: str
@@ -72,14 +72,14 @@ def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
     """Checks the splits and adds the fingerprint.
 
     Args:
-      name: a name of the catalog.
-      splits: at least "train"; every label of "train" and "val" is 0.
+        name: a name of the catalog.
+        splits: at least "train"; every label of "train" and "val" is 0.
 
     Returns:
-      The data set.
+        The data set.
 
     Raises:
-      ValueError: a split is unknown, empty, or abnormal where it must not be.
+        ValueError: a split is unknown, empty, or abnormal where it must not be.
     """
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown or "train" not in splits:

@@ -10,16 +10,17 @@ default window is the full 16-bit range 0..65535, and values that it cannot
 show are refused rather than truncated.
 """
 
-import concurrent.futures
 import os
 import pathlib
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import PIL.Image
+
+from aeent_jax.data import files
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = frozenset(
@@ -29,8 +30,6 @@ EXTENSIONS = frozenset(
 MAX_PIXELS = 2**26  # 67 megapixels; below the size at which PIL warns
 FULL_WINDOW = (0, 65535)
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-_MAX_LISTED = 5
-_MAX_THREADS = 8
 # What PIL's decoders raise on damaged files.
 _DECODE_ERRORS = (
     OSError,
@@ -50,17 +49,13 @@ Window = tuple[float, float]
 T = TypeVar("T")
 
 
-class UnreadableImageError(ValueError):
-    """One file that cannot be read; the message is `path: reason`."""
-
-
 class Decoded(NamedTuple):
     """One decoded file.
 
     Attributes:
-      pixels: [S, S, C] uint8.
-      wide_max: largest value in the file where it has more than 8 bits a
-        channel, else None.
+        pixels: [S, S, C] uint8.
+        wide_max: largest value in the file where it has more than 8 bits a
+            channel, else None.
     """
 
     pixels: np.ndarray
@@ -77,18 +72,19 @@ def read_image(
     """Reads one image file.
 
     Args:
-      path: a file in one of `FORMATS`, with at most `MAX_PIXELS` pixels.
-      image_size: side S of the result in pixels.
-      channels: 1 for gray, 3 for RGB.
-      window: values (low, high) of a wide image that become 0 and 255, beyond
-        which it is clipped; None for 0..65535, beyond which it is refused.
-        8-bit images are left as they are.
+        path: a file in one of `FORMATS`, with at most `MAX_PIXELS` pixels.
+        image_size: side S of the result in pixels.
+        channels: 1 for gray, 3 for RGB.
+        window: values (low, high) of a wide image that become 0 and 255, beyond
+            which it is clipped; None for 0..65535, beyond which it is refused.
+            8-bit images are left as they are.
 
     Returns:
-      The pixels, and the largest value of a wide image.
+        The pixels, and the largest value of a wide image.
 
     Raises:
-      UnreadableImageError: the file is no readable image, or is too large.
+        files.UnreadableFileError: the file is no readable image, or is
+            too large.
     """
 
     def convert(image: PIL.Image.Image) -> Decoded:
@@ -110,14 +106,15 @@ def read_mask(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
     """Reads a mask, True where the file is not 0.
 
     Args:
-      path: an image file.
-      image_size: side S of the result in pixels.
+        path: an image file.
+        image_size: side S of the result in pixels.
 
     Returns:
-      [S, S] bool.
+        [S, S] bool.
 
     Raises:
-      UnreadableImageError: the file is no readable image, or is too large.
+        files.UnreadableFileError: the file is no readable image, or is
+            too large.
     """
 
     def convert(image: PIL.Image.Image) -> np.ndarray:
@@ -137,66 +134,16 @@ def read_header(path: str | os.PathLike) -> tuple[str, tuple[int, int]]:
     return _with_image(path, lambda image: (image.mode, image.size))
 
 
-def read_many(
-    read: Callable[[pathlib.Path], T], paths: Iterable[pathlib.Path]
-) -> list[T]:
-    """Reads files in threads, in the order given, and names all bad ones.
-
-    Args:
-      read: reads one path; PIL releases the interpreter lock while it works.
-      paths: the files.
-
-    Returns:
-      What `read` returned, in the order of `paths`.
-
-    Raises:
-      ValueError: some files cannot be read; the first few are named.
-    """
-    results, failures = read_each(read, paths)
-    if failures:
-        raise ValueError(describe_failures(failures, len(results)))
-    return results
-
-
-def read_each(
-    read: Callable[[pathlib.Path], T], paths: Iterable[pathlib.Path]
-) -> tuple[list[T | None], list[str]]:
-    """As `read_many`, but returns None for a bad file, and the reasons."""
-
-    def attempt(path: pathlib.Path) -> tuple[T | None, str]:
-        try:
-            return read(path), ""
-        except UnreadableImageError as error:
-            return None, str(error)
-
-    threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        outcomes = list(pool.map(attempt, paths))
-    failures = [reason for _, reason in outcomes if reason]
-    return [result for result, _ in outcomes], failures
-
-
-def describe_failures(failures: Sequence[str], total: int) -> str:
-    """One sentence that names the first few unreadable files."""
-    named = "; ".join(failures[:_MAX_LISTED])
-    more = len(failures) - _MAX_LISTED
-    rest = f"; and {more} more" if more > 0 else ""
-    return (
-        f"{len(failures)} of {total} image files cannot be read "
-        f"({named}{rest}): remove or replace them."
-    )
-
-
 def check_window(wide_max: Sequence[float | None], window: Window | None):
     """Refuses wide images that the default window would leave almost black.
 
     Args:
-      wide_max: `Decoded.wide_max` of all images of a data set.
-      window: the window they were read with.
+        wide_max: `Decoded.wide_max` of all images of a data set.
+        window: the window they were read with.
 
     Raises:
-      ValueError: no image uses more than 1/16 of the default window, as with
-        12-bit data in 16-bit files.
+        ValueError: no image uses more than 1/16 of the default window, as with
+            12-bit data in 16-bit files.
     """
     found = [value for value in wide_max if value is not None]
     if window is None and found and max(found) < FULL_WINDOW[1] / 16:
@@ -214,24 +161,24 @@ def _with_image(
     path = pathlib.Path(path)
     if not path.is_file():
         reason = "is no regular file" if path.exists() else "does not exist"
-        raise UnreadableImageError(f"{path}: {reason}")
+        raise files.UnreadableFileError(f"{path}: {reason}")
     try:
         with PIL.Image.open(path, formats=FORMATS) as image:
             _check_header(image)
             return convert(image)
     except PIL.UnidentifiedImageError:
-        raise UnreadableImageError(
+        raise files.UnreadableFileError(
             f"{path}: not an image in one of {', '.join(FORMATS)}"
         ) from None
     except PIL.Image.DecompressionBombError:
-        raise UnreadableImageError(
+        raise files.UnreadableFileError(
             f"{path}: {_too_large('far more')}"
         ) from None
     except PermissionError:
-        raise UnreadableImageError(f"{path}: permission denied") from None
+        raise files.UnreadableFileError(f"{path}: permission denied") from None
     except _DECODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImageError(f"{path}: {reason}") from error
+        raise files.UnreadableFileError(f"{path}: {reason}") from error
 
 
 def _too_large(found: str) -> str:

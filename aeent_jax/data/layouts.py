@@ -16,9 +16,9 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from aeent_jax.data import dataset, images
+from aeent_jax.data import dataset, files, images
 
 FLAT = "flat"
 CLASS_FOLDERS = "class_folders"
@@ -39,11 +39,11 @@ class Record:
     """One image file of a data set.
 
     Attributes:
-      id: its name in the data set, unique over all splits.
-      split: "train", "val" or "test".
-      label: 0 normal, 1 abnormal.
-      path: the image file.
-      mask: its mask file, or None.
+        id: its name in the data set, unique over all splits.
+        split: "train", "val" or "test".
+        label: 0 normal, 1 abnormal.
+        path: the image file.
+        mask: its mask file, or None.
     """
 
     id: str
@@ -58,12 +58,12 @@ class Listing:
     """What a folder holds.
 
     Attributes:
-      layout: one of `LAYOUTS`.
-      root: the folder.
-      records: its images, sorted by id.
-      has_masks: whether the source has pixel masks for its test images; normal
-        ones may then lack a file, and count as empty.
-      orphan_masks: mask files without an image.
+        layout: one of `LAYOUTS`.
+        root: the folder.
+        records: its images, sorted by id.
+        has_masks: whether the source has pixel masks for its test images;
+            normal ones may then lack a file, and count as empty.
+        orphan_masks: mask files without an image.
     """
 
     layout: str
@@ -77,15 +77,16 @@ def read_listing(root: str | os.PathLike) -> Listing:
     """Finds the layout of a folder and lists its images; decodes nothing.
 
     Args:
-      root: the folder.
+        root: the folder.
 
     Returns:
-      Its listing, with at least one training image.
+        Its listing, with at least one training image.
 
     Raises:
-      FileNotFoundError: the folder, or a file that data.json names, is missing.
-      NotADirectoryError: the path is a file.
-      ValueError: the folder has no known layout, or contradicts it.
+        FileNotFoundError: the folder, or a file that data.json names, is
+            missing.
+        NotADirectoryError: the path is a file.
+        ValueError: the folder has no known layout, or contradicts it.
     """
     root = pathlib.Path(root).expanduser()
     layout = detect_layout(root)
@@ -212,8 +213,8 @@ def _with_masks(listing: Listing, folder: pathlib.Path) -> Listing:
     if missing:
         raise ValueError(
             f"{len(missing)} abnormal test images have no mask in {folder} "
-            f"({_first(missing)}): add them, or remove the folder to go "
-            "without pixel metrics."
+            f"({files.first_names(missing)}): add them, or remove the folder "
+            "to go without pixel metrics."
         )
     orphans = tuple(masks[stem] for stem in sorted(set(masks) - used))
     return dataclasses.replace(
@@ -223,11 +224,6 @@ def _with_masks(listing: Listing, folder: pathlib.Path) -> Listing:
 
 def _stem(path: pathlib.Path, folder: pathlib.Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _first(names: Iterable[str], n: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:n]) + (", ..." if len(names) > n else "")
 
 
 def _read_data_json(root: pathlib.Path) -> Listing:
@@ -241,7 +237,7 @@ def _read_data_json(root: pathlib.Path) -> Listing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(records)} images that "
             f"{root / 'data.json'} names are not in {folder} "
-            f"({_first(missing)}): complete the download."
+            f"({files.first_names(missing)}): complete the download."
         )
     return Listing(DATA_JSON, root, tuple(sorted(records, key=_by_id)))
 
@@ -250,15 +246,15 @@ def read_split_lists(path: pathlib.Path) -> list[tuple[str, int, str]]:
     """Reads a data.json.
 
     Args:
-      path: a file {"train": {"0": [names], "unlabeled": ...}, "val": {"0":
-        [names]}, "test": {"0": [names], "1": [names]}}; all but train may be
-        missing, and what is under "unlabeled" is not used.
+        path: a file {"train": {"0": [names], "unlabeled": ...}, "val": {"0":
+            [names]}, "test": {"0": [names], "1": [names]}}; all but train may
+            be missing, and what is under "unlabeled" is not used.
 
     Returns:
-      Triples (split, label, name); the names are distinct and relative.
+        Triples (split, label, name); the names are distinct and relative.
 
     Raises:
-      ValueError: the file has another form, or a name is unsafe or repeated.
+        ValueError: the file has another form, or a name is unsafe or repeated.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -293,15 +289,16 @@ def _check_names(path: pathlib.Path, names: list[str]):
     if unsafe:
         raise ValueError(
             f"{path} names files outside its folder "
-            f"({_first(map(repr, unsafe))}): names must be relative, without "
-            "'..'."
+            f"({files.first_names([repr(name) for name in unsafe])}): names "
+            "must be relative, without '..'."
         )
     seen: set[str] = set()
     repeated = [name for name in names if name in seen or seen.add(name)]
     if repeated:
         raise ValueError(
             f"{path} lists {len(repeated)} names more than once "
-            f"({_first(repeated)}): an image belongs to one split and label."
+            f"({files.first_names(repeated)}): an image belongs to one split "
+            "and label."
         )
 
 

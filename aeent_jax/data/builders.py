@@ -1,0 +1,237 @@
+"""One TFDS builder for each data set, and reading back what it wrote.
+
+The builders write ArrayRecord files of uint8 arrays. TFDS does this without
+TensorFlow as long as images are plain tensors, which is why they are not
+`tfds.features.Image`. Records come back in hashed order, so each carries its
+id, and `read` sorts.
+"""
+
+import contextlib
+import io
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from aeent_jax.data import catalog, dataset, sources
+
+_INSTRUCTIONS = (
+    "manual_dir is the folder of the user's download; `aeent data list` says "
+    "where it comes from and `aeent data check` whether it is complete."
+)
+
+
+class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes the splits that a subclass makes.
+
+    Args:
+        spec: how the images are made.
+        data_dir: the folder to write to or read from.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded. TFDS would look for checksums beside this file,
+    # with a package that it does not declare.
+    url_infos = None
+
+    def __init__(self, *, spec: sources.Spec, data_dir: pathlib.Path):
+        self.spec = spec
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.spec.image_size
+        features = {
+            "id": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=["normal", "abnormal"]),
+            "image": _pixels((size, size, self.spec.channels)),
+            "mask": _pixels((size, size)),
+            "has_mask": np.bool_,
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=catalog.get_entry(self.name).modality,
+            features=tfds.features.FeaturesDict(features),
+        )
+
+    def _generate_examples(self, split: dataset.Split) -> Iterator:
+        no_mask = np.zeros(split.images.shape[1:3], np.uint8)
+        for i, id_ in enumerate(split.ids):
+            mask = no_mask if split.masks is None else split.masks[i]
+            yield (
+                id_,
+                {
+                    "id": id_,
+                    "label": int(split.labels[i]),
+                    "image": split.images[i],
+                    "mask": mask.astype(np.uint8),
+                    "has_mask": split.masks is not None,
+                },
+            )
+
+
+def _pixels(shape: tuple[int, ...]) -> tfds.features.Tensor:
+    return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="zlib")
+
+
+class _PhantomBuilder(_ImageBuilder, skip_registration=True):
+    """Draws the images from a seed."""
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        splits = sources.draw_phantoms(self.name, self.spec)
+        return {k: self._generate_examples(v) for k, v in splits.items()}
+
+
+class _FileBuilder(_ImageBuilder, skip_registration=True):
+    """Reads the images from the user's folder."""
+
+    MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        root = pathlib.Path(dl_manager.manual_dir)
+        listing = sources.list_files(self.name, root)
+        splits = sources.read_files(listing, self.spec)
+        return {k: self._generate_examples(v) for k, v in splits.items()}
+
+
+class PhantomCxr(_PhantomBuilder, skip_registration=True):
+    """Generated chest X-rays."""
+
+    name = "phantom_cxr"
+
+
+class PhantomMri(_PhantomBuilder, skip_registration=True):
+    """Generated brain MR slices."""
+
+    name = "phantom_mri"
+
+
+class Folder(_FileBuilder, skip_registration=True):
+    """The user's own images, in any layout of `layouts`."""
+
+    name = "folder"
+
+
+class Rsna(_FileBuilder, skip_registration=True):
+    """RSNA pneumonia, as cut by the benchmark."""
+
+    name = "rsna"
+
+
+class VindrCxr(_FileBuilder, skip_registration=True):
+    """VinDr-CXR, as cut by the benchmark."""
+
+    name = "vindr_cxr"
+
+
+class BrainTumor(_FileBuilder, skip_registration=True):
+    """Brain Tumor, as cut by the benchmark."""
+
+    name = "brain_tumor"
+
+
+class KermanyCxr(_FileBuilder, skip_registration=True):
+    """Kermany's pediatric chest X-rays, normal against pneumonia.
+
+    Made from the publisher's download by the split list of this package, or
+    from a ready folder with data.json. Both give the same ids; the pixels
+    differ slightly, because ready images were resampled before.
+    """
+
+    name = "kermany_cxr"
+
+
+class BrainMri(_FileBuilder, skip_registration=True):
+    """Bhuvaji's brain MR slices, normal against glioma and meningioma.
+
+    Made from the publisher's download by the split list of this package, or
+    from a ready folder with data.json. Both give the same ids; the pixels
+    differ slightly, because ready images were resampled before.
+    """
+
+    name = "brain_mri"
+
+
+def write(
+    name: str,
+    spec: sources.Spec,
+    *,
+    root: str | pathlib.Path,
+    data_dir: pathlib.Path,
+):
+    """Makes a data set and writes it as ArrayRecord.
+
+    Args:
+        name: a key of `BUILDERS`.
+        spec: how the images are made.
+        root: the user's folder; not used by generated data sets.
+        data_dir: an empty folder to write to.
+
+    Raises:
+        ValueError: the folder or its images cannot be used; see `sources`.
+        FileNotFoundError: the folder, or some of its files, are missing.
+    """
+    builder = BUILDERS[name](spec=spec, data_dir=data_dir)
+    downloads = data_dir / "downloads"  # TFDS makes it and leaves it empty.
+    tfds.disable_progress_bar()
+    # TFDS prints where it writes, which here is a temporary folder.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(
+            download_dir=downloads,
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=root or None, try_download_gcs=False
+            ),
+        )
+    shutil.rmtree(downloads)
+
+
+def read(
+    name: str, spec: sources.Spec, *, data_dir: pathlib.Path
+) -> dict[str, dataset.Split]:
+    """Reads all that `write` wrote, sorted by id.
+
+    Args:
+        name: as in `write`.
+        spec: as in `write`.
+        data_dir: as in `write`.
+
+    Returns:
+        The splits by name.
+    """
+    builder = BUILDERS[name](spec=spec, data_dir=data_dir)
+    return {
+        split: _collect(builder.as_data_source(split=split))
+        for split in builder.info.splits
+    }
+
+
+def _collect(source) -> dataset.Split:
+    """Stacks the records of a data source, sorted by id."""
+    rows = list(source.__getitems__(range(len(source))))
+    rows.sort(key=lambda row: row["id"])
+    masks = None
+    if all(row["has_mask"] for row in rows):
+        masks = np.stack([row["mask"] for row in rows]).astype(bool)
+    return dataset.Split(
+        images=np.stack([row["image"] for row in rows]),
+        labels=np.array([row["label"] for row in rows], np.int32),
+        masks=masks,
+        ids=tuple(row["id"].decode() for row in rows),
+    )
+
+
+BUILDERS = {
+    builder.name: builder
+    for builder in (
+        PhantomCxr,
+        PhantomMri,
+        Folder,
+        Rsna,
+        VindrCxr,
+        BrainTumor,
+        KermanyCxr,
+        BrainMri,
+    )
+}

@@ -1,0 +1,214 @@
+"""Where the images of a data set come from, by its name in the catalog."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+
+from aeent_jax.data import (
+    catalog,
+    dataset,
+    files,
+    images,
+    layouts,
+    originals,
+    phantoms,
+)
+
+_MAX_IMAGE_SIZE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """How the images of a data set are made.
+
+    Attributes:
+        image_size: side S of the square images in pixels.
+        channels: 1 gray, 3 RGB.
+        window: values (low, high) of images of more than 8 bits that become 0
+            and 255; None for the full 16-bit range. See `images.read_image`.
+        phantom_seed: which draw of a generated data set; results are reported
+            on 0.
+    """
+
+    image_size: int = 64
+    channels: int = 1
+    window: images.Window | None = None
+    phantom_seed: int = 0
+
+    def __post_init__(self):
+        if not 1 <= self.image_size <= _MAX_IMAGE_SIZE:
+            raise ValueError(
+                f"the image size must be 1 to {_MAX_IMAGE_SIZE} pixels, found "
+                f"{self.image_size}."
+            )
+        if self.channels not in (1, 3):
+            raise ValueError(
+                "images have 1 channel (gray) or 3 (RGB), found "
+                f"{self.channels}."
+            )
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError(
+                "the window must be two values, the lower one first, found "
+                f"{self.window}."
+            )
+
+
+def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
+    """Lists the files of a data set that is read from a folder.
+
+    Args:
+        name: a name of the catalog whose source is not generated.
+        root: the user's folder.
+
+    Returns:
+        The listing, with the counts that the catalog promises.
+
+    Raises:
+        FileNotFoundError: the folder, or some of its files, are missing.
+        ValueError: the folder does not hold this data set.
+    """
+    entry = catalog.get_entry(name)
+    if not str(root):
+        raise ValueError(
+            f"{name} is read from a folder, and none is given; set data.root "
+            f"({entry.obtain})."
+        )
+    folder = pathlib.Path(root).expanduser().absolute()
+    if entry.source == catalog.FOLDER:
+        return layouts.read_listing(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the folder {folder} of {name} does not exist; get it from "
+            f"{entry.obtain}."
+        )
+    if entry.source == catalog.ORIGINAL and not (folder / "data.json").exists():
+        return originals.read_listing(name, folder)
+    if not (folder / "data.json").exists():
+        raise FileNotFoundError(
+            f"{name} needs data.json and images/ in {folder}; unpack "
+            f"{entry.obtain} there."
+        )
+    listing = layouts.read_listing(folder)
+    _check_counts(name, listing)
+    return listing
+
+
+def count(listing: layouts.Listing) -> dict[tuple[str, int], int]:
+    """Returns the number of images of each (split, label) that occurs."""
+    counts: dict[tuple[str, int], int] = {}
+    for record in listing.records:
+        key = (record.split, record.label)
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _check_counts(name: str, listing: layouts.Listing):
+    """Refuses a set that is not the published one: results would not be."""
+    expected = catalog.get_entry(name).counts
+    keys = (("train", 0), ("test", 0), ("test", 1))
+    found = tuple(count(listing).get(key, 0) for key in keys)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{name} has {expected[0]} training images and {expected[1]} "
+            f"normal and {expected[2]} abnormal test images, found "
+            f"{found[0]}, {found[1]} and {found[2]} in {listing.root}; "
+            "complete the download, or use the name folder for a set of your "
+            "own."
+        )
+
+
+def read_files(
+    listing: layouts.Listing, spec: Spec
+) -> dict[str, dataset.Split]:
+    """Decodes the files of a listing.
+
+    Args:
+        listing: what to read.
+        spec: how the images are made.
+
+    Returns:
+        The splits that have images; masks only in "test", if at all.
+
+    Raises:
+        ValueError: files cannot be read; the first few of all are named.
+    """
+
+    def read(path: pathlib.Path) -> images.Decoded:
+        return images.read_image(
+            path,
+            image_size=spec.image_size,
+            channels=spec.channels,
+            window=spec.window,
+        )
+
+    records = listing.records
+    decoded = files.read_many(read, [record.path for record in records])
+    images.check_window([one.wide_max for one in decoded], spec.window)
+    splits = {}
+    for split in dataset.SPLITS:
+        rows = [i for i, r in enumerate(records) if r.split == split]
+        if not rows:
+            continue
+        chosen = [records[i] for i in rows]
+        splits[split] = dataset.Split(
+            images=np.stack([decoded[i].pixels for i in rows]),
+            labels=np.array([r.label for r in chosen], np.int32),
+            masks=_read_masks(listing, chosen, spec.image_size),
+            ids=tuple(r.id for r in chosen),
+        )
+    return splits
+
+
+def _read_masks(
+    listing: layouts.Listing, records: list[layouts.Record], image_size: int
+) -> np.ndarray | None:
+    """Reads the masks [N, S, S] of test images; without a file it is empty."""
+    if not listing.has_masks or records[0].split != "test":
+        return None
+
+    def read(path: pathlib.Path) -> np.ndarray:
+        return images.read_mask(path, image_size=image_size)
+
+    rows = [i for i, record in enumerate(records) if record.mask is not None]
+    paths = [record.mask for record in records if record.mask is not None]
+    masks = np.zeros((len(records), image_size, image_size), bool)
+    for row, mask in zip(rows, files.read_many(read, paths), strict=True):
+        masks[row] = mask
+    marked = [
+        record.id
+        for record, mask in zip(records, masks, strict=True)
+        if record.label == dataset.NORMAL and mask.any()
+    ]
+    if marked:
+        raise ValueError(
+            f"{len(marked)} normal images have a mask that is not empty "
+            f"({files.first_names(marked)}): move them to test/abnormal, or "
+            "remove their masks."
+        )
+    return masks
+
+
+def draw_phantoms(name: str, spec: Spec) -> dict[str, dataset.Split]:
+    """Draws a generated data set.
+
+    Args:
+        name: a name of the catalog whose source is generated.
+        spec: how the images are made; RGB has three equal channels.
+
+    Returns:
+        The splits "train" and "test", the latter with masks.
+    """
+    splits = {}
+    for split in ("train", "test"):
+        drawn = phantoms.generate(
+            name, split, image_size=spec.image_size, seed=spec.phantom_seed
+        )
+        splits[split] = dataset.Split(
+            images=np.repeat(drawn.images, spec.channels, axis=-1),
+            labels=drawn.labels,
+            masks=drawn.masks if split == "test" else None,
+            ids=tuple(drawn.ids),
+        )
+    return splits
