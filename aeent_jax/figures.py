@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib import axes as mpl_axes
-from matplotlib import figure
+from matplotlib import figure, lines, ticker
 
 INK = "#1f2328"
 MUTED = "#6e7781"
@@ -36,6 +36,8 @@ _STYLE = {
     "font.size": 9,
     "legend.frameon": False,
     "text.color": INK,
+    # Names of runs are text, never formulas.
+    "text.parse_math": False,
     "xtick.color": MUTED,
     "xtick.labelcolor": INK,
     "ytick.color": MUTED,
@@ -75,6 +77,8 @@ def to_svg(fig: figure.Figure) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Running numbers of groups, the same in every figure of a page.
+    svg = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", svg)
     for colour, name in _CSS_NAMES.items():
         svg = svg.replace(colour, f"var(--{name}, {colour})")
     return svg.strip()
@@ -101,21 +105,18 @@ def curves(
         for ax, (label, runs) in zip(axes, plots, strict=True):
             for name, (x, y) in runs.items():
                 color = _run_color(names.index(name))
-                ax.plot(x, y, color=color, linewidth=1.3, label=name)
+                ax.plot(x, y, color=color, linewidth=1.3)
             ax.set_xlabel(x_label)
             ax.set_title(label, loc="left", fontsize=9, color=INK)
             ax.grid(axis="y", color=MUTED, alpha=0.25, linewidth=0.5)
             _fit_y(ax, [y for _, y in runs.values()])
-        handles = {
-            text: line
-            for ax in axes
-            for line, text in zip(*ax.get_legend_handles_labels(), strict=True)
-        }
-        fig.legend(
-            handles.values(), handles, loc="upper left", ncols=4, fontsize=9
-        )
-        rows = -(-len(names) // 4)
-        fig.tight_layout(rect=(0, 0, 1, 1 - 0.08 * rows))
+        handles = [
+            lines.Line2D([], [], color=_run_color(i), linewidth=1.3)
+            for i in range(len(names))
+        ]
+        fig.legend(handles, names, loc="upper left", ncols=4, fontsize=9)
+        legend_rows = -(-len(names) // 4)
+        fig.tight_layout(rect=(0, 0, 1, 1 - 0.07 * legend_rows))
     return fig
 
 
@@ -289,9 +290,7 @@ def panels(
             _draw_run(pair, arrays, tops[name])
             prefix = f"{name}\n" if name else ""
             pair[0, 0].set_title(f"{prefix}reconstruction", fontsize=9)
-            pair[0, 1].set_title(
-                f"score map, 0 to {tops[name]:.2g}", fontsize=9
-            )
+            pair[0, 1].set_title(f"map, 0 to {tops[name]:.2g}", fontsize=9)
         fig.tight_layout(pad=0.4, h_pad=0.5, w_pad=0.3)
     return fig
 
@@ -382,3 +381,6 @@ def _fit_y(ax: mpl_axes.Axes, values: Sequence[np.ndarray]) -> None:
     pooled = np.concatenate([np.ravel(v) for v in values] or [np.zeros(0)])
     if len(pooled) and pooled.min() > 0 and pooled.max() > 10 * pooled.min():
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_locator(ticker.NullLocator())

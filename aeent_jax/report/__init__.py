@@ -1,0 +1,90 @@
+"""Reports: what runs achieved, side by side, as one HTML file and as a table.
+
+The page needs no network: figures are inline SVG, styles are inside. It says
+in plain words what the numbers mean, which of them are oracles, and where a
+comparison is not possible.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from aeent_jax.report import comparison, page, sections, words
+from aeent_jax.report import runs as runs_lib
+
+
+def make_report(runs: Sequence[str], out: str) -> str:
+    """Writes the page and returns the table.
+
+    Args:
+      runs: Workdirs; differences are to the first.
+      out: The HTML file; its folder is made if needed.
+
+    Returns:
+      Markdown that also reads as plain text: the table of runs and baselines,
+      the differences, and notes on what is missing.
+
+    Raises:
+      FileNotFoundError: If a folder is not the workdir of a run.
+      ValueError: If a file in it is damaged.
+    """
+    loaded = runs_lib.read(runs)
+    differences, notes = comparison.differences(loaded)
+    notes = [note for run in loaded for note in run.notes] + notes
+    path = pathlib.Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_page(loaded, differences, notes), encoding="utf-8")
+    return _text(loaded, differences, notes)
+
+
+def _text(runs, differences, notes):
+    """The table as Markdown, and what belongs to it."""
+    rows = comparison.run_rows(runs) + comparison.baseline_rows(runs)
+    parts = [comparison.markdown(comparison.header(), rows), words.CAPTION]
+    if differences:
+        columns = ["difference", *comparison.METRICS]
+        rows = comparison.difference_rows(differences)
+        parts += [comparison.markdown(columns, rows), "Paired on the images."]
+    return "\n\n".join([*parts, *notes])
+
+
+def _page(runs, differences, notes):
+    """The whole document."""
+    baselines = comparison.baseline_rows(runs)
+    parts = [
+        *(page.paragraph(text, "verdict") for text in words.verdict(runs)),
+        *(page.paragraph(text) for text in words.certainty(differences)),
+        *(page.paragraph(text) for text in words.against_baselines(runs)),
+        *(page.paragraph(note, "note") for note in notes),
+        page.table(
+            comparison.header(),
+            comparison.run_rows(runs) + baselines,
+            num_quiet=len(baselines),
+        ),
+        page.paragraph(words.CAPTION),
+        *sections.interval_section(runs),
+        *sections.difference_section(differences),
+        *sections.histogram_section(runs),
+        *sections.panel_section(runs),
+        *sections.curve_section(runs),
+        *sections.latent_section(runs),
+        page.heading("What the numbers mean"),
+        page.definitions(words.MEANINGS),
+        *sections.settings_section(runs),
+    ]
+    sets = list(dict.fromkeys(run.config["data"]["name"] for run in runs))
+    return page.page(
+        f"Anomaly detection on {' and '.join(sets)}", _byline(runs), parts
+    )
+
+
+def _byline(runs):
+    names = ", ".join(run.name for run in runs)
+    evaluated = [run for run in runs if run.evaluation]
+    sizes = {
+        (run.evaluation["num_normal"], run.evaluation["num_abnormal"])
+        for run in evaluated
+    }
+    if len(sizes) != 1:
+        return names
+    normal, abnormal = sizes.pop()
+    return f"{names} · {normal} normal and {abnormal} abnormal test images"

@@ -1,0 +1,195 @@
+"""Reads what runs left in their workdirs, for reports."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_SPLIT = "test"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One workdir, read.
+
+    Attributes:
+      name: The shortest end of the path that tells the runs apart.
+      workdir: The folder.
+      config: The resolved configuration, nested.
+      history: One dictionary a logged step, ascending; the last one where a
+        resumed run logged a step again.
+      evaluation: What `metrics.json` of the test split holds, or None where
+        the run has not been evaluated.
+      ids: Names of the test images, in the split's order.
+      labels: `[N]`, 0 normal, 1 abnormal.
+      scores: `[N]` anomaly scores.
+      notes: Sentences on what is missing.
+    """
+
+    name: str
+    workdir: pathlib.Path
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+    ids: list[str]
+    labels: np.ndarray
+    scores: np.ndarray
+    notes: list[str]
+
+    def curve(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs `[n]` and finite values `[n]` of a logged key."""
+        pairs = [
+            (record["epoch"], record[key])
+            for record in self.history
+            if isinstance(record.get(key), int | float)
+        ]
+        epochs, values = np.array(pairs, np.float64).reshape(-1, 2).T
+        finite = np.isfinite(values)
+        return epochs[finite], values[finite]
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Arrays of `score_maps.npz` or `panel.npz`; empty if not there."""
+        path = _evaluation_folder(self.workdir) / f"{name}.npz"
+        if not path.is_file():
+            return {}
+        with np.load(path) as arrays:
+            return dict(arrays)
+
+
+def read(workdirs: Sequence[str]) -> list[Run]:
+    """Reads the workdirs, in the order given.
+
+    A run that is still training, or was stopped, is read as far as it goes,
+    with a note that says what is missing.
+
+    Args:
+      workdirs: Folders as given to training.
+
+    Returns:
+      The runs.
+
+    Raises:
+      FileNotFoundError: If a folder is not there or is not a workdir.
+      ValueError: If no or the same workdir is given, or a file is damaged.
+    """
+    if not workdirs:
+        raise ValueError(
+            "Found no run to report; pass one or more workdirs, separated by "
+            "commas: --runs=DIR/a,DIR/b."
+        )
+    paths = [pathlib.Path(workdir) for workdir in workdirs]
+    resolved = [path.resolve() for path in paths]
+    for path, full in zip(paths, resolved, strict=True):
+        if resolved.count(full) > 1:
+            raise ValueError(
+                f"Found the workdir {path} twice; pass each run once."
+            )
+    names = _short_names(resolved)
+    return [_read_one(*pair) for pair in zip(names, paths, strict=True)]
+
+
+def _read_one(name, path):
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"Found no folder {path}; pass the workdir of a run, as it was "
+            "given to aeent train."
+        )
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"Found no config.json in {path}, so it is not the workdir of a "
+            "run; pass the folder that was given to aeent train."
+        )
+    history = _read_history(path / "metrics.jsonl")
+    folder = _evaluation_folder(path)
+    evaluated = all(
+        (folder / file).is_file() for file in ("metrics.json", "scores.csv")
+    )
+    ids, labels, scores = _read_scores(folder / "scores.csv", evaluated)
+    evaluation = _read_json(folder / "metrics.json") if evaluated else None
+    return Run(
+        name=name,
+        workdir=path,
+        config=_read_json(path / "config.json"),
+        history=history,
+        evaluation=evaluation,
+        ids=ids,
+        labels=labels,
+        scores=scores,
+        notes=_notes(name, path, history, evaluation),
+    )
+
+
+def _notes(name, path, history, evaluation):
+    """What a reader must know of a run whose table row has gaps."""
+    if evaluation is None:
+        step = f"step {history[-1]['step']}" if history else "its start"
+        return [
+            f"{name} has no evaluation yet (training stands at {step}): let "
+            f"it finish, or run aeent evaluate --workdir={path}."
+        ]
+    if not evaluation.get("num_abnormal"):
+        return [
+            f"{name} was tested on normal images only, so no rank metric is "
+            "defined for it; its scores and its rate are."
+        ]
+    return []
+
+
+def _short_names(paths):
+    """Last folder names, with as many parents as tell all apart."""
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _evaluation_folder(workdir):
+    return workdir / "eval" / _SPLIT
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"Found damage in {path} (line {error.lineno}: {error.msg}); "
+            "delete it and run the command that wrote it again."
+        ) from error
+
+
+def _read_history(path):
+    """Records by step; a run that was killed may end in half a line."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines()
+    records = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"Found damage in {path}, line {number}: {error.msg}; delete "
+                "that line."
+            ) from error
+        records.setdefault(record["step"], {}).update(record)
+    return [records[step] for step in sorted(records)]
+
+
+def _read_scores(path, present):
+    """Ids, labels and scores, or empty ones."""
+    if not present:
+        return [], np.zeros(0, np.int64), np.zeros(0)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return (
+        [row["id"] for row in rows],
+        np.array([int(row["label"]) for row in rows], np.int64),
+        np.array([float(row["anomaly_score"]) for row in rows]),
+    )

@@ -1,0 +1,257 @@
+"""Sections of a report: figures and tables with their captions, as HTML.
+
+Each function returns the HTML of its parts, and nothing where the runs have
+nothing to show.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from aeent_jax import figures
+from aeent_jax.report import comparison, page
+from aeent_jax.report.comparison import Difference
+from aeent_jax.report.runs import Run
+
+_MAX_PANEL_RUNS = 4
+_MAX_PANEL_ROWS = 10
+_DIAGNOSTICS = {
+    "coding_rate": "coding rate",
+    "rate_low": "information, lower bound",
+    "rate_up": "information, upper bound",
+    "rho": "active dimensions",
+    "effective_rank": "effective rank",
+    "saturation": "saturation",
+}
+_GROUPS = ("train_normal", "test_normal", "test_abnormal")
+
+
+def interval_section(runs: Sequence[Run]) -> list[str]:
+    """AUROC of runs and baselines as dots with whiskers."""
+    rows = [
+        (
+            run.name,
+            run.evaluation["auroc"],
+            *run.evaluation["auroc_interval"],
+            figures.RUNS[runs.index(run) % len(figures.RUNS)],
+        )
+        for run in comparison.ranked(runs)
+    ]
+    rows += [
+        (name, entry["auroc"], *entry["auroc_interval"], figures.NORMAL)
+        for name, entry in comparison.baselines(runs).items()
+        if "auroc" in entry
+    ]
+    if not rows:
+        return []
+    svg = figures.to_svg(figures.intervals(rows, "AUROC, percent", 0.5))
+    return [
+        page.figure(
+            svg,
+            "AUROC of runs and baselines with intervals",
+            "AUROC with its 95 % interval; runs in colour, baselines in grey, "
+            "chance dotted.",
+        )
+    ]
+
+
+def difference_section(differences: Sequence[Difference]) -> list[str]:
+    """Paired differences to the first run, as a table and a figure."""
+    if not differences:
+        return []
+    reference = differences[0].reference
+    rows = [
+        (difference.name, *difference.values["auroc"], figures.INK)
+        for difference in differences
+    ]
+    label = f"AUROC minus that of {reference}, points"
+    svg = figures.to_svg(figures.intervals(rows, label, 0.0))
+    return [
+        page.heading(f"Differences to {reference}"),
+        page.table(
+            ["difference", *comparison.METRICS],
+            comparison.difference_rows(differences),
+        ),
+        page.figure(
+            svg,
+            f"Differences of AUROC to {reference}, with intervals",
+            "In points of percent, from the same resampled images for both "
+            "runs. Where a whisker crosses the dotted line, the test images "
+            "do not tell the two apart.",
+        ),
+    ]
+
+
+def histogram_section(runs: Sequence[Run]) -> list[str]:
+    """Histograms of the scores of every run that was evaluated."""
+    scores = {run.name: (run.scores, run.labels) for run in runs if run.ids}
+    if not scores:
+        return []
+    return [
+        page.heading("How well the scores separate"),
+        page.figure(
+            figures.to_svg(figures.score_histograms(scores)),
+            "Histograms of anomaly scores of normal and abnormal images",
+            "Anomaly scores of the test images. The less the two overlap, the "
+            "higher the AUROC. Each run has its own scale; the last bin holds "
+            "all that lies beyond it.",
+        ),
+    ]
+
+
+def panel_section(runs: Sequence[Run]) -> list[str]:
+    """Panels of all runs on shared images, or one run below the other."""
+    arrays = {run.name: run.arrays("panel") for run in runs if run.evaluation}
+    arrays = {name: found for name, found in arrays.items() if found}
+    shown = dict(list(arrays.items())[:_MAX_PANEL_RUNS])
+    if not shown:
+        return []
+    shared = [
+        name
+        for name in next(iter(shown.values()))["ids"]
+        if all(name in found["ids"] for found in shown.values())
+    ][:_MAX_PANEL_ROWS]
+    kinds = {run.evaluation["score"] for run in runs if run.name in shown}
+    caption = (
+        "The outline is the lesion's mask; the number below a map is the "
+        "image's anomaly score. The images were not chosen by how they score."
+    )
+    if len(arrays) > len(shown):
+        caption += f" The first {len(shown)} of {len(arrays)} runs."
+    if shared:
+        same = len(kinds) == 1
+        scale = (
+            "All maps are on one scale."
+            if same
+            else "The runs have different scores, so each has its own scale."
+        )
+        shown = {n: _pick(found, shared) for n, found in shown.items()}
+        drawn = {"": (figures.panels(shown, common_scale=same), scale)}
+    else:
+        drawn = {
+            name: (figures.panels({name: found}), f"Images of {name}.")
+            for name, found in shown.items()
+        }
+    return [
+        page.heading("What the runs see"),
+        *(
+            page.figure(
+                figures.to_svg(figure),
+                "Images, reconstructions and score maps",
+                f"{scale} {caption}",
+            )
+            for figure, scale in drawn.values()
+        ),
+    ]
+
+
+def _pick(arrays: Mapping[str, np.ndarray], ids: Sequence[str]):
+    """The rows of a panel's arrays with these ids, in this order."""
+    place = {name: i for i, name in enumerate(arrays["ids"])}
+    rows = [place[name] for name in ids]
+    return {key: values[rows] for key, values in arrays.items()}
+
+
+def curve_section(runs: Sequence[Run]) -> list[str]:
+    """Curves of loss and rate over training."""
+    plots = []
+    for label, key in (
+        ("reconstruction loss", "train/reconstruction_loss"),
+        ("rate, nats", "train/rate_nats"),
+    ):
+        found = {run.name: run.curve(key) for run in runs}
+        if any(len(x) for x, _ in found.values()):
+            plots.append((label, found))
+    if not plots:
+        return []
+    return [
+        page.heading("Training"),
+        page.figure(
+            figures.to_svg(figures.curves(plots, "epoch")),
+            "Curves of reconstruction loss and rate over training",
+            "Left, how far reconstructions of training images are from the "
+            "images; right, the training estimator's rate, which is not the "
+            "meter of the table. A run without noise on its latent has no "
+            "rate.",
+        ),
+    ]
+
+
+def latent_section(runs: Sequence[Run]) -> list[str]:
+    """Reconstruction errors and diagnostics by group of images."""
+    rows, seen = [], set()
+    for run in runs:
+        evaluation = run.evaluation or {}
+        for group in _GROUPS:
+            error = evaluation.get("reconstruction_error", {}).get(group)
+            found = evaluation.get("diagnostics", {}).get(group, {})
+            if error is not None or found:
+                rows.append((f"{run.name}, {group}", error, found))
+                seen |= found.keys()
+    if not rows:
+        return []
+    keys = [key for key in _DIAGNOSTICS if key in seen]
+    cells = [
+        [
+            name.replace("_", " "),
+            "-" if error is None else f"{error:.4g}",
+            *(_number(found.get(key)) for key in keys),
+        ]
+        for name, error, found in rows
+    ]
+    columns = [
+        "images",
+        "reconstruction error",
+        *(_DIAGNOSTICS[key] for key in keys),
+    ]
+    return [
+        page.heading("Errors and latents, by group of images"),
+        page.paragraph(
+            "A detector works where abnormal images have a larger "
+            "reconstruction error than normal ones it has not seen. Rates and "
+            "information are in nats. The bounds depend on the number of "
+            "latents, the same in every row: the lower one cannot exceed its "
+            "logarithm."
+        ),
+        page.table(columns, cells),
+    ]
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.3g}"
+
+
+def settings_section(runs: Sequence[Run]) -> list[str]:
+    """What differs between the runs, and the rest behind a click."""
+    flat = [_flatten(run.config) for run in runs]
+    keys = list(dict.fromkeys(key for settings in flat for key in settings))
+    rows = [[key, *(str(s.get(key, "-")) for s in flat)] for key in keys]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    shared = [row[:2] for row in rows if len(set(row[1:])) == 1]
+    names = [run.name for run in runs]
+    places = [["workdir", *(str(run.workdir) for run in runs)]]
+    return [
+        page.heading("Settings"),
+        page.paragraph("What differs between the runs:")
+        if len(runs) > 1
+        else "",
+        page.table(["key", *names], places + differing, text=True),
+        page.folded(
+            f"{len(shared)} settings that the runs share"
+            if len(runs) > 1
+            else f"All {len(shared)} settings",
+            page.table(["key", "value"], shared, text=True),
+        ),
+    ]
+
+
+def _flatten(tree, prefix=""):
+    """Nested settings as `group.key` -> value."""
+    flat = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
