@@ -8,12 +8,14 @@ id, and `read` sorts.
 
 import contextlib
 import io
+import logging as py_logging
 import pathlib
 import shutil
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 from aeent_jax.data import catalog, dataset, sources
 
@@ -92,6 +94,7 @@ class _FileBuilder(_ImageBuilder, skip_registration=True):
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         root = pathlib.Path(dl_manager.manual_dir)
         listing = sources.list_files(self.name, root)
+        sources.check_counts(self.name, listing)
         splits = sources.read_files(listing, self.spec)
         return {k: self._generate_examples(v) for k, v in splits.items()}
 
@@ -175,9 +178,7 @@ def write(
     """
     builder = BUILDERS[name](spec=spec, data_dir=data_dir)
     downloads = data_dir / "downloads"  # TFDS makes it and leaves it empty.
-    tfds.disable_progress_bar()
-    # TFDS prints where it writes, which here is a temporary folder.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _quiet():
         builder.download_and_prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(
@@ -200,11 +201,30 @@ def read(
     Returns:
         The splits by name.
     """
-    builder = BUILDERS[name](spec=spec, data_dir=data_dir)
-    return {
-        split: _collect(builder.as_data_source(split=split))
-        for split in builder.info.splits
-    }
+    with _quiet():
+        builder = BUILDERS[name](spec=spec, data_dir=data_dir)
+        return {
+            split: _collect(builder.as_data_source(split=split))
+            for split in builder.info.splits
+        }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what TFDS says about where it writes: a temporary folder."""
+
+    def is_ours(record: py_logging.LogRecord) -> bool:
+        warns = record.levelno >= py_logging.WARNING
+        return warns or "tensorflow_datasets" not in record.pathname
+
+    tfds.disable_progress_bar()
+    logger = logging.get_absl_logger()
+    logger.addFilter(is_ours)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.removeFilter(is_ours)
 
 
 def _collect(source) -> dataset.Split:

@@ -33,6 +33,13 @@ class Entry:
     obtain: str
 
 
+SOURCES = {
+    GENERATED: "generated from a seed",
+    FOLDER: "a flat folder, train/normal and its companions, or data.json",
+    BENCHMARK: "data.json beside images/",
+    ORIGINAL: "the publisher's folders, or data.json beside images/",
+}
+_COLORS = {1: "gray", 3: "RGB"}
 _BENCHMARK_URL = "https://zenodo.org/records/12677223"
 
 
@@ -53,7 +60,7 @@ CATALOG = {
     "phantom_cxr": Entry(
         source=GENERATED,
         modality="chest X-ray phantom with lesion masks",
-        counts=None,
+        counts=(1000, 200, 200),
         channels=1,
         terms="Apache-2.0",
         obtain="nothing to get: generated from a seed",
@@ -61,7 +68,7 @@ CATALOG = {
     "phantom_mri": Entry(
         source=GENERATED,
         modality="brain MR phantom with lesion masks",
-        counts=None,
+        counts=(600, 150, 150),
         channels=1,
         terms="Apache-2.0",
         obtain="nothing to get: generated from a seed",
@@ -105,8 +112,8 @@ CATALOG = {
         modality="brain MR slices (glioma, meningioma)",
         counts=(320, 75, 75),
         channels=1,
-        terms="those of Brain Tumor Classification (MRI), Bhuvaji et al. 2020",
-        obtain="its download, doi 10.34740/kaggle/dsv/1183165",
+        terms="those of Brain Tumor Classification (MRI), Bhuvaji et al.",
+        obtain="https://doi.org/10.34740/kaggle/dsv/1183165",
     ),
 }
 
@@ -126,3 +133,21 @@ def get_entry(name: str) -> Entry:
             f"{', '.join(CATALOG)}."
         )
     return CATALOG[name]
+
+
+def format_table() -> str:
+    """Returns the catalog as text for a terminal."""
+    lines = [f"{'name':<12} {'train':>6} {'test: normal/abnormal':>22}  images"]
+    for name, entry in CATALOG.items():
+        train, test = "-", "-"
+        if entry.counts is not None:
+            train = str(entry.counts[0])
+            test = f"{entry.counts[1]}/{entry.counts[2]}"
+        images = f"{entry.modality}, {_COLORS[entry.channels]}"
+        lines.append(f"{name:<12} {train:>6} {test:>22}  {images}")
+    lines.append("")
+    for name, entry in CATALOG.items():
+        lines.append(f"{name:<12} from:  {entry.obtain}")
+        lines.append(f"{'':<12} terms: {entry.terms}")
+        lines.append(f"{'':<12} form:  {SOURCES[entry.source]}")
+    return "\n".join(lines)

@@ -10,6 +10,7 @@ default window is the full 16-bit range 0..65535, and values that it cannot
 show are refused rather than truncated.
 """
 
+import hashlib
 import os
 import pathlib
 import struct
@@ -129,9 +130,45 @@ def read_mask(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
     return _with_image(path, convert)
 
 
-def read_header(path: str | os.PathLike) -> tuple[str, tuple[int, int]]:
-    """Returns PIL's mode and (width, height) without decoding the pixels."""
-    return _with_image(path, lambda image: (image.mode, image.size))
+class Inspection(NamedTuple):
+    """What `inspect` finds in one file.
+
+    Attributes:
+        mode: PIL's name of the pixel format.
+        size: (width, height) in pixels.
+        extrema: smallest and largest gray value, before any window.
+        digest: sha256 of size and gray values; equal for equal images, even
+            in files of another format.
+    """
+
+    mode: str
+    size: tuple[int, int]
+    extrema: tuple[float, float]
+    digest: str
+
+
+def inspect(path: str | os.PathLike) -> Inspection:
+    """Decodes a file at its own size.
+
+    Raises:
+        files.UnreadableFileError: the file is no readable image, or is too
+            large.
+    """
+
+    def examine(image: PIL.Image.Image) -> Inspection:
+        wide = image.mode in _WIDE_MODES
+        values = np.asarray(image if wide else image.convert("L"))
+        digest = hashlib.sha256(repr((values.dtype, image.size)).encode())
+        digest.update(np.ascontiguousarray(values).data)
+        extrema = (float(values.min()), float(values.max()))
+        return Inspection(image.mode, image.size, extrema, digest.hexdigest())
+
+    return _with_image(path, examine)
+
+
+def is_wide(mode: str) -> bool:
+    """Whether PIL's mode has more than 8 bits a channel."""
+    return mode in _WIDE_MODES
 
 
 def check_window(wide_max: Sequence[float | None], window: Window | None):

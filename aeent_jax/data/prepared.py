@@ -145,6 +145,7 @@ def _hash_contents(
 ) -> list[tuple[str, ...]]:
     """Returns (id, split, label, image hash, mask hash) of each image."""
     listing = sources.list_files(name, root)
+    sources.check_counts(name, listing)
     owner = hashlib.sha256(os.fsencode(listing.root)).hexdigest()[:24]
     paths = [r.path for r in listing.records]
     masks = [r.mask for r in listing.records if r.mask is not None]

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -55,6 +56,30 @@ class Spec:
             )
 
 
+def parse_window(values: Sequence[str]) -> images.Window | None:
+    """Reads a window from the command line.
+
+    Args:
+        values: none, or a low and a high value.
+
+    Returns:
+        The window, or None for the full 16-bit range.
+
+    Raises:
+        ValueError: there are not two values, or they are no numbers.
+    """
+    if not values:
+        return None
+    try:
+        low, high = map(float, values)
+    except ValueError:
+        raise ValueError(
+            "the window must be two numbers, as in 0,4095, found "
+            f"{','.join(values)}."
+        ) from None
+    return low, high
+
+
 def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
     """Lists the files of a data set that is read from a folder.
 
@@ -63,13 +88,15 @@ def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
         root: the user's folder.
 
     Returns:
-        The listing, with the counts that the catalog promises.
+        The listing; see `check_counts`.
 
     Raises:
         FileNotFoundError: the folder, or some of its files, are missing.
         ValueError: the folder does not hold this data set.
     """
     entry = catalog.get_entry(name)
+    if entry.source == catalog.GENERATED:
+        raise ValueError(f"{name} is generated, and there are no files of it.")
     if not str(root):
         raise ValueError(
             f"{name} is read from a folder, and none is given; set data.root "
@@ -90,9 +117,7 @@ def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
             f"{name} needs data.json and images/ in {folder}; unpack "
             f"{entry.obtain} there."
         )
-    listing = layouts.read_listing(folder)
-    _check_counts(name, listing)
-    return listing
+    return layouts.read_listing(folder)
 
 
 def count(listing: layouts.Listing) -> dict[tuple[str, int], int]:
@@ -104,8 +129,16 @@ def count(listing: layouts.Listing) -> dict[tuple[str, int], int]:
     return counts
 
 
-def _check_counts(name: str, listing: layouts.Listing):
-    """Refuses a set that is not the published one: results would not be."""
+def check_counts(name: str, listing: layouts.Listing):
+    """Refuses a set that is not the published one: its results would not be.
+
+    Args:
+        name: a name of the catalog.
+        listing: what the user's folder holds.
+
+    Raises:
+        ValueError: the catalog states other counts.
+    """
     expected = catalog.get_entry(name).counts
     keys = (("train", 0), ("test", 0), ("test", 1))
     found = tuple(count(listing).get(key, 0) for key in keys)

@@ -1,0 +1,75 @@
+"""`aeent data list | prepare | check`: what data there is, and is it sound.
+
+aeent data list
+aeent data check --root=DIR [--name=rsna]
+aeent data prepare --name=folder --root=DIR [--image_size=64] [--channels=1]
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from aeent_jax.data import catalog, check, prepared, sources
+
+_NAME = flags.DEFINE_string("name", "folder", "Name of the data set.")
+_ROOT = flags.DEFINE_string("root", "", "Folder of the user's images.")
+_CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", "", "Where prepared copies are kept; empty for ~/.cache."
+)
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "Side in pixels.")
+_CHANNELS = flags.DEFINE_integer("channels", 1, "1 for gray, 3 for RGB.")
+_WINDOW = flags.DEFINE_list(
+    "window",
+    [],
+    "LOW,HIGH: values of images of more than 8 bits that become black and "
+    "white; by default 0,65535.",
+)
+
+
+def _list() -> int:
+    print(catalog.format_table())
+    return 0
+
+
+def _prepare() -> int:
+    spec = sources.Spec(
+        image_size=_IMAGE_SIZE.value,
+        channels=_CHANNELS.value,
+        window=sources.parse_window(_WINDOW.value),
+    )
+    done = prepared.prepare(
+        _NAME.value, spec, root=_ROOT.value, cache_dir=_CACHE_DIR.value
+    )
+    for split, content in done.splits.items():
+        abnormal = int(content.labels.sum())
+        print(f"{split:<6} {len(content):>7} images, {abnormal} abnormal")
+    print(f"{'was already' if done.reused else 'written'} in {done.path}")
+    return 0
+
+
+def _check() -> int:
+    report = check.check(_NAME.value, _ROOT.value)
+    print(check.format_report(report))
+    return 1 if report.problems else 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command; returns the exit status."""
+    commands = argv[1:]
+    if len(commands) != 1 or commands[0] not in _COMMANDS:
+        found = " ".join(commands) or "none"
+        names = ", ".join(_COMMANDS)
+        print(f"one of {names} is needed, found {found}.", file=sys.stderr)
+        return 1
+    try:
+        return _COMMANDS[commands[0]]()
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+_COMMANDS = {"list": _list, "prepare": _prepare, "check": _check}
+
+if __name__ == "__main__":
+    app.run(main)
