@@ -1,0 +1,78 @@
+"""What all programs share: flags in, one sentence out when something is off."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+# What a user can mend. Anything else is our mistake and keeps its traceback.
+_USER_ERRORS = (ValueError, OSError, FloatingPointError)
+
+
+def run(
+    main: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parses flags, runs `main` and exits with its status.
+
+    Args:
+      main: from what flags left of the command line to an exit status.
+      argv: the command line; None is the process's own.
+    """
+
+    def guarded(rest: Sequence[str]) -> int | None:
+        try:
+            return main(rest)
+        except _USER_ERRORS as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    def parse(args: Sequence[str]) -> list[str]:
+        try:
+            return flags.FLAGS(list(args))
+        except (flags.Error, AttributeError, KeyError, TypeError) as error:
+            sys.exit(f"error: {_first_sentence(error)}")
+
+    app.run(guarded, argv=argv, flags_parser=parse)
+
+
+def _first_sentence(error: Exception) -> str:
+    text = error.args[0] if error.args else error
+    return " ".join(str(text).split())
+
+
+def refuse_positional(rest: Sequence[str]) -> None:
+    """Raises where words are left over that are no flags.
+
+    Args:
+      rest: the command line without flags, the program's name first.
+
+    Raises:
+      ValueError: there are some.
+    """
+    if len(rest) > 1:
+        raise ValueError(
+            f"{' '.join(rest[1:])!r} is no flag of this command; flags are"
+            " written --name=value."
+        )
+
+
+def configure_jax(num_cpu_devices: int = 0) -> None:
+    """Devices on the CPU and the compilation cache; before JAX is used.
+
+    Args:
+      num_cpu_devices: how many devices the CPU is split into; 0 means one a
+        core.
+    """
+    import jax
+
+    from aeent_jax import parallel
+
+    parallel.use_one_cpu_device_per_core(num_cpu_devices)
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    jax.config.update(
+        "jax_compilation_cache_dir", os.path.join(cache, "aeent_jax", "xla")
+    )
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

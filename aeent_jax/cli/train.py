@@ -1,0 +1,42 @@
+"""`aeent train`: train or go on, evaluate, and leave everything in a workdir.
+
+aeent train --config=configs/default.py --workdir=runs/default \
+    --config.entropy.estimator=coding_rate --config.train.seed=1
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from aeent_jax.cli import program
+
+_DEFAULT = pathlib.Path(__file__).parents[2] / "configs" / "default.py"
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", str(_DEFAULT), "Configuration file.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains; returns the exit status."""
+    program.refuse_positional(argv)
+    if not _WORKDIR.value:
+        raise ValueError("give the folder of this run with --workdir=DIR.")
+    program.configure_jax(_CONFIG.value.parallel.num_devices)
+    from aeent_jax import evaluate, train
+
+    try:
+        results = train.train(_CONFIG.value, _WORKDIR.value)
+    except train.InterruptedRunError as stop:
+        print(stop, file=sys.stderr)
+        return 0
+    print(evaluate.describe(results))
+    print(f"Everything is in {_WORKDIR.value}")
+    return 0
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,403 @@
+"""Evaluation: score maps, anomaly scores, metrics, the channel's rate.
+
+Exact: every image of a split is scored once, batches are padded and the padding
+is dropped, rank metrics are computed on the host over the whole split. Images
+are scored without channel noise.
+"""
+
+import csv
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from aeent_jax import (
+    baselines,
+    data,
+    entropy,
+    figures,
+    methods,
+    metrics,
+    models,
+    parallel,
+    train_step,
+    workdir,
+)
+
+# The one meter of every axis in nats needs this many latents, or all.
+_METER_LATENTS = 1000
+_PANEL_IMAGES = 4  # of each label
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """What a network says of N images, on the host.
+
+    Attributes:
+      z: clean latents, `[N, D]` float32.
+      score_maps: `[N, H, W]` float32.
+      anomaly_scores: `[N]` float64, the mean of each map.
+      reconstruction_error: `[N]` float32, the method's loss of each image.
+      images_per_second: without compilation; None where one call did all.
+    """
+
+    z: np.ndarray
+    score_maps: np.ndarray
+    anomaly_scores: np.ndarray
+    reconstruction_error: np.ndarray
+    images_per_second: float | None
+
+
+def score_step(
+    method: methods.Method,
+    network: models.Autoencoder,
+    variables: models.Variables,
+    images: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Scores images on one device, with running statistics and no noise.
+
+    Args:
+      method: score map and reconstruction loss.
+      network: encoder and decoder.
+      variables: of the network.
+      images: `[B, H, W, C]` uint8.
+
+    Returns:
+      `z` `[B, D]`, score maps `[B, H, W]`, reconstruction errors `[B]`, and
+      reconstructions `[B, H, W, C]` in [-1, 1].
+    """
+    x = train_step.normalise(images)
+    z, _ = network.encode(variables, x, train=False)
+    x_hat, _ = network.decode(variables, z, train=False)
+    score_map = method.score_map(x, x_hat)
+    return z, score_map, method.reconstruction(x, x_hat), x_hat
+
+
+class Evaluator:
+    """Scores splits with a trained network, over all devices."""
+
+    def __init__(
+        self,
+        mapping: parallel.Parallel,
+        method: methods.Method,
+        network: models.Autoencoder,
+        config: ml_collections.ConfigDict,
+    ):
+        """Prepares the scoring step; it compiles when first used.
+
+        Args:
+          mapping: the devices.
+          method: of the configuration.
+          network: of the configuration.
+          config: the resolved configuration.
+        """
+        self._parallel = mapping
+        self._config = config
+        self._step = mapping.map(
+            lambda *args: score_step(method, network, *args),
+            [parallel.REPLICATED, parallel.SHARDED],
+            [parallel.SHARDED] * 4,
+        )
+
+    def score(self, variables: models.Variables, images: np.ndarray) -> Scored:
+        """Scores every image once, in order.
+
+        Args:
+          variables: replicated over the devices.
+          images: `[N, H, W, C]` uint8, on the host.
+
+        Returns:
+          Latents, maps and scores.
+        """
+        parts, seconds, timed = [], 0.0, 0
+        for begin, rows in self._batches(images):
+            begun = time.monotonic()
+            outputs = self._call(variables, rows)[:3]
+            count = min(len(rows), len(images) - begin)
+            parts.append([array[:count] for array in outputs])
+            if begin:  # The first call may have compiled.
+                seconds += time.monotonic() - begun
+                timed += count
+        z, maps, errors = (
+            np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+        )
+        return Scored(
+            z=z,
+            score_maps=maps,
+            anomaly_scores=maps.mean(axis=(1, 2), dtype=np.float64),
+            reconstruction_error=errors,
+            images_per_second=timed / seconds if timed else None,
+        )
+
+    def reconstruct(
+        self, variables: models.Variables, images: np.ndarray
+    ) -> np.ndarray:
+        """Returns reconstructions `[N, H, W, C]` in [0, 1] of a few images."""
+        parts = [
+            self._call(variables, rows)[3][: len(images) - begin]
+            for begin, rows in self._batches(images)
+        ]
+        return (np.concatenate(parts) + 1.0) / 2.0
+
+    def _batches(self, images):
+        size = self._parallel.padded(self._config.eval.batch_size)
+        for begin in range(0, len(images), size):
+            rows = images[begin : begin + size]
+            padding = [(0, size - len(rows))] + [(0, 0)] * (images.ndim - 1)
+            yield begin, np.pad(rows, padding)
+
+    def _call(self, variables, rows):
+        outputs = self._step(variables, self._parallel.shard(rows))
+        return self._parallel.fetch_sharded(outputs)
+
+    def evaluate(
+        self,
+        variables: models.Variables,
+        dataset: data.Dataset,
+        step: int,
+        directory: pathlib.Path | None = None,
+    ) -> dict[str, Any]:
+        """Evaluates the test split, or the normals where there is none.
+
+        Args:
+          variables: replicated over the devices.
+          dataset: with `train`, and `val` or `test` if any.
+          step: training steps done, for the record.
+          directory: a workdir to write `eval/<split>/` into; None writes
+            nothing and leaves intervals and baselines out.
+
+        Returns:
+          What `eval/<split>/metrics.json` holds.
+        """
+        name = next(s for s in ("test", "val", "train") if s in dataset.splits)
+        split, train = dataset.splits[name], dataset.splits["train"]
+        scored = self.score(variables, split.images)
+        trained = scored
+        if name != "train":
+            trained = self.score(variables, train.images)
+        results = {
+            "split": name,
+            "score": "squared_error",
+            "step": step,
+            "num_images": len(split.ids),
+            "num_normal": int(np.sum(split.labels == data.NORMAL)),
+            "num_abnormal": int(np.sum(split.labels == data.ABNORMAL)),
+            "images_per_second": scored.images_per_second,
+            "anomaly_score_of_normals": _summary(
+                scored.anomaly_scores[split.labels == data.NORMAL]
+            ),
+        }
+        results |= self._rank_metrics(split, scored, directory is not None)
+        results |= self._latent_metrics(name, split, scored, trained)
+        if directory is not None:
+            if metrics.has_both_classes(split.labels):
+                results["baselines"] = self._baselines(train, split)
+            folder = directory / "eval" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder, split, scored, results)
+            self._draw_panel(folder, variables, split, scored)
+        return results
+
+    def _rank_metrics(self, split, scored, with_intervals):
+        if not metrics.has_both_classes(split.labels):
+            return {}
+        scores, labels = scored.anomaly_scores, split.labels
+        found = metrics.image_metrics(scores, labels)
+        maps = masks = None
+        if split.masks is not None and metrics.has_both_classes(split.masks):
+            maps, masks = scored.score_maps, split.masks
+            found |= metrics.pixel_metrics(maps, masks)
+        if with_intervals:
+            found |= _intervals(
+                metrics.bootstrap(
+                    scores,
+                    labels,
+                    maps,
+                    masks,
+                    num_resamples=self._config.eval.num_resamples,
+                )
+            )
+        return found
+
+    def _latent_metrics(self, name, split, scored, trained):
+        """Rate and reconstruction error of each kind of image."""
+        groups = {"train_normal": (trained.z, trained.reconstruction_error)}
+        if name != "train":
+            for kind, label in (
+                (f"{name}_normal", data.NORMAL),
+                (f"{name}_abnormal", data.ABNORMAL),
+            ):
+                chosen = split.labels == label
+                if chosen.any():
+                    groups[kind] = (
+                        scored.z[chosen],
+                        scored.reconstruction_error[chosen],
+                    )
+        sigma = self._config.channel.sigma
+        limit = self._config.eval.diagnostic_latents
+        # The bracket depends on the number of latents: the same everywhere.
+        n = min(limit, *(len(z) for z, _ in groups.values()), 10**9)
+        latents = {kind: _subset(z, n) for kind, (z, _) in groups.items()}
+        return {
+            "rate_nats": _meter(trained.z, sigma),
+            "reconstruction_error": {
+                kind: float(errors.mean(dtype=np.float64))
+                for kind, (_, errors) in groups.items()
+            },
+            "diagnostics": {
+                kind: _diagnostics(z, sigma) for kind, z in latents.items()
+            },
+        }
+
+    def _baselines(self, train, split):
+        wanted = self._config.model.latent_dim
+        found = baselines.scores(
+            train.images, split.images, num_components=wanted
+        )
+        table = {}
+        for name, scores in found.items():
+            table[name] = metrics.image_metrics(scores, split.labels)
+            table[name] |= _intervals(
+                metrics.bootstrap(
+                    scores,
+                    split.labels,
+                    num_resamples=self._config.eval.num_resamples,
+                )
+            )
+        used = baselines.usable_components(train.images, wanted)
+        table["pca"]["num_components"] = used
+        return table
+
+    def _draw_panel(self, folder, variables, split, scored):
+        """Draws the median images of each label, by score: typical ones."""
+        chosen = []
+        for label in (data.NORMAL, data.ABNORMAL):
+            (rows,) = np.nonzero(split.labels == label)
+            order = rows[np.argsort(scored.anomaly_scores[rows], kind="stable")]
+            spread = np.linspace(0, 1, _PANEL_IMAGES + 2)[1:-1] * len(order)
+            chosen += list(dict.fromkeys(order[spread.astype(int)]))
+        images = split.images[chosen]
+        figures.save_panel(
+            folder,
+            images=images / 255.0,
+            reconstructions=self.reconstruct(variables, images),
+            score_maps=scored.score_maps[chosen],
+            masks=None if split.masks is None else split.masks[chosen],
+            labels=split.labels[chosen],
+            ids=[split.ids[i] for i in chosen],
+            scores=scored.anomaly_scores[chosen],
+        )
+
+
+def _subset(z: np.ndarray, n: int) -> np.ndarray:
+    """A fixed random choice of `n` rows."""
+    return z[np.random.default_rng(0).permutation(len(z))[:n]]
+
+
+def _meter(z: np.ndarray, sigma: float) -> float | None:
+    """Coding rate of the channel in nats; None where it is infinite."""
+    if sigma == 0 or len(z) < 2:
+        return None
+    return float(entropy.coding_rate(z, sigma=sigma).value)
+
+
+def _diagnostics(z: np.ndarray, sigma: float) -> dict[str, Any]:
+    """Diagnostics of section `entropy.diagnostics`, with a fixed key."""
+    if sigma == 0 or len(z) < 2:
+        return {"num_latents": len(z), "variance": z.var(axis=0).tolist()}
+    found = entropy.channel_diagnostics(z, jax.random.key(0), sigma)
+    return {"num_latents": len(z)} | {
+        key: np.asarray(value).tolist() for key, value in found.items()
+    }
+
+
+def _intervals(found: Mapping[str, metrics.Interval]) -> dict[str, list[float]]:
+    return {f"{name}_interval": list(pair) for name, pair in found.items()}
+
+
+def _summary(scores: np.ndarray) -> dict[str, float]:
+    """Mean, spread and quantiles of the normals' scores: for thresholds."""
+    return {
+        "mean": float(scores.mean()),
+        "sd": float(scores.std()),
+        "median": float(np.median(scores)),
+        "quantile_95": float(np.quantile(scores, 0.95)),
+        "quantile_99": float(np.quantile(scores, 0.99)),
+    }
+
+
+def _write(folder, split, scored, results):
+    workdir.write_json(folder / "metrics.json", results)
+    with (folder / "scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", "anomaly_score"])
+        for row in zip(
+            split.ids,
+            split.labels.tolist(),
+            map(repr, scored.anomaly_scores.tolist()),
+            strict=True,
+        ):
+            writer.writerow(row)
+    arrays = {"score_maps": scored.score_maps, "ids": np.array(split.ids)}
+    if split.masks is not None:
+        arrays["masks"] = split.masks
+    np.savez_compressed(folder / "score_maps.npz", **arrays)
+
+
+def flat_metrics(results: Mapping[str, Any]) -> dict[str, float | None]:
+    """Numbers of an evaluation under flat keys, for metrics.jsonl.
+
+    Args:
+      results: as `Evaluator.evaluate` returns.
+
+    Returns:
+      `eval/<split>/auroc` and so on, `eval/rate_nats`, and for each kind of
+      image its reconstruction error and diagnostics.
+    """
+    split = results["split"]
+    flat: dict[str, float | None] = {"eval/rate_nats": results["rate_nats"]}
+    for name in (
+        "auroc",
+        "ap",
+        "pixel_ap",
+        "pixel_auroc",
+        "oracle_dice",
+        "images_per_second",
+    ):
+        if name in results:
+            flat[f"eval/{split}/{name}"] = results[name]
+    for kind, error in results["reconstruction_error"].items():
+        flat[f"eval/{kind}/reconstruction_error"] = error
+    for kind, diagnostics in results["diagnostics"].items():
+        for name, value in diagnostics.items():
+            if not isinstance(value, list):
+                flat[f"eval/{kind}/{name}"] = value
+    return flat
+
+
+def describe(results: Mapping[str, Any]) -> str:
+    """A few lines for a person: counts, then each metric in percent."""
+    lines = [
+        f"{results['split']}: {results['num_normal']} normal and"
+        f" {results['num_abnormal']} abnormal images, step {results['step']}"
+    ]
+    for name in ("auroc", "ap", "pixel_ap", "pixel_auroc", "oracle_dice"):
+        if name in results:
+            text = f"  {name:<12} {100 * results[name]:5.1f} %"
+            if f"{name}_interval" in results:
+                low, high = results[f"{name}_interval"]
+                text += f"  ({100 * low:.1f} to {100 * high:.1f})"
+            lines.append(text)
+    if "auroc" not in results:
+        lines.append("  no rank metrics: they need normal and abnormal images")
+    rate = results["rate_nats"]
+    shown = "infinite (no channel)" if rate is None else f"{rate:.2f} nats"
+    lines.append(f"  {'rate':<12} {shown}")
+    for kind, error in results["reconstruction_error"].items():
+        lines.append(f"  {kind:<14} reconstruction error {error:.5f}")
+    return "\n".join(lines)

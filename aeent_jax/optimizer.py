@@ -1,0 +1,63 @@
+"""Adam as the reference runs it, with schedules and clipping by name."""
+
+import optax
+
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    schedule: str,
+    warmup_steps: int,
+    clip_norm: float,
+    total_steps: int,
+) -> optax.GradientTransformation:
+    """Builds Adam (0.9, 0.999, 1e-8), without weight decay.
+
+    Args:
+      learning_rate: the largest learning rate.
+      schedule: "constant"; or "cosine" or "linear", which fall to 0 at
+        `total_steps`.
+      warmup_steps: steps of linear increase from 0, before the schedule.
+      clip_norm: largest global norm of the gradient; 0 means no clipping.
+      total_steps: steps of the whole training.
+
+    Returns:
+      The gradient transformation.
+
+    Raises:
+      ValueError: an unknown schedule or a value out of its range.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"optimizer.schedule is {schedule!r}; choose one of"
+            f" {', '.join(SCHEDULES)}."
+        )
+    if not learning_rate > 0:
+        raise ValueError(
+            f"optimizer.learning_rate is {learning_rate}, but must be above 0."
+        )
+    if not clip_norm >= 0:
+        raise ValueError(
+            f"optimizer.clip_norm is {clip_norm}, but must be 0 (no clipping)"
+            " or above."
+        )
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"optimizer.warmup_steps is {warmup_steps}, but must be at least 0"
+            f" and below the {total_steps} steps of the whole training."
+        )
+    decay_steps = total_steps - warmup_steps
+    rate = {
+        "constant": optax.constant_schedule(learning_rate),
+        "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps),
+        "linear": optax.linear_schedule(learning_rate, 0.0, decay_steps),
+    }[schedule]
+    if warmup_steps:
+        warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+        rate = optax.join_schedules([warmup, rate], [warmup_steps])
+    adam = optax.adam(rate)
+    if clip_norm:
+        return optax.chain(optax.clip_by_global_norm(clip_norm), adam)
+    return adam

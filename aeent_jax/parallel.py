@@ -1,0 +1,179 @@
+"""How a step that is written for one device is mapped over all of them.
+
+A step is a function of arrays that is written per device, with collectives over
+`AXIS`. Nothing but this module knows whether `pmap` or `shard_map` maps it. An
+argument or result is REPLICATED (the same on every device) or SHARDED (rows of
+the global batch, in order).
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import jax_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "batch"
+REPLICATED = "replicated"
+SHARDED = "sharded"
+MODES = ("pmap", "shard_map")
+
+PyTree = Any
+
+
+def use_one_cpu_device_per_core(num_devices: int = 0) -> None:
+    """Splits the CPU into devices; call it before anything else touches JAX.
+
+    One device with many threads runs elementwise work on one thread, so a
+    device for each core is faster. Has no effect on accelerators, nor once
+    XLA_FLAGS has chosen a number.
+
+    Args:
+      num_devices: how many; 0 means one for each core.
+    """
+    chosen = "xla_force_host_platform_device_count"
+    if chosen not in os.environ.get("XLA_FLAGS", ""):
+        cores = len(os.sched_getaffinity(0))
+        jax.config.update("jax_num_cpu_devices", num_devices or cores)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """The devices of a run and the way steps are mapped over them.
+
+    Attributes:
+      mode: "pmap" or "shard_map"; the numbers are the same.
+      devices: the devices, in order.
+    """
+
+    mode: str
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def num_devices(self) -> int:
+        """How many devices there are."""
+        return len(self.devices)
+
+    @property
+    def waits_for_each_step(self) -> bool:
+        """Whether a step must end before the next is dispatched.
+
+        Collectives of several CPU devices share one pool of threads, and two
+        steps in flight can each hold what the other waits for.
+        """
+        return self.devices[0].platform == "cpu"
+
+    def padded(self, batch_size: int) -> int:
+        """The least multiple of the number of devices that holds the batch."""
+        return -(-batch_size // self.num_devices) * self.num_devices
+
+    def map(
+        self,
+        step: Callable[..., Any],
+        inputs: Sequence[str],
+        outputs: str | Sequence[str],
+        *,
+        donate: Sequence[int] = (),
+    ) -> Callable[..., Any]:
+        """Maps a per-device step over the devices and compiles it.
+
+        Args:
+          step: a function of positional arrays, with collectives over `AXIS`.
+          inputs: REPLICATED or SHARDED for each argument.
+          outputs: the same for the result, or for each entry of a tuple.
+          donate: positions of the arguments whose memory the result may take.
+
+        Returns:
+          The mapped function; give it what `replicate` and `shard` return.
+        """
+        if self.mode == "pmap":
+            # Both kinds carry a leading device axis here.
+            return jax.pmap(
+                step,
+                AXIS,
+                devices=self.devices,
+                donate_argnums=tuple(donate),
+            )
+        mapped = jax.shard_map(
+            step,
+            mesh=self._mesh,
+            in_specs=tuple(map(_spec, inputs)),
+            out_specs=_spec(outputs)
+            if isinstance(outputs, str)
+            else tuple(map(_spec, outputs)),
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=tuple(donate))
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Puts a copy of host arrays on every device."""
+        if self.mode == "pmap":
+            return jax_utils.replicate(tree, self.devices)
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+    def shard(self, tree: PyTree) -> PyTree:
+        """Puts the rows of host arrays `[B, ...]` on the devices, in order."""
+        if self.mode == "pmap":
+            split = (self.num_devices, -1)
+            return jax.tree.map(lambda a: a.reshape(split + a.shape[1:]), tree)
+        spec = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        return jax.device_put(tree, spec)
+
+    def fetch_replicated(self, tree: PyTree) -> PyTree:
+        """Returns host copies of replicated arrays."""
+        return jax.tree.map(self._first, tree)
+
+    def fetch_sharded(self, tree: PyTree) -> PyTree:
+        """Returns host arrays `[B, ...]` of sharded ones."""
+
+        def fetch(array):
+            array = np.asarray(array)
+            if self.mode == "pmap":
+                array = array.reshape((-1,) + array.shape[2:])
+            return array
+
+        return jax.tree.map(fetch, tree)
+
+    def _first(self, array: jax.Array) -> np.ndarray:
+        # Indexing a mapped array on the device is slow; its first shard is not.
+        host = np.asarray(array.addressable_data(0))
+        return host[0] if self.mode == "pmap" else host
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(self.devices), (AXIS,))
+
+
+def _spec(kind: str) -> PartitionSpec:
+    return PartitionSpec(AXIS) if kind == SHARDED else PartitionSpec()
+
+
+def make_parallel(mode: str = "pmap", num_devices: int = 0) -> Parallel:
+    """Chooses the devices.
+
+    Args:
+      mode: "pmap" or "shard_map".
+      num_devices: how many of the local devices to use; 0 means all.
+
+    Returns:
+      The mapping.
+
+    Raises:
+      ValueError: an unknown mode, or more devices than there are.
+    """
+    if mode not in MODES:
+        raise ValueError(
+            f"parallel.mode is {mode!r}; choose one of {', '.join(MODES)}."
+        )
+    devices = jax.devices()
+    if not 0 <= num_devices <= len(devices):
+        raise ValueError(
+            f"parallel.num_devices is {num_devices}, but this machine shows"
+            f" {len(devices)} {devices[0].platform} device(s); give 0 for all"
+            " of them."
+        )
+    return Parallel(mode, tuple(devices[: num_devices or len(devices)]))

@@ -1,0 +1,553 @@
+"""Training: from a configuration and data to checkpoints and an evaluation.
+
+A run that is killed at any moment and started again ends with the same
+parameters, bit for bit, on the same devices: batches and noise depend on (seed,
+step) alone, and the state is saved whole.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from aeent_jax import (
+    checkpoint,
+    data,
+    entropy,
+    evaluate,
+    methods,
+    objective,
+    optimizer,
+    parallel,
+    progress,
+    train_step,
+    workdir,
+)
+from aeent_jax.data import batches
+
+# On accelerators a call does several steps, so that a small network is not
+# bound by dispatch. On CPU a loop around the convolutions' kernel gradient is
+# many times slower than none.
+_STEPS_PER_CALL_ON_ACCELERATORS = 8
+_AVERAGED = ("loss", "reconstruction_loss", "rate_nats", "grad_norm")
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop, and saved its state."""
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Checks what no other function checks.
+
+    Args:
+      config: the resolved configuration.
+
+    Raises:
+      ValueError: a number out of its range.
+    """
+    least = {
+        "train.epochs": 1,
+        "train.batch_size": 1,
+        "train.seed": 0,
+        "train.steps_per_call": 0,
+        "eval.every_epochs": 0,
+        "eval.batch_size": 1,
+        "eval.num_resamples": 2,
+        "eval.diagnostic_latents": 2,
+        "checkpoint.every_steps": 0,
+        "checkpoint.keep": 1,
+        "log.every_epochs": 1,
+    }
+    for key, minimum in least.items():
+        group, name = key.split(".")
+        value = config[group][name]
+        if value < minimum:
+            raise ValueError(
+                f"{key} is {value}, but must be at least {minimum}."
+            )
+
+
+def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
+    """Loads the data set of a configuration."""
+    return data.load(
+        config.data.name,
+        root=config.data.root,
+        cache_dir=config.data.cache_dir,
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+        validation_fraction=config.data.validation_fraction,
+        seed=config.train.seed,
+    )
+
+
+def make_program(
+    config: ml_collections.ConfigDict, total_steps: int
+) -> train_step.Program:
+    """Builds the static parts of a training step from a configuration.
+
+    Args:
+      config: the resolved configuration.
+      total_steps: steps of the whole training.
+
+    Returns:
+      The program.
+
+    Raises:
+      ValueError: a name or value that is not known.
+    """
+    method = methods.get_method(config.method)
+    rate = objective.make_rate(sigma=config.channel.sigma, **config.entropy)
+    return train_step.Program(
+        method=method,
+        network=method.make_network(config, parallel.AXIS),
+        rate=rate,
+        optimizer=optimizer.make_optimizer(
+            total_steps=total_steps, **config.optimizer
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When things happen, all a pure function of the step.
+
+    Attributes:
+      num_examples: size of the training split.
+      batch_size: images of a full batch.
+      epochs: passes over the split.
+      steps_per_call: steps in one call of the device.
+      checkpoint_every: steps between checkpoints; 0 means the end alone.
+    """
+
+    num_examples: int
+    batch_size: int
+    epochs: int
+    steps_per_call: int
+    checkpoint_every: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        return batches.steps_per_epoch(self.num_examples, self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    def steps_from(self, step: int) -> int:
+        """How many steps the call that begins at `step` does.
+
+        Calls end at the ends of epochs, at checkpoints and at multiples of
+        `steps_per_call`, so a resumed run groups its steps as before.
+        """
+        size = self.steps_per_call
+        ends = [self.steps_per_epoch, size]
+        if self.checkpoint_every:
+            ends.append(self.checkpoint_every)
+        room = min((step // end + 1) * end - step for end in ends)
+        return size if room == size else 1
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether `step` steps are whole epochs."""
+        return step % self.steps_per_epoch == 0
+
+    def pauses(self, step: int) -> bool:
+        """Whether the host has something to do after `step` steps."""
+        return self.ends_epoch(step) or self.saves(step)
+
+    def saves(self, step: int) -> bool:
+        """Whether the state is saved after `step` steps."""
+        every = self.checkpoint_every
+        return step == self.total_steps or bool(every and step % every == 0)
+
+
+class _Interval:
+    """Metrics gathered between two lines of metrics.jsonl."""
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.count = 0.0
+        self.steps = 0
+        self.timed_steps = 0
+        self.seconds = 0.0
+
+    def add(self, metrics: dict[str, np.ndarray]) -> None:
+        """Adds the metrics `[steps]` of a call."""
+        counts = metrics["count"].astype(np.float64)
+        for name in _AVERAGED:
+            total = self.sums.get(name, 0.0) + float(counts @ metrics[name])
+            self.sums[name] = total
+        self.count += counts.sum()
+        self.steps += len(counts)
+
+    def add_time(self, steps: int, seconds: float) -> None:
+        """Adds the time of steps that did not compile."""
+        self.timed_steps += steps
+        self.seconds += seconds
+
+    def note(self, rate: objective.Rate) -> str:
+        """What the progress line shows."""
+        if not self.count:
+            return ""
+        means = self.summary(rate)
+        text = f"loss {means['train/loss']:.5f}"
+        if rate.is_measured:
+            text += f"  rate {means['train/rate_nats']:.2f} nats"
+        if self.seconds:
+            text += f"  {means['train/images_per_second']:.0f} images/s"
+        return text
+
+    def summary(self, rate: objective.Rate) -> dict[str, float | None]:
+        """Means over images; the rate is null where it is not measured."""
+        means: dict[str, float | None] = {
+            f"train/{name}": total / self.count
+            for name, total in self.sums.items()
+        }
+        if not rate.is_measured:
+            estimate = means.pop("train/rate_nats")
+            means["train/rate_nats"] = None
+            if rate.estimator != "none":
+                means["train/latent_entropy_nats"] = estimate
+        if self.seconds:
+            per_step = self.count / self.steps
+            means["train/images_per_second"] = (
+                per_step * self.timed_steps / self.seconds
+            )
+        return means
+
+
+class _Run:
+    """One training run: its devices, data, files and state."""
+
+    def __init__(self, config, directory, dataset):
+        self.config = config
+        self.directory = directory
+        self.dataset = dataset
+        self.parallel = parallel.make_parallel(**config.parallel)
+        images = dataset.splits["train"].images
+        size = config.train.steps_per_call
+        on_cpu = self.parallel.devices[0].platform == "cpu"
+        self.plan = Plan(
+            num_examples=len(images),
+            batch_size=config.train.batch_size,
+            epochs=config.train.epochs,
+            steps_per_call=size
+            or (1 if on_cpu else _STEPS_PER_CALL_ON_ACCELERATORS),
+            checkpoint_every=config.checkpoint.every_steps,
+        )
+        self.program = make_program(config, self.plan.total_steps)
+        self.padded_size = self.parallel.padded(config.train.batch_size)
+        self.evaluator = evaluate.Evaluator(
+            self.parallel,
+            self.program.method,
+            self.program.network,
+            config,
+        )
+        self.step_fn = self.parallel.map(
+            lambda *args: train_step.train_steps(self.program, *args),
+            [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
+            [parallel.REPLICATED] * 2,
+            donate=(0,),
+        )
+        self.stop_signal: int | None = None
+        self.started = time.monotonic()
+
+    def wall_seconds(self) -> float:
+        """Seconds of this run so far, those before a restart included."""
+        return time.monotonic() - self.started
+
+    def stamp(self, step: int) -> dict[str, float]:
+        """The keys that every line of metrics.jsonl begins with."""
+        return {
+            "step": step,
+            "epoch": step / self.plan.steps_per_epoch,
+            "wall_seconds": round(self.wall_seconds(), 3),
+        }
+
+    def initial_state(self) -> train_step.TrainState:
+        """Draws the initial state, on the host."""
+        create = jax.jit(lambda s: train_step.create_state(self.program, s))
+        return jax.device_get(create(self.config.train.seed))
+
+    def place_constants(self):
+        """Puts the images and the numbers of the run on the devices."""
+        knobs = train_step.Knobs(
+            seed=np.int32(self.config.train.seed),
+            weight=np.float32(self.config.entropy.weight),
+        )
+        images = self.dataset.splits["train"].images
+        return self.parallel.replicate((knobs, images))
+
+    def batch(self, step: int, steps: int):
+        """Indices and masks `[B, steps]` of the next call, on the devices."""
+        plan = self.plan
+        columns = [
+            batches.train_batch(
+                self.config.train.seed,
+                step + i,
+                plan.num_examples,
+                plan.batch_size,
+                self.padded_size,
+            )
+            for i in range(steps)
+        ]
+        indices, mask = (np.stack(c, 1) for c in zip(*columns, strict=True))
+        return self.parallel.shard((indices, mask))
+
+    def validation_error(self, state) -> float | None:
+        """Reconstruction error of the held-out normals; None without any."""
+        if "val" not in self.dataset.splits:
+            return None
+        images = self.dataset.splits["val"].images
+        scored = self.evaluator.score(state.variables, images)
+        return float(np.mean(scored.reconstruction_error))
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    directory: str | pathlib.Path,
+    *,
+    say: progress.Progress | None = None,
+) -> dict[str, Any]:
+    """Trains, or goes on where the workdir left off, and evaluates.
+
+    Args:
+      config: the resolved configuration.
+      directory: the workdir.
+      say: where progress goes; None is standard error.
+
+    Returns:
+      The metrics of the final evaluation, as in `eval/<split>/metrics.json`.
+
+    Raises:
+      ValueError: bad configuration, data, workdir or checkpoint.
+      FloatingPointError: the loss is not finite; checkpoints before that stay.
+      InterruptedRunError: SIGTERM or SIGINT came; the state was saved.
+    """
+    directory = pathlib.Path(directory)
+    check_config(config)
+    # Whatever can be refused is refused before a file is written.
+    dataset = load_data(config)
+    run = _Run(config, directory, dataset)
+    workdir.claim(directory, config)
+    say = say or progress.Progress(run.plan.total_steps)
+    with checkpoint.Checkpoints(
+        directory / "checkpoints", keep=config.checkpoint.keep
+    ) as checkpoints:
+        state, step = _restore_or_init(run, checkpoints, say)
+        writer = workdir.MetricsWriter(
+            directory, step, tensorboard=config.log.tensorboard
+        )
+        _say_start(run, step, say)
+        with contextlib.closing(writer), _stop_signals(run):
+            state = _loop(run, state, step, checkpoints, writer, say)
+            _warn_of_saturation(run, state, say)
+            say.say("Evaluating ...")
+            step = run.plan.total_steps
+            results = run.evaluator.evaluate(
+                state.variables, dataset, step, directory
+            )
+            writer.write(run.stamp(step) | evaluate.flat_metrics(results))
+    return results
+
+
+def _restore_or_init(run, checkpoints, say):
+    """Latest in the workdir, else `restore_from`, else fresh."""
+    like = jax.eval_shape(
+        lambda: train_step.create_state(run.program, run.config.train.seed)
+    )
+    restored = checkpoints.restore_latest(like)
+    if restored is not None:
+        for sentence in restored.damaged:
+            say.say(f"WARNING: {sentence}")
+        if restored.step > run.plan.total_steps:
+            raise ValueError(
+                f"The workdir holds a checkpoint of step {restored.step}, but"
+                f" this configuration ends at step {run.plan.total_steps}; give"
+                " another workdir."
+            )
+        run.started -= restored.metadata["wall_seconds"]
+        return run.parallel.replicate(restored.state), restored.step
+    state = run.initial_state()
+    source = run.config.checkpoint.restore_from
+    if source:
+        weights = checkpoint.restore_from(source, like).state
+        state = state.replace(
+            params=weights.params, batch_stats=weights.batch_stats
+        )
+        say.say(f"Starting from the weights of {source}.")
+    return run.parallel.replicate(state), 0
+
+
+def _say_start(run, step, say):
+    config, devices = run.config, run.parallel.devices
+    sizes = {name: len(s) for name, s in run.dataset.splits.items()}
+    say.say(
+        f"{config.method} on {config.data.name} {sizes}, batch"
+        f" {config.train.batch_size} over {len(devices)}"
+        f" {devices[0].platform} device(s)"
+        f" ({run.padded_size // len(devices)} each),"
+        f" {run.plan.total_steps} steps, workdir {run.directory}"
+    )
+    if step == run.plan.total_steps:
+        say.say(f"Training is complete at step {step}; only evaluating.")
+    elif step:
+        say.say(f"Going on from step {step}.")
+
+
+@contextlib.contextmanager
+def _stop_signals(run) -> Iterator[None]:
+    """Turns the first SIGTERM or SIGINT into a wish to stop after a step."""
+
+    def ask(number, frame):
+        del frame
+        run.stop_signal = number
+        # A second Ctrl-C ends the process at once.
+        signal.signal(number, signal.SIG_DFL)
+
+    try:
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        old = {number: signal.signal(number, ask) for number in numbers}
+    except ValueError:  # Not in the main thread, as in a notebook's worker.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _loop(run, state, step, checkpoints, writer, say):
+    """Trains from `step` to the end; returns the final state."""
+    plan, clock = run.plan, time.monotonic
+    knobs, images = run.place_constants()
+    interval, compiled = _Interval(), set()
+    in_flight = collections.deque()
+    mark = clock()
+    while step < plan.total_steps:
+        size = plan.steps_from(step)
+        batch = run.batch(step, size)
+        state, metrics = run.step_fn(state, knobs, images, *batch)
+        step += size
+        in_flight.append(metrics)
+        pause = plan.pauses(step) or run.stop_signal is not None
+        # Read one call late where calls overlap, so that nothing waits.
+        keep = 0 if pause or run.parallel.waits_for_each_step else 1
+        while len(in_flight) > keep:
+            metrics = run.parallel.fetch_replicated(in_flight.popleft())
+            interval.add(_checked(metrics, run.directory))
+        if size in compiled:
+            interval.add_time(size, clock() - mark)
+            say.work(size, clock() - mark)
+        compiled.add(size)
+        say.show(step, interval.note(run.program.rate))
+        if plan.ends_epoch(step):
+            interval = _end_epoch(run, state, step, interval, writer, say)
+        if plan.saves(step) or run.stop_signal is not None:
+            _save(run, checkpoints, state, step)
+        if run.stop_signal is not None and step < plan.total_steps:
+            checkpoints.wait()
+            name = signal.Signals(run.stop_signal).name
+            raise InterruptedRunError(
+                f"Stopped by {name} after step {step} of {plan.total_steps};"
+                " the state is saved, and the same command goes on from it."
+            )
+        mark = clock()
+    return state
+
+
+def _checked(metrics: dict[str, np.ndarray], directory) -> dict:
+    """Returns metrics `[steps]` if loss and gradient are finite."""
+    for i, step in enumerate(metrics["step"]):
+        for name in ("loss", "grad_norm"):
+            value = metrics[name][i]
+            if not np.isfinite(value):
+                raise FloatingPointError(
+                    f"{name} is {value} at step {step}, so training stopped;"
+                    f" the checkpoints in {directory / 'checkpoints'} are of"
+                    " earlier steps. Lower optimizer.learning_rate or set"
+                    " optimizer.clip_norm=1, and use a new workdir."
+                )
+    return metrics
+
+
+def _end_epoch(run, state, step, interval, writer, say):
+    """Writes and evaluates what is due; returns the next interval."""
+    epoch, config = step // run.plan.steps_per_epoch, run.config
+    if epoch == 1:
+        _warn_of_saturation(run, state, say)
+    every = config.eval.every_epochs
+    evaluated = {}
+    if every and epoch % every == 0 and step < run.plan.total_steps:
+        results = run.evaluator.evaluate(state.variables, run.dataset, step)
+        evaluated = evaluate.flat_metrics(results)
+    if epoch % config.log.every_epochs == 0 or evaluated:
+        record = run.stamp(step) | interval.summary(run.program.rate)
+        writer.write(record | evaluated)
+        return _Interval()
+    return interval
+
+
+def _save(run, checkpoints, state, step) -> None:
+    checkpoints.save(
+        step,
+        run.parallel.fetch_replicated(state),
+        metadata={"wall_seconds": run.wall_seconds()},
+        criterion=run.validation_error(state),
+    )
+
+
+def _warn_of_saturation(run, state, say) -> None:
+    """Says so where the training estimator is at its ceiling of log n."""
+    rate = run.program.rate
+    estimator = entropy.ESTIMATORS[rate.estimator]
+    if not (rate.is_measured and estimator.includes_self):
+        return
+    images = run.dataset.splits["train"].images[: run.config.train.batch_size]
+    if len(images) < 2:
+        return
+    z = run.evaluator.score(state.variables, images).z
+    measured = entropy.channel_diagnostics(z, jax.random.key(0), rate.sigma)
+    warning = entropy.saturation_warning(
+        rate.estimator, True, float(measured["saturation"]), len(z)
+    )
+    if warning:
+        say.say(f"WARNING: {warning}")
+
+
+def evaluate_workdir(
+    directory: str | pathlib.Path, *, best: bool = False
+) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of a run and writes `eval/` anew.
+
+    Args:
+      directory: the workdir of a run.
+      best: take the checkpoint of the lowest validation error instead.
+
+    Returns:
+      What `eval/<split>/metrics.json` holds.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: the checkpoint cannot be used.
+    """
+    directory = pathlib.Path(directory)
+    config = workdir.load_config(directory)
+    dataset = load_data(config)
+    run = _Run(config, directory, dataset)
+    like = jax.eval_shape(
+        lambda: train_step.create_state(run.program, config.train.seed)
+    )
+    restored = checkpoint.restore_from(directory, like, best=best)
+    variables = run.parallel.replicate(restored.state.variables)
+    return run.evaluator.evaluate(variables, dataset, restored.step, directory)

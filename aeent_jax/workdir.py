@@ -1,0 +1,244 @@
+"""The files of a run: configuration, environment and metrics.
+
+A workdir belongs to one configuration. Another one is refused, so that a
+restart never mixes two experiments.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+# What may differ on a restart: nothing here changes the trained parameters
+# beyond rounding.
+_FREE_GROUPS = ("checkpoint", "eval", "log", "parallel")
+_FREE_KEYS = ("data.root", "data.cache_dir")
+_PACKAGES = (
+    "aeent-jax",
+    "flax",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "optax",
+    "orbax-checkpoint",
+    "scikit-learn",
+    "tensorflow-datasets",
+)
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the workdir, or checks that it belongs to this configuration.
+
+    Args:
+      workdir: the run's folder; made where there is none.
+      config: the resolved configuration.
+
+    Raises:
+      ValueError: the folder belongs to another configuration, or holds files
+        but no run; nothing was changed.
+      OSError: it cannot be written.
+    """
+    wanted = json.loads(config.to_json())
+    path = workdir / "config.json"
+    if path.exists():
+        _refuse_other(workdir, read_json(path), wanted)
+    elif workdir.exists() and not workdir.is_dir():
+        raise ValueError(
+            f"--workdir={workdir} is a file, but a folder is needed; give"
+            " another path."
+        )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise ValueError(
+            f"--workdir={workdir} holds files but no config.json of a run; give"
+            " an empty or new folder, so that nothing is overwritten."
+        )
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted)
+        write_json(workdir / "environment.json", environment())
+    except OSError as error:
+        raise OSError(
+            f"--workdir={workdir} cannot be written ({error.strerror}); give a"
+            " folder that can."
+        ) from error
+
+
+def _refuse_other(workdir, found, wanted):
+    found, wanted = _flat(found), _flat(wanted)
+    differing = [
+        f"{key} is {found.get(key)} there and {wanted.get(key)} here"
+        for key in sorted(found | wanted)
+        if found.get(key) != wanted.get(key) and not _may_differ(key)
+    ]
+    longer = (
+        found.get("train.epochs", 0) < wanted.get("train.epochs", 0)
+        and wanted.get("optimizer.schedule") == "constant"
+    )
+    if longer:
+        # More epochs at a constant learning rate go on from where it ended.
+        differing = [d for d in differing if not d.startswith("train.epochs ")]
+    if differing:
+        raise ValueError(
+            f"--workdir={workdir} belongs to another configuration:"
+            f" {'; '.join(differing)}. Give another workdir, or the same"
+            " configuration to go on with that run."
+        )
+
+
+def _may_differ(key: str) -> bool:
+    return key.split(".")[0] in _FREE_GROUPS or key in _FREE_KEYS
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """Reads the configuration of a run.
+
+    Args:
+      workdir: the run's folder.
+
+    Returns:
+      The locked configuration.
+
+    Raises:
+      FileNotFoundError: there is no run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{workdir} is not the workdir of a run (it has no config.json);"
+            " give the --workdir of an `aeent train` command."
+        )
+    return ml_collections.ConfigDict(read_json(path)).lock()
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and revision, for the record of a run."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "devices": [device.device_kind for device in jax.devices()],
+        "git_revision": _git_revision(),
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a JSON file; a damaged one is a ValueError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not readable as JSON ({error}); restore it or use"
+            " another workdir."
+        ) from error
+
+
+def write_json(path: pathlib.Path, tree: Any) -> None:
+    """Writes JSON atomically; numbers that are not finite become null."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(_finite(tree), indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return None
+    return tree
+
+
+class MetricsWriter:
+    """Appends to metrics.jsonl, and to TensorBoard events where possible."""
+
+    def __init__(
+        self, workdir: pathlib.Path, restored_step: int, *, tensorboard: bool
+    ):
+        """Opens the file and drops what was written after `restored_step`.
+
+        Args:
+          workdir: the run's folder.
+          restored_step: the step that training goes on from.
+          tensorboard: write events too, where tensorboardX is installed.
+        """
+        self._path = workdir / "metrics.jsonl"
+        self._events = None
+        self._forget_after(restored_step)
+        if tensorboard and importlib.util.find_spec("tensorboardX"):
+            import tensorboardX
+
+            self._events = tensorboardX.SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=restored_step + 1
+            )
+
+    def _forget_after(self, step: int) -> None:
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # The line that a killed run did not finish.
+            if record["step"] <= step:
+                kept.append(line + "\n")
+        partial = self._path.with_name(self._path.name + ".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, self._path)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one record, a flat mapping with a key `step`."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(_finite(record)) + "\n")
+        if self._events is not None:
+            for key, value in record.items():
+                if "/" in key and isinstance(value, int | float):
+                    self._events.add_scalar(key, value, record["step"])
+
+    def close(self) -> None:
+        """Flushes the events."""
+        if self._events is not None:
+            self._events.close()

@@ -1,0 +1,72 @@
+"""Every key with its default: the reference's protocol on generated X-rays.
+
+An entropy-controlled autoencoder of latent size 64. Run it with
+
+    aeent train --config=configs/default.py --workdir=runs/default
+
+and change any key on the command line: --config.entropy.estimator=coding_rate.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the default configuration."""
+    group = ml_collections.ConfigDict
+    config = group()
+    config.method = "ae"  # a name of methods.METHODS
+
+    config.data = group()
+    config.data.name = "phantom_cxr"  # see `aeent data list`
+    config.data.root = ""  # the user's folder, for sets that are not generated
+    config.data.cache_dir = ""  # prepared copies; "" is ~/.cache/aeent_jax
+    config.data.image_size = 64  # pixels, a multiple of 16
+    config.data.channels = 1  # 1 gray, 3 RGB
+    config.data.validation_fraction = 0.0  # of the training normals, held out
+
+    config.model = group()
+    config.model.latent_dim = 64  # size of the latent vector
+    config.model.base_width = 16  # channels of the first block
+    config.model.hidden_dim = 1024  # size of the linear layers
+    config.model.depth = 1  # convolutions in a block
+
+    config.channel = group()
+    config.channel.sigma = 1.0  # noise on the latent in training; 0: no channel
+
+    config.entropy = group()
+    config.entropy.estimator = "kde_loo"  # a name of entropy.ESTIMATORS
+    config.entropy.weight = 5e-4  # of one nat beside the reconstruction loss
+    config.entropy.bandwidth = "channel"  # = sigma; or a rule; or "0.5", say
+    config.entropy.allow_unsound = False  # a weight without a channel, say
+
+    config.optimizer = group()
+    config.optimizer.learning_rate = 1e-3  # Adam's, at its largest
+    config.optimizer.schedule = "constant"  # constant, cosine, linear
+    config.optimizer.warmup_steps = 0  # linear, from 0
+    config.optimizer.clip_norm = 0.0  # of the gradient; 0: no clipping
+
+    config.train = group()
+    config.train.epochs = 250  # passes over the training normals
+    config.train.batch_size = 64  # images of one step, over all devices
+    config.train.seed = 0  # of the weights, the order and the noise
+    config.train.steps_per_call = 0  # steps in one call; 0: 1 on CPU, else 8
+
+    config.eval = group()
+    config.eval.every_epochs = 0  # in the course of training; 0: at the end
+    config.eval.batch_size = 256  # images of one call, over all devices
+    config.eval.num_resamples = 1000  # of the bootstrap intervals
+    config.eval.diagnostic_latents = 1000  # at most, of each kind of image
+
+    config.parallel = group()
+    config.parallel.mode = "pmap"  # pmap, shard_map
+    config.parallel.num_devices = 0  # 0: all, and one a core on CPU
+
+    config.checkpoint = group()
+    config.checkpoint.every_steps = 500  # and at the end; 0: at the end alone
+    config.checkpoint.keep = 2  # latest ones; the best by validation is extra
+    config.checkpoint.restore_from = ""  # another run's weights to start from
+
+    config.log = group()
+    config.log.every_epochs = 1  # between lines of metrics.jsonl
+    config.log.tensorboard = True  # events too, where tensorboardX is installed
+    return config
