@@ -48,6 +48,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aeent",
 }
+_WIDTH = 8.9  # Inches: the column of a report.
 _NUM_BINS = 40
 # Of the pooled values; what lies above is drawn at the end of the scale.
 _TOP_QUANTILE = 0.995
@@ -100,7 +101,7 @@ def curves(
     """
     names = list(dict.fromkeys(name for _, runs in plots for name in runs))
     with mpl.rc_context(_STYLE):
-        fig = figure.Figure(figsize=(4.1 * len(plots), 2.9))
+        fig = figure.Figure(figsize=(_WIDTH / 2 * len(plots), 2.9))
         axes = fig.subplots(1, len(plots), squeeze=False)[0]
         for ax, (label, runs) in zip(axes, plots, strict=True):
             for name, (x, y) in runs.items():
@@ -128,13 +129,14 @@ def score_histograms(
     Args:
       runs: Name of the run -> (scores `[N]`, labels `[N]`). Each run has its
         own axis of scores: their scales are not comparable between runs. The
-        last bin holds all that lies above the 99.5 % quantile.
+        areas of the two classes are equal, whatever their sizes; the last bin
+        holds all that lies above the 99.5 % quantile.
 
     Returns:
       The figure, one row a run.
     """
     with mpl.rc_context(_STYLE):
-        fig = figure.Figure(figsize=(8.2, 0.5 + 1.45 * len(runs)))
+        fig = figure.Figure(figsize=(_WIDTH, 0.5 + 1.45 * len(runs)))
         axes = fig.subplots(len(runs), 1, squeeze=False)[:, 0]
         for ax, (name, (scores, labels)) in zip(
             axes, runs.items(), strict=True
@@ -147,18 +149,22 @@ def score_histograms(
                 values = np.minimum(scores[labels == label], bins[-1])
                 if not len(values):
                     continue
-                style = {"bins": bins, "color": color}
+                style = {"bins": bins, "color": color, "density": True}
                 ax.hist(values, alpha=0.35, **style)
                 ax.hist(values, histtype="step", linewidth=1.2, **style)
             ax.set_title(name, loc="left", fontsize=9)
             ax.set_yticks([])
             ax.spines["left"].set_visible(False)
         axes[-1].set_xlabel("anomaly score (mean of the score map)")
-        for x, word, color in (
-            (0.80, "normal", NORMAL),
-            (0.89, "abnormal", ABNORMAL),
+        present = np.unique(np.concatenate([y for _, y in runs.values()]))
+        for x, label, word, color in (
+            (0.82, 0, "normal", NORMAL),
+            (0.90, 1, "abnormal", ABNORMAL),
         ):
-            fig.text(x, 0.985, f"■ {word}", color=color, va="top", fontsize=9)
+            if label in present:
+                fig.text(
+                    x, 0.985, f"■ {word}", color=color, va="top", fontsize=9
+                )
         fig.tight_layout(h_pad=0.6)
     return fig
 
@@ -179,14 +185,15 @@ def intervals(
       The figure, with each value written at its right.
     """
     with mpl.rc_context(_STYLE):
-        fig = figure.Figure(figsize=(8.2, 0.75 + 0.3 * len(rows)))
+        fig = figure.Figure(figsize=(_WIDTH, 0.75 + 0.3 * len(rows)))
         ax = fig.subplots()
+        sign = "" if reference else "+"
         ax.axvline(100 * reference, color=MUTED, linewidth=0.8, dashes=(2, 3))
         for y, (_, value, low, high, color) in enumerate(rows):
             ax.plot([100 * low, 100 * high], [y, y], color=color, linewidth=1.6)
             ax.plot(100 * value, y, "o", color=color, markersize=6)
             ax.annotate(
-                f"{100 * value:.1f}",
+                f"{100 * value:{sign}.1f}",
                 (1.01, y),
                 xycoords=("axes fraction", "data"),
                 va="center",
@@ -275,7 +282,7 @@ def panels(
         tops = dict.fromkeys(tops, _top(pooled))
     with mpl.rc_context(_STYLE):
         fig = figure.Figure(
-            figsize=(1.5 + 1.15 * num_columns, 0.55 + 1.28 * num_rows)
+            figsize=(1.4 + 1.3 * num_columns, 0.55 + 1.43 * num_rows)
         )
         axes = fig.subplots(num_rows, num_columns, squeeze=False)
         for ax in axes.flat:

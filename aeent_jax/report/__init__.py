@@ -43,7 +43,7 @@ def _text(runs, differences, notes):
     if differences:
         columns = ["difference", *comparison.METRICS]
         rows = comparison.difference_rows(differences)
-        parts += [comparison.markdown(columns, rows), "Paired on the images."]
+        parts += [comparison.markdown(columns, rows), words.PAIRED]
     return "\n\n".join([*parts, *notes])
 
 
@@ -60,7 +60,7 @@ def _page(runs, differences, notes):
             comparison.run_rows(runs) + baselines,
             num_quiet=len(baselines),
         ),
-        page.paragraph(words.CAPTION),
+        page.paragraph(words.CAPTION, "caption"),
         *sections.interval_section(runs),
         *sections.difference_section(differences),
         *sections.histogram_section(runs),
@@ -87,4 +87,6 @@ def _byline(runs):
     if len(sizes) != 1:
         return names
     normal, abnormal = sizes.pop()
-    return f"{names} · {normal} normal and {abnormal} abnormal test images"
+    return (
+        f"{names} · {normal} normal and {abnormal or 'no'} abnormal test images"
+    )

@@ -103,17 +103,15 @@ def differences(runs: Sequence[Run]) -> tuple[list[Difference], list[str]]:
       runs: The runs.
 
     Returns:
-      The differences, and a sentence for each run that has none although it
-      was evaluated.
+      The differences, and a sentence for each run that has rank metrics but no
+      paired difference.
     """
     first, found, notes = runs[0], [], []
-    for run in runs[1:]:
-        if first.evaluation is None or run.evaluation is None:
-            continue
+    for run in ranked(runs[1:]) if ranked([first]) else []:
         obstacle = _obstacle(first, run)
         if obstacle:
             notes.append(obstacle)
-        elif metrics.has_both_classes(first.labels):
+        else:
             values = _paired(first, run)
             found.append(Difference(run.name, first.name, values))
     return found, notes

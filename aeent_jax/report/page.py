@@ -41,16 +41,17 @@ table { border-collapse: collapse; font-size: .875rem; line-height: 1.4;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem 1.1rem .4rem 0; text-align: right;
   vertical-align: baseline; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
+th:first-child, td:first-child { text-align: left; white-space: normal;
+  min-width: 11rem; }
 table.text th, table.text td { text-align: left; white-space: normal; }
 thead th { font-weight: 600; border-bottom: 1px solid var(--ink); }
 tbody td { border-bottom: 1px solid var(--rule); }
 tbody tr.quiet td { color: var(--muted); }
 td small { display: block; color: var(--muted); font-size: .78rem; }
 figure { margin: 1.25rem 0; }
-figcaption, caption { color: var(--muted); font-size: .92rem;
+figcaption, .caption { color: var(--muted); font-size: .92rem;
   line-height: 1.5; }
-svg { display: block; width: 100%; height: auto; }
+svg { display: block; max-width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto,
   sans-serif !important; }
 dt { font-weight: 600; margin-top: .9rem; }
@@ -97,7 +98,7 @@ def heading(text: str) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph; `kind` is "", "verdict" or "note"."""
+    """A paragraph; `kind` is "", "verdict", "note" or "caption"."""
     attribute = f' class="{html.escape(kind)}"' if kind else ""
     return f"<p{attribute}>{_escaped(text)}</p>"
 

@@ -20,6 +20,7 @@ class Run:
       name: The shortest end of the path that tells the runs apart.
       workdir: The folder.
       config: The resolved configuration, nested.
+      environment: Versions and devices, nested; empty if not recorded.
       history: One dictionary a logged step, ascending; the last one where a
         resumed run logged a step again.
       evaluation: What `metrics.json` of the test split holds, or None where
@@ -33,6 +34,7 @@ class Run:
     name: str
     workdir: pathlib.Path
     config: dict[str, Any]
+    environment: dict[str, Any]
     history: list[dict[str, Any]]
     evaluation: dict[str, Any] | None
     ids: list[str]
@@ -103,6 +105,7 @@ def _read_one(name, path):
             f"Found no config.json in {path}, so it is not the workdir of a "
             "run; pass the folder that was given to aeent train."
         )
+    recorded = path / "environment.json"
     history = _read_history(path / "metrics.jsonl")
     folder = _evaluation_folder(path)
     evaluated = all(
@@ -114,6 +117,7 @@ def _read_one(name, path):
         name=name,
         workdir=path,
         config=_read_json(path / "config.json"),
+        environment=_read_json(recorded) if recorded.is_file() else {},
         history=history,
         evaluation=evaluation,
         ids=ids,

@@ -4,9 +4,7 @@ Each function returns the HTML of its parts, and nothing where the runs have
 nothing to show.
 """
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from aeent_jax import figures
 from aeent_jax.report import comparison, page
@@ -100,56 +98,41 @@ def histogram_section(runs: Sequence[Run]) -> list[str]:
 
 
 def panel_section(runs: Sequence[Run]) -> list[str]:
-    """Panels of all runs on shared images, or one run below the other."""
-    arrays = {run.name: run.arrays("panel") for run in runs if run.evaluation}
-    arrays = {name: found for name, found in arrays.items() if found}
-    shown = dict(list(arrays.items())[:_MAX_PANEL_RUNS])
-    if not shown:
-        return []
-    shared = [
-        name
-        for name in next(iter(shown.values()))["ids"]
-        if all(name in found["ids"] for found in shown.values())
-    ][:_MAX_PANEL_ROWS]
-    kinds = {run.evaluation["score"] for run in runs if run.name in shown}
-    caption = (
-        "The outline is the lesion's mask; the number below a map is the "
-        "image's anomaly score. The images were not chosen by how they score."
-    )
-    if len(arrays) > len(shown):
-        caption += f" The first {len(shown)} of {len(arrays)} runs."
-    if shared:
-        same = len(kinds) == 1
-        scale = (
+    """Panels: runs on the same images side by side, others below."""
+    groups = {}
+    for run in runs:
+        arrays = run.arrays("panel")
+        if arrays:
+            images = (tuple(arrays["ids"]), arrays["images"].shape)
+            groups.setdefault(images, {})[run.name] = arrays
+    scores = {r.name: r.evaluation["score"] for r in runs if r.evaluation}
+    parts = [_panel(group, scores) for group in groups.values()]
+    return [page.heading("What the runs see"), *parts] if parts else []
+
+
+def _panel(group, scores):
+    """Runs on the same images, at most four of them, as one figure."""
+    shown = {
+        name: {key: value[:_MAX_PANEL_ROWS] for key, value in arrays.items()}
+        for name, arrays in list(group.items())[:_MAX_PANEL_RUNS]
+    }
+    one_scale = len({scores[name] for name in shown}) == 1
+    caption = ["The number below a map is the image's anomaly score."]
+    if any("masks" in arrays for arrays in shown.values()):
+        caption.append("The outline is the lesion's mask.")
+    if len(shown) > 1:
+        caption.append(
             "All maps are on one scale."
-            if same
-            else "The runs have different scores, so each has its own scale."
+            if one_scale
+            else "The runs use different scores, so each has its own scale."
         )
-        shown = {n: _pick(found, shared) for n, found in shown.items()}
-        drawn = {"": (figures.panels(shown, common_scale=same), scale)}
-    else:
-        drawn = {
-            name: (figures.panels({name: found}), f"Images of {name}.")
-            for name, found in shown.items()
-        }
-    return [
-        page.heading("What the runs see"),
-        *(
-            page.figure(
-                figures.to_svg(figure),
-                "Images, reconstructions and score maps",
-                f"{scale} {caption}",
-            )
-            for figure, scale in drawn.values()
-        ),
-    ]
-
-
-def _pick(arrays: Mapping[str, np.ndarray], ids: Sequence[str]):
-    """The rows of a panel's arrays with these ids, in this order."""
-    place = {name: i for i, name in enumerate(arrays["ids"])}
-    rows = [place[name] for name in ids]
-    return {key: values[rows] for key, values in arrays.items()}
+    if len(group) > len(shown):
+        caption.append(f"The first {len(shown)} of {len(group)} runs.")
+    return page.figure(
+        figures.to_svg(figures.panels(shown, common_scale=one_scale)),
+        f"Images, reconstructions and score maps of {', '.join(shown)}",
+        " ".join(caption),
+    )
 
 
 def curve_section(runs: Sequence[Run]) -> list[str]:
@@ -186,14 +169,15 @@ def latent_section(runs: Sequence[Run]) -> list[str]:
             error = evaluation.get("reconstruction_error", {}).get(group)
             found = evaluation.get("diagnostics", {}).get(group, {})
             if error is not None or found:
-                rows.append((f"{run.name}, {group}", error, found))
+                name = f"{run.name}, {group.replace('_', ' ')}"
+                rows.append((name, error, found))
                 seen |= found.keys()
     if not rows:
         return []
     keys = [key for key in _DIAGNOSTICS if key in seen]
     cells = [
         [
-            name.replace("_", " "),
+            name,
             "-" if error is None else f"{error:.4g}",
             *(_number(found.get(key)) for key in keys),
         ]
@@ -223,7 +207,10 @@ def _number(value):
 
 def settings_section(runs: Sequence[Run]) -> list[str]:
     """What differs between the runs, and the rest behind a click."""
-    flat = [_flatten(run.config) for run in runs]
+    flat = [
+        _flatten(run.config) | _flatten({"environment": run.environment})
+        for run in runs
+    ]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     rows = [[key, *(str(s.get(key, "-")) for s in flat)] for key in keys]
     differing = [row for row in rows if len(set(row[1:])) > 1]

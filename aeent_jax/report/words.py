@@ -13,6 +13,10 @@ CAPTION = (
     "Percent, with 95 % bootstrap intervals over the test images. Oracle "
     "Dice: its threshold is chosen with the test masks."
 )
+PAIRED = (
+    "Points of percent, with intervals from the same resampled images for "
+    "both runs."
+)
 MEANINGS = {
     "AUROC": (
         "How often a random abnormal image scores higher than a random normal "
