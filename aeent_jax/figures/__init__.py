@@ -1,0 +1,25 @@
+"""Figures of runs: curves, score histograms, intervals, panels of images.
+
+Functions return a `matplotlib.figure.Figure` that no global state knows of;
+`save` writes it as PNG, `to_svg` returns it for a page. Colours are Okabe and
+Ito's, told apart by colour-blind readers; vermilion is kept for what is
+abnormal. Metrics are drawn in percent, as in tables for people.
+"""
+
+from aeent_jax.figures.panels import panel, panels, save_panel
+from aeent_jax.figures.plots import curves, intervals, score_histograms
+from aeent_jax.figures.style import INK, NORMAL, RUNS, save, to_svg
+
+__all__ = [
+    "INK",
+    "NORMAL",
+    "RUNS",
+    "curves",
+    "intervals",
+    "panel",
+    "panels",
+    "save",
+    "save_panel",
+    "score_histograms",
+    "to_svg",
+]

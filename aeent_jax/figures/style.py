@@ -1,0 +1,73 @@
+"""Colours, type and output of all figures."""
+
+import io
+import pathlib
+import re
+
+import matplotlib as mpl
+from matplotlib import figure
+
+INK = "#1f2328"
+MUTED = "#6e7781"
+NORMAL = "#8c959f"
+ABNORMAL = "#d55e00"
+RUNS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d3b")
+
+# In a page these follow its light or dark scheme.
+_CSS_NAMES = {INK: "ink", MUTED: "muted", NORMAL: "normal"}
+RC = {
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "white",
+    "axes.facecolor": "none",
+    "font.size": 9,
+    "legend.frameon": False,
+    "text.color": INK,
+    # Names of runs are text, never formulas.
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    # Text stays text, so that a page can set it in its own font.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "aeent",
+}
+# Of the pooled values; what lies above is drawn at the end of a scale.
+TOP_QUANTILE = 0.995
+
+
+def save(fig: figure.Figure, path: str | pathlib.Path) -> None:
+    """Writes a figure as PNG on white, two pixels a point."""
+    with mpl.rc_context(RC):
+        fig.savefig(path, format="png", dpi=144)
+
+
+def to_svg(fig: figure.Figure) -> str:
+    """One `<svg>` element on transparent ground, to be put into a page.
+
+    Ink follows the page's CSS variables `--ink`, `--muted` and `--normal`.
+
+    Args:
+      fig: The figure.
+
+    Returns:
+      The element, without XML declaration, date or external reference.
+    """
+    buffer = io.StringIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context(RC):
+        fig.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Running numbers of groups, the same in every figure of a page.
+    svg = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", svg)
+    for colour, name in _CSS_NAMES.items():
+        svg = svg.replace(colour, f"var(--{name}, {colour})")
+    return svg.strip()
