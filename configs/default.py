@@ -70,3 +70,33 @@ def get_config() -> ml_collections.ConfigDict:
     config.log.every_epochs = 1  # between lines of metrics.jsonl
     config.log.tensorboard = True  # events too, where tensorboardX is installed
     return config
+
+
+def apply_variant(
+    config: ml_collections.ConfigDict, variant: str
+) -> ml_collections.ConfigDict:
+    """Switches the entropy control of an experiment on or off.
+
+    Args:
+      config: changed in place.
+      variant: "controlled" for the channel with `coding_rate` at weight 1e-3,
+        fixed before any result was seen; "plain" for neither.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      ValueError: another variant.
+    """
+    if variant == "controlled":
+        config.entropy.estimator = "coding_rate"
+        config.entropy.weight = 1e-3
+    elif variant == "plain":
+        config.channel.sigma = 0.0
+        config.entropy.estimator = "none"
+        config.entropy.weight = 0.0
+    else:
+        raise ValueError(
+            f"the variant is {variant!r}, but must be controlled or plain."
+        )
+    return config

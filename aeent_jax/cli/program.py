@@ -1,6 +1,7 @@
 """What all programs share: flags in, one sentence out when something is off."""
 
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -29,12 +30,22 @@ def run(
             return 1
 
     def parse(args: Sequence[str]) -> list[str]:
+        _let_configs_import_each_other(args)
         try:
             return flags.FLAGS(list(args))
         except (flags.Error, AttributeError, KeyError, TypeError) as error:
             sys.exit(f"error: {_first_sentence(error)}")
 
     app.run(guarded, argv=argv, flags_parser=parse)
+
+
+def _let_configs_import_each_other(args: Sequence[str]) -> None:
+    """Makes `from configs import default` work from any current folder."""
+    for arg in args:
+        name, _, value = arg.partition("=")
+        if name in ("--config", "-config") and value:
+            path = pathlib.Path(value.split(":")[0]).absolute()
+            sys.path.insert(0, str(path.parents[1]))
 
 
 def _first_sentence(error: Exception) -> str:

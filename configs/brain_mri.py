@@ -1,0 +1,24 @@
+"""Brain MR slices: the reference's protocol, 200 epochs at 64 pixels.
+
+    aeent train --config=configs/brain_mri.py --config.data.root=DIR \
+        --workdir=runs/brain/controlled
+
+trains latent 64 under `coding_rate` at weight 1e-3, and
+`--config=configs/brain_mri.py:plain` the plain autoencoder.
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config(variant: str = "controlled") -> ml_collections.ConfigDict:
+    """Returns the configuration.
+
+    Args:
+      variant: "controlled", or "plain" for no channel and no rate.
+    """
+    config = default.get_config()
+    config.data.name = "brain_mri"
+    config.train.epochs = 200
+    return default.apply_variant(config, variant)
