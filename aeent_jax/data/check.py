@@ -63,7 +63,7 @@ def check(name: str, root: str) -> Report:
         problems.append(str(error))
     leaks, repeats = _find_duplicates(records, found)
     problems += leaks + _check_masks(listing, found)
-    notes += repeats + _find_blank(records, found)
+    notes += repeats + _find_blank(records, found) + _find_unused(listing)
     seen = [inspection for inspection in found if inspection is not None]
     return Report(
         layout=listing.layout,
@@ -171,6 +171,15 @@ def _find_blank(
         if inspection and inspection.extrema[0] == inspection.extrema[1]
     ]
     return [_describe("images are of one gray value", blank)] if blank else []
+
+
+def _find_unused(listing: layouts.Listing) -> list[str]:
+    used = {record.path for record in listing.records}
+    used |= {record.mask for record in listing.records if record.mask}
+    used |= set(listing.orphan_masks)
+    below = layouts.image_files(listing.root, recursive=True)
+    unused = [path for path in below if path not in used]
+    return [_describe("image files are not used", unused)] if unused else []
 
 
 def format_report(report: Report) -> str:

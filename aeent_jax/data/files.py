@@ -163,7 +163,14 @@ def _read_index(path: pathlib.Path) -> dict[str, list]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    # Another version of this program may have written something else.
+    return {
+        path: entry
+        for path, entry in content.items()
+        if isinstance(entry, list) and len(entry) == 2
+    }
 
 
 def write_json(path: pathlib.Path, content: object):

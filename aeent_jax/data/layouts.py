@@ -30,6 +30,11 @@ NEEDED = (
     "optional val/normal, test/normal, test/abnormal and test/masks, or "
     "data.json with images/"
 )
+_TRAIN_PLACES = {
+    FLAT: "the folder itself",
+    CLASS_FOLDERS: "train/normal",
+    DATA_JSON: 'data.json under "train", "0"',
+}
 _CLASS_NAMES = {"normal": dataset.NORMAL, "abnormal": dataset.ABNORMAL}
 _CLASS_FOLDERS = ("train/normal", "val/normal", "test/normal", "test/abnormal")
 
@@ -92,8 +97,24 @@ def read_listing(root: str | os.PathLike) -> Listing:
     layout = detect_layout(root)
     listing = _READERS[layout](root)
     if not any(record.split == "train" for record in listing.records):
-        raise ValueError(f"{root} ({layout}) has no training image.")
+        raise ValueError(
+            f"{root} ({layout}) has no training image; training needs normal "
+            f"images in {_TRAIN_PLACES[layout]}."
+        )
+    _check_ids(listing)
     return listing
+
+
+def _check_ids(listing: Listing):
+    """Names on disk may be any bytes; records hold text."""
+    try:
+        for record in listing.records:
+            record.id.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"a file name in {listing.root} is not UTF-8 ({record.id!r}): "
+            "rename it."
+        ) from None
 
 
 def detect_layout(root: pathlib.Path) -> str:
@@ -106,7 +127,7 @@ def detect_layout(root: pathlib.Path) -> str:
         return DATA_JSON
     if any((root / folder).is_dir() for folder in ("train", "val", "test")):
         return CLASS_FOLDERS
-    if next(_image_files(root, recursive=False), None):
+    if next(image_files(root, recursive=False), None):
         return FLAT
     raise ValueError(
         f"{root} has no layout that is known: {NEEDED}. {_hint(root)}"
@@ -122,10 +143,17 @@ def _hint(root: pathlib.Path) -> str:
     return f"It holds {', '.join(entries[:5])}{more}."
 
 
-def _image_files(
+def image_files(
     folder: pathlib.Path, *, recursive: bool, seen: frozenset[str] = frozenset()
 ) -> Iterator[pathlib.Path]:
-    """Yields image files by extension, sorted; ends at loops of links."""
+    """Yields image files by their extension, sorted.
+
+    Args:
+        folder: where to look.
+        recursive: whether to look into the folders below it too.
+        seen: real paths of the folders above, so that loops of symbolic links
+            come to an end.
+    """
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -134,9 +162,7 @@ def _image_files(
             continue
         if path.is_dir():
             if recursive:
-                yield from _image_files(
-                    path, recursive=True, seen=seen | {real}
-                )
+                yield from image_files(path, recursive=True, seen=seen | {real})
         elif path.suffix.lower() in images.EXTENSIONS:
             yield path
 
@@ -144,7 +170,7 @@ def _image_files(
 def _read_flat(root: pathlib.Path) -> Listing:
     records = [
         Record(path.name, "train", dataset.NORMAL, path)
-        for path in _image_files(root, recursive=False)
+        for path in image_files(root, recursive=False)
     ]
     return Listing(FLAT, root, tuple(records))
 
@@ -157,7 +183,7 @@ def _read_class_folders(root: pathlib.Path) -> Listing:
         if not (root / folder).is_dir():
             continue
         split, name = folder.split("/")
-        for path in _image_files(root / folder, recursive=True):
+        for path in image_files(root / folder, recursive=True):
             id_ = path.relative_to(root).as_posix()
             records.append(Record(id_, split, _CLASS_NAMES[name], path))
     listing = Listing(CLASS_FOLDERS, root, tuple(sorted(records, key=_by_id)))
@@ -189,10 +215,13 @@ def _refuse_other_folders(root: pathlib.Path):
 
 def _with_masks(listing: Listing, folder: pathlib.Path) -> Listing:
     """Pairs test images with the masks of the same stem."""
-    masks = {
-        _stem(path, folder): path
-        for path in _image_files(folder, recursive=True)
-    }
+    masks: dict[str, pathlib.Path] = {}
+    for path in image_files(folder, recursive=True):
+        other = masks.setdefault(_stem(path, folder), path)
+        if other != path:
+            raise ValueError(
+                f"{other} and {path} are masks of the same image; keep one."
+            )
     test = listing.root / "test"
     records, missing = [], []
     used = set()

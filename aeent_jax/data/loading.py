@@ -72,8 +72,9 @@ def hold_out(
             or the data set has a validation split of its own.
     """
     train = splits["train"]
-    held = max(1, round(fraction * len(train)))
-    if not 0 < fraction < 1 or held >= len(train):
+    in_range = 0 < fraction < 1
+    held = max(1, round(fraction * len(train))) if in_range else 0
+    if not in_range or held >= len(train):
         raise ValueError(
             "the validation fraction must be at least 0 and leave a training "
             f"image, found {fraction} of {len(train)} images."

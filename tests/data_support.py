@@ -1,0 +1,83 @@
+"""Small folders of images for the tests of aeent_jax.data."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import PIL.Image
+import pytest
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+
+
+def make_gray(seed: int, size: tuple[int, int] = (24, 20)) -> PIL.Image.Image:
+    """A gray image of (width, height) that differs between seeds."""
+    rng = np.random.default_rng(seed)
+    return PIL.Image.fromarray(
+        rng.integers(0, 256, (size[1], size[0]), dtype=np.uint8)
+    )
+
+
+def write_gray(path: pathlib.Path, seed: int, **kwargs) -> pathlib.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_gray(seed, **kwargs).save(path)
+    return path
+
+
+def write_mask(path: pathlib.Path, size=(24, 20), marked=True):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros((size[1], size[0]), np.uint8)
+    mask[4:12, 4:12] = 255 * marked
+    PIL.Image.fromarray(mask).save(path)
+
+
+def make_flat(root: pathlib.Path, count: int = 4) -> pathlib.Path:
+    for i in range(count):
+        write_gray(root / f"n{i}.png", seed=i)
+    return root
+
+
+def make_class_folders(root: pathlib.Path, masks: bool = True) -> pathlib.Path:
+    """5 normal to train; 2 normal and 3 abnormal to test."""
+    for i in range(5):
+        write_gray(root / f"train/normal/t{i}.png", seed=i)
+    for i in range(2):
+        write_gray(root / f"test/normal/n{i}.png", seed=10 + i)
+    for i in range(3):
+        write_gray(root / f"test/abnormal/a{i}.png", seed=20 + i)
+        if masks:
+            write_mask(root / f"test/masks/a{i}.png")
+    return root
+
+
+def make_data_json(root: pathlib.Path, content=None) -> pathlib.Path:
+    """The benchmark's layout, by default 4 to train and 1 + 2 to test."""
+    if content is None:
+        content = {
+            "train": {
+                "0": ["c.png", "a.png", "d.png", "b.png"],
+                "unlabeled": {"0": ["u.png"], "1": ["v.png"]},
+            },
+            "test": {"0": ["n.png"], "1": ["y.png", "x.png"]},
+        }
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "data.json").write_text(json.dumps(content))
+    names = [
+        name
+        for split in content.values()
+        for label in ("0", "1")
+        for name in split.get(label, [])
+    ]
+    for seed, name in enumerate(sorted(set(names))):
+        write_gray(root / "images" / name, seed=seed)
+    return root
+
+
+def real_folder(name: str) -> pathlib.Path:
+    """A folder of real images, or skips the test where there is none."""
+    default = _REPOSITORY.parent / "shared"
+    folder = pathlib.Path(os.environ.get("AEENT_SHARED", default), "data", name)
+    if not folder.is_dir():
+        pytest.skip(f"the real images {name} are not on this machine")
+    return folder
