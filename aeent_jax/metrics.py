@@ -107,11 +107,11 @@ def bootstrap(
     """95 % percentile intervals of the metrics over resampled images.
 
     Image metrics are exact in every resample. Pixel metrics are computed from
-    one histogram per image, whose bins lie between the 512 quantiles of all
-    pixels and the 512 of the lesion pixels: scores in one bin count as ties.
-    That moves AUROC by at most 1/1024 of the ratio of all to normal pixels,
-    and lowers Dice by at most that of 1/512 of the lesion pixels; AP moved by
-    under 0.001 in every case that the tests try.
+    one histogram per image, with bins between the 512 quantiles of all pixels
+    and the 512 of the lesion pixels, and finer ones at the top: scores in one
+    bin count as ties. Against the exact value that moves AUROC by at most
+    0.001 times the ratio of all to normal pixels and lowers Dice by at most
+    0.004; AP moves by under 0.001 in all cases that the tests try.
 
     Args:
       scores: `[N]` anomaly scores.

@@ -69,17 +69,7 @@ def score_histograms(
         for ax, (name, (scores, labels)) in zip(
             axes, runs.items(), strict=True
         ):
-            top = np.quantile(scores, style.TOP_QUANTILE)
-            bins = np.linspace(scores.min(), top, _NUM_BINS + 1)
-            if bins[0] == bins[-1]:
-                bins = np.linspace(bins[0] - 0.5, bins[0] + 0.5, 2)
-            for label, color in ((0, style.NORMAL), (1, style.ABNORMAL)):
-                values = np.minimum(scores[labels == label], bins[-1])
-                if not len(values):
-                    continue
-                shape = {"bins": bins, "color": color, "density": True}
-                ax.hist(values, alpha=0.35, **shape)
-                ax.hist(values, histtype="step", linewidth=1.2, **shape)
+            _draw_histograms(ax, scores, labels)
             ax.set_title(name, loc="left", fontsize=9)
             ax.set_yticks([])
             ax.spines["left"].set_visible(False)
@@ -137,6 +127,20 @@ def intervals(
         fig.tight_layout()
         fig.subplots_adjust(right=0.94)
     return fig
+
+
+def _draw_histograms(ax, scores, labels):
+    """One histogram a class, in the same bins."""
+    top = np.quantile(scores, style.TOP_QUANTILE)
+    bins = np.linspace(scores.min(), top, _NUM_BINS + 1)
+    if bins[0] == bins[-1]:
+        bins = np.linspace(bins[0] - 0.5, bins[0] + 0.5, 2)
+    for label, color in ((0, style.NORMAL), (1, style.ABNORMAL)):
+        values = np.minimum(scores[labels == label], bins[-1])
+        if len(values):
+            shape = {"bins": bins, "color": color, "density": True}
+            ax.hist(values, alpha=0.35, **shape)
+            ax.hist(values, histtype="step", linewidth=1.2, **shape)
 
 
 def _run_color(index):

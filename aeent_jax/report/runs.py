@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-_SPLIT = "test"
+# Where a data set has no test split, evaluation reports its normal images.
+_SPLITS = ("test", "val", "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Run:
       environment: Versions and devices, nested; empty if not recorded.
       history: One dictionary a logged step, ascending; the last one where a
         resumed run logged a step again.
-      evaluation: What `metrics.json` of the test split holds, or None where
-        the run has not been evaluated.
-      ids: Names of the test images, in the split's order.
+      evaluation: What `metrics.json` of the evaluated split holds, or None
+        where the run has not been evaluated.
+      ids: Names of the evaluated images, in the split's order.
       labels: `[N]`, 0 normal, 1 abnormal.
       scores: `[N]` anomaly scores.
       notes: Sentences on what is missing.
@@ -55,7 +56,7 @@ class Run:
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """Arrays of `score_maps.npz` or `panel.npz`; empty if not there."""
-        path = _evaluation_folder(self.workdir) / f"{name}.npz"
+        path = _evaluated_folder(self.workdir) / f"{name}.npz"
         if not path.is_file():
             return {}
         with np.load(path) as arrays:
@@ -107,10 +108,8 @@ def _read_one(name, path):
         )
     recorded = path / "environment.json"
     history = _read_history(path / "metrics.jsonl")
-    folder = _evaluation_folder(path)
-    evaluated = all(
-        (folder / file).is_file() for file in ("metrics.json", "scores.csv")
-    )
+    folder = _evaluated_folder(path)
+    evaluated = _is_complete(folder)
     ids, labels, scores = _read_scores(folder / "scores.csv", evaluated)
     evaluation = _read_json(folder / "metrics.json") if evaluated else None
     return Run(
@@ -152,8 +151,15 @@ def _short_names(paths):
     return names
 
 
-def _evaluation_folder(workdir):
-    return workdir / "eval" / _SPLIT
+def _evaluated_folder(workdir):
+    """The first split's folder that is complete, else the test split's."""
+    folders = [workdir / "eval" / split for split in _SPLITS]
+    complete = (f for f in folders if _is_complete(f))
+    return next(complete, folders[0])
+
+
+def _is_complete(folder):
+    return all((folder / f).is_file() for f in ("metrics.json", "scores.csv"))
 
 
 def _read_json(path):

@@ -13,6 +13,15 @@ from aeent_jax.report.runs import Run
 
 _MAX_PANEL_RUNS = 4
 _MAX_PANEL_ROWS = 10
+_LATENTS = (
+    "A detector works where abnormal images have a larger reconstruction error "
+    "than normal ones that it has not seen. What the latents tell is in nats, "
+    "between two bounds that depend on the number of latents, the same in all "
+    "rows of a run. Active dimensions are those whose signal stands out from "
+    "the noise, effective rank those in which the latents spread. Saturation "
+    "concerns only a run trained with an estimator that counts each latent as "
+    "its own neighbour: near 1, such an estimator no longer controls anything."
+)
 _DIAGNOSTICS = {
     "coding_rate": "coding rate",
     "rate_low": "information, lower bound",
@@ -21,7 +30,6 @@ _DIAGNOSTICS = {
     "effective_rank": "effective rank",
     "saturation": "saturation",
 }
-_GROUPS = ("train_normal", "test_normal", "test_abnormal")
 
 
 def interval_section(runs: Sequence[Run]) -> list[str]:
@@ -164,21 +172,20 @@ def latent_section(runs: Sequence[Run]) -> list[str]:
     """Reconstruction errors and diagnostics by group of images."""
     rows, seen = [], set()
     for run in runs:
-        evaluation = run.evaluation or {}
-        for group in _GROUPS:
-            error = evaluation.get("reconstruction_error", {}).get(group)
-            found = evaluation.get("diagnostics", {}).get(group, {})
-            if error is not None or found:
-                name = f"{run.name}, {group.replace('_', ' ')}"
-                rows.append((name, error, found))
-                seen |= found.keys()
+        if run.evaluation is None:
+            continue
+        for group, error in run.evaluation["reconstruction_error"].items():
+            found = run.evaluation["diagnostics"].get(group, {})
+            name = f"{run.name}, {group.replace('_', ' ')}"
+            rows.append((name, error, found))
+            seen |= found.keys()
     if not rows:
         return []
     keys = [key for key in _DIAGNOSTICS if key in seen]
     cells = [
         [
             name,
-            "-" if error is None else f"{error:.4g}",
+            _number(error, 4),
             *(_number(found.get(key)) for key in keys),
         ]
         for name, error, found in rows
@@ -190,19 +197,13 @@ def latent_section(runs: Sequence[Run]) -> list[str]:
     ]
     return [
         page.heading("Errors and latents, by group of images"),
-        page.paragraph(
-            "A detector works where abnormal images have a larger "
-            "reconstruction error than normal ones it has not seen. Rates and "
-            "information are in nats. The bounds depend on the number of "
-            "latents, the same in every row: the lower one cannot exceed its "
-            "logarithm."
-        ),
+        page.paragraph(_LATENTS),
         page.table(columns, cells),
     ]
 
 
-def _number(value):
-    return "-" if value is None else f"{value:.3g}"
+def _number(value, digits=3):
+    return "-" if value is None else f"{value:.{digits}g}"
 
 
 def settings_section(runs: Sequence[Run]) -> list[str]:

@@ -1,0 +1,172 @@
+"""Figures: that they draw what they are given, and where they end up."""
+
+import re
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from PIL import Image
+
+from aeent_jax import figures
+
+
+def _panel_arrays(count=3, channels=1, masks=True, seed=0):
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "images": rng.random((count, 16, 16, channels)),
+        "reconstructions": rng.random((count, 16, 16, channels)),
+        "score_maps": rng.random((count, 16, 16)).astype(np.float32),
+        "labels": np.arange(count) % 2,
+        "ids": [f"test/{i:03d}" for i in range(count)],
+        "scores": rng.random(count),
+    }
+    if masks:
+        arrays["masks"] = np.zeros((count, 16, 16), bool)
+        arrays["masks"][1:, 4:8, 4:8] = True
+    return arrays
+
+
+def _texts(fig):
+    return [text.get_text() for ax in fig.axes for text in ax.texts]
+
+
+def _lines(ax):
+    return [line.get_xydata() for line in ax.lines]
+
+
+def test_curves_keep_a_runs_color_where_another_run_has_no_curve():
+    x, none = np.arange(5.0), np.zeros(0)
+    fig = figures.curves(
+        [
+            ("loss", {"plain": (x, x + 1), "controlled": (x, x + 2)}),
+            ("rate", {"plain": (none, none), "controlled": (x, x + 9)}),
+        ],
+        "epoch",
+    )
+    left, right = fig.axes
+    assert left.lines[1].get_color() == right.lines[1].get_color()
+    assert [t.get_text() for t in fig.legends[0].texts] == [
+        "plain",
+        "controlled",
+    ]
+    np.testing.assert_array_equal(_lines(right)[1][:, 1], x + 9)
+
+
+def test_loss_over_decades_is_drawn_on_a_logarithmic_axis():
+    x = np.arange(3.0)
+    wide, narrow, negative = (
+        figures.curves([("y", {"run": (x, y)})], "epoch").axes[0]
+        for y in (10.0**-x * 2, x + 5, x - 1)
+    )
+    assert wide.get_yscale() == "log"
+    assert narrow.get_yscale() == "linear"
+    assert negative.get_yscale() == "linear"
+
+
+def test_intervals_are_drawn_in_percent_with_their_values():
+    rows = [("a", 0.741, 0.7, 0.78, "#000000"), ("b", 0.5, 0.4, 0.6, "#ff0000")]
+    ax = figures.intervals(rows, "AUROC, percent", 0.5).axes[0]
+    assert [text.get_text() for text in ax.texts] == ["74.1", "50.0"]
+    _, whisker, dot, *_ = _lines(ax)
+    np.testing.assert_allclose(whisker, [[70, 0], [78, 0]])
+    np.testing.assert_allclose(dot, [[74.1, 0]])
+
+
+def test_differences_carry_their_sign():
+    ax = figures.intervals([("a", 0.06, -0.01, 0.1, "#000000")], "", 0.0).axes
+    assert [text.get_text() for text in ax[0].texts] == ["+6.0"]
+
+
+@pytest.mark.parametrize("labels", [np.zeros(50, int), np.arange(50) % 2])
+def test_histograms_name_only_the_classes_they_show(labels):
+    scores = np.random.default_rng(0).random(50)
+    fig = figures.score_histograms({"run": (scores, labels)})
+    words = {text.get_text()[2:] for text in fig.texts}
+    assert words == ({"normal", "abnormal"} if labels.any() else {"normal"})
+
+
+def test_histograms_of_equal_scores_are_drawn():
+    fig = figures.score_histograms({"run": (np.ones(4), np.arange(4) % 2)})
+    assert figures.to_svg(fig)
+
+
+def test_an_outlier_lands_in_the_last_bin():
+    scores = np.append(np.linspace(0, 1, 999), 1e6)
+    fig = figures.score_histograms({"run": (scores, np.zeros(1000, int))})
+    assert fig.axes[0].get_xlim()[1] < 2
+
+
+def test_panels_of_all_runs_share_one_scale():
+    runs = {"a": _panel_arrays(seed=0), "b": _panel_arrays(seed=1)}
+    runs["b"]["score_maps"] *= 3
+    for common, count in ((True, 1), (False, 2)):
+        fig = figures.panels(runs, common_scale=common)
+        maps = [
+            image
+            for ax in fig.axes
+            for image in ax.images
+            if image.get_cmap().name == "magma"
+        ]
+        assert len(maps) == 6
+        assert len({image.get_clim() for image in maps}) == count
+        assert {image.get_clim()[0] for image in maps} == {0}
+
+
+def test_panels_outline_masks_on_the_image_and_on_every_map():
+    fig = figures.panels({"a": _panel_arrays(), "b": _panel_arrays()})
+    outlined = [bool(ax.collections) for ax in fig.axes]
+    row = [True, False, True, False, True]
+    assert outlined == [False] * 5 + row + row
+
+
+def test_panels_name_classes_ids_and_scores():
+    arrays = _panel_arrays()
+    arrays["ids"][0] = "a/very/long/path/to/image_0001.png"
+    texts = _texts(figures.panels({"": arrays}))
+    assert {"normal", "abnormal", "test/001"} <= set(texts)
+    assert "…to/image_0001.png" in texts
+    assert f"{arrays['scores'][0]:.3g}" in texts
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("masks", [True, False])
+def test_save_panel_writes_the_picture_and_what_it_was_drawn_from(
+    tmp_path, channels, masks
+):
+    arrays = _panel_arrays(channels=channels, masks=masks)
+    arrays.setdefault("masks", None)
+    figures.save_panel(tmp_path, **arrays)
+    with Image.open(tmp_path / "panel.png") as picture:
+        assert min(picture.size) > 300
+    with np.load(tmp_path / "panel.npz") as found:
+        assert set(found) == {k for k, v in arrays.items() if v is not None}
+        for name, values in found.items():
+            np.testing.assert_array_equal(values, arrays[name])
+
+
+def test_svg_is_self_contained_and_the_same_each_time():
+    svg, again = (
+        figures.to_svg(figures.panels({"<b>&": _panel_arrays()}))
+        for _ in range(2)
+    )
+    assert svg == again
+    assert svg.startswith("<svg")
+    assert svg.endswith("</svg>")
+    assert "<b>" not in svg
+    links = re.findall(r'(?:href|src)="([^"]*)"', svg)
+    assert links
+    assert all(link.startswith(("#", "data:image/png")) for link in links)
+    assert not re.search(r"url\((?!#)", svg)
+    assert "var(--ink," in svg
+
+
+def test_names_are_never_read_as_formulas():
+    x = np.arange(3.0)
+    svg = figures.to_svg(figures.curves([("y", {"_a$b$": (x, x)})], "epoch"))
+    assert "_a$b$" in svg
+
+
+def test_no_global_figure_is_left_behind():
+    figures.panels({"": _panel_arrays()})
+    figures.intervals([("a", 0.5, 0.4, 0.6, "#000000")], "", 0.5)
+    assert not pyplot.get_fignums()
