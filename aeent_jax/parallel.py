@@ -6,6 +6,7 @@ argument or result is REPLICATED (the same on every device) or SHARDED (rows of
 the global batch, in order).
 """
 
+import ctypes
 import dataclasses
 import functools
 import os
@@ -24,6 +25,11 @@ MODES = ("pmap", "shard_map")
 
 PyTree = Any
 
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGE = 2**31 - 1
+
 
 def use_one_cpu_device_per_core(num_devices: int = 0) -> None:
     """Splits the CPU into devices; call it before anything else touches JAX.
@@ -39,6 +45,19 @@ def use_one_cpu_device_per_core(num_devices: int = 0) -> None:
     if chosen not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0))
         jax.config.update("jax_num_cpu_devices", num_devices or cores)
+
+
+def keep_freed_memory() -> None:
+    """Lets the allocator keep large freed blocks instead of returning them.
+
+    XLA on CPU allocates its buffers anew at every step; glibc maps and unmaps
+    blocks of this size, and the page faults took a fifth of a training step.
+    No effect with another C library.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
 
 
 @dataclasses.dataclass(frozen=True)

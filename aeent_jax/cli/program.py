@@ -80,6 +80,7 @@ def configure_jax(num_cpu_devices: int = 0) -> None:
 
     from aeent_jax import parallel
 
+    parallel.keep_freed_memory()
     parallel.use_one_cpu_device_per_core(num_cpu_devices)
     cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
     jax.config.update(
