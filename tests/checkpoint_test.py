@@ -240,7 +240,7 @@ def test_each_flipped_byte_is_harmless_or_reported(tmp_path):
     sentences = set()
     for path in files_of(tmp_path / "2"):
         pristine = path.read_bytes()
-        for position in {*np.linspace(0, len(pristine) - 1, 12).astype(int)}:
+        for position in {*np.linspace(0, len(pristine) - 1, 7).astype(int)}:
             flip(path, position)
             restored = checkpoint.restore_from(tmp_path, make_state())
             assert_bitwise(restored.state, make_state(restored.step))
@@ -475,13 +475,66 @@ def test_bad_arguments_are_refused(tmp_path):
             checkpoints.save(4, make_state(), metadata={})
 
 
+# A truncated newest step, a write that fails half way, a directory that may
+# not be written to: three things of which Orbax alone has pages to say.
+_UNLUCKY = textwrap.dedent("""
+    import os, pathlib, resource, sys
+    import numpy as np
+    from aeent_jax import checkpoint
+
+    path = pathlib.Path(sys.argv[1])
+    rng = np.random.default_rng(0)
+    state = {f"x{i}": rng.normal(size=9999) for i in range(9)}
+    checkpoints = checkpoint.Checkpoints(path, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, state, metadata={})
+    checkpoints.wait()
+    large = max((path / "2").rglob("*"), key=lambda p: p.stat().st_size)
+    os.truncate(large, 1000)
+    print(checkpoints.restore_latest(state).damaged[0])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, -1))
+    try:
+        checkpoints.save(3, state, metadata={})
+        checkpoints.wait()
+    except OSError as error:
+        print(error)
+    path.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        checkpoints.save(3, state, metadata={})
+    except OSError as error:
+        print(error)
+""")
+
+
+def test_each_misfortune_is_one_sentence_and_ends_at_once(open_path):
+    path = open_path / "checkpoints"
+    # Orbax by itself waits for 5 minutes for a directory it could not make.
+    process = subprocess.run(
+        [sys.executable, "-c", _UNLUCKY, str(path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=200,
+        check=True,
+    )
+    assert process.stderr == ""
+    damaged, full, forbidden = process.stdout.splitlines()
+    assert damaged == (
+        f"{path}/2 is damaged: its state cannot be read (OUT_OF_RANGE)."
+    )
+    assert f"step 3 could not be written to {path}: File too large." in full
+    assert f"could not be written to {path}: Permission denied." in forbidden
+
+
 # Saves ever new steps, each full of its own number, and says when one is done.
 _SAVER = textwrap.dedent("""
     import sys
     import numpy as np
     from aeent_jax import checkpoint
 
-    like = {"x": np.zeros(4_000_000), "y": np.zeros(1_000_000)}
+    like = {"x": np.zeros(2_000_000), "y": np.zeros(1_000_000)}
     with checkpoint.Checkpoints(sys.argv[1], keep=2) as checkpoints:
         restored = checkpoints.restore_latest(like)
         step = restored.step if restored else 0
@@ -505,7 +558,7 @@ def kill_during_save(directory, seed):
     )
     told = int(process.stdout.readline())
     # Until a temporary directory shows, then a random while into its writing.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(directory.glob("*tmp*")):
         assert time.monotonic() < deadline
     time.sleep(random.Random(seed).uniform(0, 0.1))
@@ -516,9 +569,9 @@ def kill_during_save(directory, seed):
 
 
 def test_kill_during_a_save_loses_no_finished_checkpoint(tmp_path):
-    like = {"x": np.zeros(4_000_000), "y": np.zeros(1_000_000)}
+    like = {"x": np.zeros(2_000_000), "y": np.zeros(1_000_000)}
     torn = 0
-    for seed in range(4):
+    for seed in range(3):
         told = kill_during_save(tmp_path, seed)
         torn += bool(list(tmp_path.glob("*tmp*")))
         with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:

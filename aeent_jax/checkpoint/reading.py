@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from aeent_jax.checkpoint import quiet
 from aeent_jax.checkpoint import record as record_lib
 
 PyTree = Any
@@ -50,6 +51,7 @@ def restore_from(
       ValueError: The checkpoint is of another tree or other shapes; or all
         are damaged, or the best one is.
     """
+    quiet.quiet_orbax()
     directory = pathlib.Path(path).absolute()
     if (directory / "checkpoints").is_dir():
         directory = directory / "checkpoints"
@@ -146,11 +148,12 @@ def reason(error: Exception) -> str:
     """The cause in a few words, where TensorStore gives a paragraph."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    code = re.search(r"os_error_code='(\d+)'", str(error))
+    message = " ".join(str(error).split())
+    code = re.search(r"os_error_code='(\d+)'", message)
     if code:
         return os.strerror(int(code[1]))
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message[:200]}"
+    status = re.match(r"[A-Z_]{5,}(?=: )", message)
+    return status[0] if status else f"{type(error).__name__}: {message[:200]}"
 
 
 def _read_record(path: pathlib.Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Writing the checkpoints of one run, in the background."""
 
 import contextlib
-import logging
 import os
 import pathlib
 import shutil
@@ -11,7 +10,7 @@ from typing import Any, NoReturn
 import jax
 import orbax.checkpoint as ocp
 
-from aeent_jax.checkpoint import reading
+from aeent_jax.checkpoint import quiet, reading
 from aeent_jax.checkpoint import record as record_lib
 
 PyTree = Any
@@ -159,7 +158,7 @@ class Checkpoints:
 
     def _open(self) -> None:
         """Opens, or opens again, the Orbax manager on what is on disk."""
-        logging.getLogger("absl").addFilter(_not_orbax_chatter)
+        quiet.quiet_orbax()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -173,6 +172,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
+                # Made in the background, a directory that cannot be made
+                # leaves threads that wait for it for five minutes.
+                async_options=ocp.AsyncOptions(
+                    create_directories_asynchronously=False
+                ),
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=self._asynchronous,
                 preservation_policy=policies.AnyPreservationPolicy(
@@ -228,12 +232,3 @@ class _KeepBest:
         del context
         best = reading.best_of([c.step for c in checkpoints], self._criteria)
         return [c.step == best for c in checkpoints]
-
-
-def _not_orbax_chatter(record: logging.LogRecord) -> bool:
-    """Keeps Orbax's log to its warnings.
-
-    It narrates each save at INFO, and logs the traceback of one failed write
-    four times at ERROR before it raises; here that becomes one sentence.
-    """
-    return record.levelno == logging.WARNING or "orbax" not in record.pathname
