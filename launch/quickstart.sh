@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Trains an autoencoder without and with entropy control on generated chest
+# X-rays, evaluates both, and writes a report that compares them.
+#
+#   bash launch/quickstart.sh [DIR]      DIR is runs/quickstart by default
+#
+# Makes .venv and installs into it where needed; see bootstrap.sh. Can be
+# interrupted and started again: what is done is not done twice.
+set -euo pipefail
+# shellcheck source=launch/bootstrap.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/bootstrap.sh"
+
+case "$#:${1:-}" in
+  [01]:-*) fail "Unknown option $1; usage: bash launch/quickstart.sh [DIR]" ;;
+  0: | 1:?*) dir="${1:-$root/runs/quickstart}" ;;
+  *) fail "One folder at most; usage: bash launch/quickstart.sh [DIR]" ;;
+esac
+mkdir -p -- "$dir" || fail "The folder $dir cannot be made; name another."
+dir="$(cd -- "$dir" && pwd)"
+
+bootstrap
+cd -- "$root"
+
+# Trains configs/quickstart.py into DIR/NAME, with the settings that follow.
+train() {
+  local name="$1"
+  shift
+  "$venv/bin/aeent" train --config=configs/quickstart.py \
+    --workdir="$dir/$name" "$@"
+}
+
+plain=(
+  --config.entropy.estimator=none
+  --config.entropy.weight=0
+  --config.channel.sigma=0
+)
+say "1/4 A plain autoencoder with a wide latent, in $dir/plain"
+train plain "${plain[@]}"
+say "2/4 The same one under entropy control, in $dir/controlled"
+train controlled
+say "3/4 A plain one with a narrow latent, in $dir/narrow"
+train narrow "${plain[@]}" --config.model.latent_dim=4
+say "4/4 The report"
+"$venv/bin/aeent" report \
+  --runs="$dir/plain,$dir/controlled,$dir/narrow" --out="$dir/report.html"
+say "Done. Open $dir/report.html"

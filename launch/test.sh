@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Checks the project: lint, then tests.
+#
+#   bash launch/test.sh              all but the slow tests
+#   bash launch/test.sh --all        all tests
+#   bash launch/test.sh -k channel   what follows goes to pytest
+#
+# Makes .venv and installs into it where needed; see bootstrap.sh.
+set -euo pipefail
+# shellcheck source=launch/bootstrap.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/bootstrap.sh"
+
+selection=(-m "not slow")
+if [ "${1:-}" = --all ]; then
+  selection=(-m "slow or not slow")
+  shift
+fi
+
+bootstrap
+cd -- "$root"
+say "Checking style with ruff."
+"$venv/bin/python" -m ruff check
+say "Running the tests."
+exec "$venv/bin/python" -m pytest "${selection[@]}" "$@"
