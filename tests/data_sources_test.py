@@ -75,7 +75,8 @@ def test_12_bit_folder_is_refused_without_a_window(tmp_path):
     assert splits["train"].images.max() == 255
 
 
-def test_phantoms_are_repeated_over_channels():
+def test_phantoms_are_repeated_over_channels(monkeypatch):
+    data_support.draw_few_phantoms(monkeypatch)
     gray = sources.draw_phantoms("phantom_cxr", sources.Spec(image_size=16))
     color = sources.draw_phantoms("phantom_cxr", sources.Spec(16, 3))
     assert list(gray) == ["train", "test"]

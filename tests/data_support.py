@@ -8,6 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from aeent_jax.data import phantoms
+
 _REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -72,6 +74,15 @@ def make_data_json(root: pathlib.Path, content=None) -> pathlib.Path:
     for seed, name in enumerate(sorted(set(names))):
         write_gray(root / "images" / name, seed=seed)
     return root
+
+
+def draw_few_phantoms(monkeypatch):
+    """Makes the phantom sets small: 6 to train, 2 + 3 to test."""
+    counts = {"train": (6, 0), "test": (2, 3)}
+    for name, entry in list(phantoms.PHANTOMS.items()):
+        monkeypatch.setitem(
+            phantoms.PHANTOMS, name, entry._replace(counts=counts)
+        )
 
 
 def real_folder(name: str) -> pathlib.Path:

@@ -5,11 +5,11 @@ aeent data check --root=DIR [--name=rsna]
 aeent data prepare --name=folder --root=DIR [--image_size=64] [--channels=1]
 """
 
-import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 
+from aeent_jax.cli import program
 from aeent_jax.data import catalog, check, prepared, sources
 
 _NAME = flags.DEFINE_string("name", "folder", "Name of the data set.")
@@ -58,18 +58,14 @@ def main(argv: Sequence[str]) -> int:
     """Runs one command; returns the exit status."""
     commands = argv[1:]
     if len(commands) != 1 or commands[0] not in _COMMANDS:
-        found = " ".join(commands) or "none"
-        names = ", ".join(_COMMANDS)
-        print(f"one of {names} is needed, found {found}.", file=sys.stderr)
-        return 1
-    try:
-        return _COMMANDS[commands[0]]()
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        raise ValueError(
+            f"aeent data needs one of {', '.join(_COMMANDS)}, found "
+            f"{' '.join(commands) or 'none'}."
+        )
+    return _COMMANDS[commands[0]]()
 
 
 _COMMANDS = {"list": _list, "prepare": _prepare, "check": _check}
 
 if __name__ == "__main__":
-    app.run(main)
+    program.run(main)

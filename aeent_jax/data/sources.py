@@ -99,8 +99,8 @@ def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
         raise ValueError(f"{name} is generated, and there are no files of it.")
     if not str(root):
         raise ValueError(
-            f"{name} is read from a folder, and none is given; set data.root "
-            f"({entry.obtain})."
+            f"{name} is read from a folder, and none is given; set data.root, "
+            f"or --root of aeent data ({entry.obtain})."
         )
     folder = pathlib.Path(root).expanduser().absolute()
     if entry.source == catalog.FOLDER:

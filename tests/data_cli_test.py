@@ -1,0 +1,68 @@
+import data_support
+import pytest
+from absl import flags
+
+from aeent_jax.cli import data as data_cli
+from aeent_jax.cli import program
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs `aeent data ...`; returns exit status, stdout and stderr."""
+
+    def run_command(*args):
+        with pytest.raises(SystemExit) as caught:
+            program.run(data_cli.main, ["aeent data", *args])
+        for flag in flags.FLAGS.flags_by_module_dict()[data_cli.__name__]:
+            flag.unparse()
+        return caught.value.code, *capsys.readouterr()
+
+    return run_command
+
+
+def test_list_names_the_data_sets(run):
+    status, out, _ = run("list")
+    assert status == 0
+    assert "\nkermany_cxr" in out
+
+
+def test_check_and_prepare_and_prepare_again(tmp_path, run):
+    root = f"--root={data_support.make_class_folders(tmp_path / 'root')}"
+    status, out, _ = run("check", root)
+    assert status == 0
+    assert "layout class_folders, 10 images" in out
+    args = ("prepare", root, "--image_size=16", f"--cache_dir={tmp_path}/c")
+    status, out, _ = run(*args)
+    assert status == 0
+    assert "test         5 images, 3 abnormal" in out
+    assert "written in " in out
+    _, out, _ = run(*args)
+    assert "was already in " in out
+
+
+def test_problems_give_status_1(tmp_path, run):
+    root = data_support.make_flat(tmp_path / "root")
+    (root / "n1.png").write_text("no image")
+    status, out, _ = run("check", f"--root={root}")
+    assert status == 1
+    assert "PROBLEM: 1 of 4 files cannot be read" in out
+    status, _, err = run("prepare", f"--root={root}", f"--cache_dir={tmp_path}")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: 1 of 4 files cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ((), "needs one of list, prepare, check, found none"),
+        (("chekc",), "needs one of list, prepare, check, found chekc"),
+        (("check",), "none is given; set data.root"),
+        (("prepare", "--name=rsnna"), "choose one of phantom_cxr"),
+        (("prepare", "--window=1"), "two numbers, as in 0,4095"),
+    ],
+)
+def test_wrong_use_is_one_sentence(run, args, sentence):
+    status, _, err = run(*args)
+    assert status == 1
+    assert sentence in err
+    assert len(err.splitlines()) == 1
