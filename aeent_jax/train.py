@@ -7,7 +7,6 @@ step) alone, and the state is saved whole.
 
 import collections
 import contextlib
-import dataclasses
 import pathlib
 import signal
 import time
@@ -20,154 +19,20 @@ import numpy as np
 
 from aeent_jax import (
     checkpoint,
-    data,
     entropy,
     evaluate,
-    methods,
     objective,
-    optimizer,
-    parallel,
     progress,
     train_step,
     workdir,
 )
-from aeent_jax.data import batches
+from aeent_jax import run as run_lib
 
-# On accelerators a call does several steps, so that a small network is not
-# bound by dispatch. On CPU a loop around the convolutions' kernel gradient is
-# many times slower than none.
-_STEPS_PER_CALL_ON_ACCELERATORS = 8
 _AVERAGED = ("loss", "reconstruction_loss", "rate_nats", "grad_norm")
 
 
 class InterruptedRunError(Exception):
     """The run was asked to stop, and saved its state."""
-
-
-def check_config(config: ml_collections.ConfigDict) -> None:
-    """Checks what no other function checks.
-
-    Args:
-      config: the resolved configuration.
-
-    Raises:
-      ValueError: a number out of its range.
-    """
-    least = {
-        "train.epochs": 1,
-        "train.batch_size": 1,
-        "train.seed": 0,
-        "train.steps_per_call": 0,
-        "eval.every_epochs": 0,
-        "eval.batch_size": 1,
-        "eval.num_resamples": 2,
-        "eval.diagnostic_latents": 2,
-        "checkpoint.every_steps": 0,
-        "checkpoint.keep": 1,
-        "log.every_epochs": 1,
-    }
-    for key, minimum in least.items():
-        group, name = key.split(".")
-        value = config[group][name]
-        if value < minimum:
-            raise ValueError(
-                f"{key} is {value}, but must be at least {minimum}."
-            )
-
-
-def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
-    """Loads the data set of a configuration."""
-    return data.load(
-        config.data.name,
-        root=config.data.root,
-        cache_dir=config.data.cache_dir,
-        image_size=config.data.image_size,
-        channels=config.data.channels,
-        validation_fraction=config.data.validation_fraction,
-        seed=config.train.seed,
-    )
-
-
-def make_program(
-    config: ml_collections.ConfigDict, total_steps: int
-) -> train_step.Program:
-    """Builds the static parts of a training step from a configuration.
-
-    Args:
-      config: the resolved configuration.
-      total_steps: steps of the whole training.
-
-    Returns:
-      The program.
-
-    Raises:
-      ValueError: a name or value that is not known.
-    """
-    method = methods.get_method(config.method)
-    rate = objective.make_rate(sigma=config.channel.sigma, **config.entropy)
-    return train_step.Program(
-        method=method,
-        network=method.make_network(config, parallel.AXIS),
-        rate=rate,
-        optimizer=optimizer.make_optimizer(
-            total_steps=total_steps, **config.optimizer
-        ),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """When things happen, all a pure function of the step.
-
-    Attributes:
-      num_examples: size of the training split.
-      batch_size: images of a full batch.
-      epochs: passes over the split.
-      steps_per_call: steps in one call of the device.
-      checkpoint_every: steps between checkpoints; 0 means the end alone.
-    """
-
-    num_examples: int
-    batch_size: int
-    epochs: int
-    steps_per_call: int
-    checkpoint_every: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps of one epoch."""
-        return batches.steps_per_epoch(self.num_examples, self.batch_size)
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole training."""
-        return self.epochs * self.steps_per_epoch
-
-    def steps_from(self, step: int) -> int:
-        """How many steps the call that begins at `step` does.
-
-        Calls end at the ends of epochs, at checkpoints and at multiples of
-        `steps_per_call`, so a resumed run groups its steps as before.
-        """
-        size = self.steps_per_call
-        ends = [self.steps_per_epoch, size]
-        if self.checkpoint_every:
-            ends.append(self.checkpoint_every)
-        room = min((step // end + 1) * end - step for end in ends)
-        return size if room == size else 1
-
-    def ends_epoch(self, step: int) -> bool:
-        """Whether `step` steps are whole epochs."""
-        return step % self.steps_per_epoch == 0
-
-    def pauses(self, step: int) -> bool:
-        """Whether the host has something to do after `step` steps."""
-        return self.ends_epoch(step) or self.saves(step)
-
-    def saves(self, step: int) -> bool:
-        """Whether the state is saved after `step` steps."""
-        every = self.checkpoint_every
-        return step == self.total_steps or bool(every and step % every == 0)
 
 
 class _Interval:
@@ -225,93 +90,6 @@ class _Interval:
         return means
 
 
-class _Run:
-    """One training run: its devices, data, files and state."""
-
-    def __init__(self, config, directory, dataset):
-        self.config = config
-        self.directory = directory
-        self.dataset = dataset
-        self.parallel = parallel.make_parallel(**config.parallel)
-        images = dataset.splits["train"].images
-        size = config.train.steps_per_call
-        on_cpu = self.parallel.devices[0].platform == "cpu"
-        self.plan = Plan(
-            num_examples=len(images),
-            batch_size=config.train.batch_size,
-            epochs=config.train.epochs,
-            steps_per_call=size
-            or (1 if on_cpu else _STEPS_PER_CALL_ON_ACCELERATORS),
-            checkpoint_every=config.checkpoint.every_steps,
-        )
-        self.program = make_program(config, self.plan.total_steps)
-        self.padded_size = self.parallel.padded(config.train.batch_size)
-        self.evaluator = evaluate.Evaluator(
-            self.parallel,
-            self.program.method,
-            self.program.network,
-            config,
-        )
-        self.step_fn = self.parallel.map(
-            lambda *args: train_step.train_steps(self.program, *args),
-            [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-            [parallel.REPLICATED] * 2,
-            donate=(0,),
-        )
-        self.stop_signal: int | None = None
-        self.started = time.monotonic()
-
-    def wall_seconds(self) -> float:
-        """Seconds of this run so far, those before a restart included."""
-        return time.monotonic() - self.started
-
-    def stamp(self, step: int) -> dict[str, float]:
-        """The keys that every line of metrics.jsonl begins with."""
-        return {
-            "step": step,
-            "epoch": step / self.plan.steps_per_epoch,
-            "wall_seconds": round(self.wall_seconds(), 3),
-        }
-
-    def initial_state(self) -> train_step.TrainState:
-        """Draws the initial state, on the host."""
-        create = jax.jit(lambda s: train_step.create_state(self.program, s))
-        return jax.device_get(create(self.config.train.seed))
-
-    def place_constants(self):
-        """Puts the images and the numbers of the run on the devices."""
-        knobs = train_step.Knobs(
-            seed=np.int32(self.config.train.seed),
-            weight=np.float32(self.config.entropy.weight),
-        )
-        images = self.dataset.splits["train"].images
-        return self.parallel.replicate((knobs, images))
-
-    def batch(self, step: int, steps: int):
-        """Indices and masks `[B, steps]` of the next call, on the devices."""
-        plan = self.plan
-        columns = [
-            batches.train_batch(
-                self.config.train.seed,
-                step + i,
-                plan.num_examples,
-                plan.batch_size,
-                self.padded_size,
-            )
-            for i in range(steps)
-        ]
-        indices, mask = (np.stack(c, 1) for c in zip(*columns, strict=True))
-        return self.parallel.shard((indices, mask))
-
-    def validation_error(self, state) -> float | None:
-        """Reconstruction error of the held-out normals; None without any."""
-        if "val" not in self.dataset.splits:
-            return None
-        images = self.dataset.splits["val"].images
-        scored = self.evaluator.score(state.variables, images)
-        return float(np.mean(scored.reconstruction_error))
-
-
 def train(
     config: ml_collections.ConfigDict,
     directory: str | pathlib.Path,
@@ -334,10 +112,8 @@ def train(
       InterruptedRunError: SIGTERM or SIGINT came; the state was saved.
     """
     directory = pathlib.Path(directory)
-    check_config(config)
     # Whatever can be refused is refused before a file is written.
-    dataset = load_data(config)
-    run = _Run(config, directory, dataset)
+    run = run_lib.Run(config, directory)
     workdir.claim(directory, config)
     say = say or progress.Progress(run.plan.total_steps)
     with checkpoint.Checkpoints(
@@ -354,7 +130,7 @@ def train(
             say.say("Evaluating ...")
             step = run.plan.total_steps
             results = run.evaluator.evaluate(
-                state.variables, dataset, step, directory
+                state.variables, run.dataset, step, directory
             )
             writer.write(run.stamp(step) | evaluate.flat_metrics(results))
     return results
@@ -523,31 +299,3 @@ def _warn_of_saturation(run, state, say) -> None:
     )
     if warning:
         say.say(f"WARNING: {warning}")
-
-
-def evaluate_workdir(
-    directory: str | pathlib.Path, *, best: bool = False
-) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a run and writes `eval/` anew.
-
-    Args:
-      directory: the workdir of a run.
-      best: take the checkpoint of the lowest validation error instead.
-
-    Returns:
-      What `eval/<split>/metrics.json` holds.
-
-    Raises:
-      FileNotFoundError: there is no run or no checkpoint.
-      ValueError: the checkpoint cannot be used.
-    """
-    directory = pathlib.Path(directory)
-    config = workdir.load_config(directory)
-    dataset = load_data(config)
-    run = _Run(config, directory, dataset)
-    like = jax.eval_shape(
-        lambda: train_step.create_state(run.program, config.train.seed)
-    )
-    restored = checkpoint.restore_from(directory, like, best=best)
-    variables = run.parallel.replicate(restored.state.variables)
-    return run.evaluator.evaluate(variables, dataset, restored.step, directory)

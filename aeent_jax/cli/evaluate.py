@@ -21,9 +21,10 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise ValueError("give the folder of a run with --workdir=DIR.")
     program.configure_jax()
-    from aeent_jax import evaluate, train
+    from aeent_jax import evaluate
+    from aeent_jax import run as run_lib
 
-    results = train.evaluate_workdir(_WORKDIR.value, best=_BEST.value)
+    results = run_lib.evaluate_workdir(_WORKDIR.value, best=_BEST.value)
     print(evaluate.describe(results))
     return 0
 
