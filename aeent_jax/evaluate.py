@@ -27,8 +27,6 @@ from aeent_jax import (
     workdir,
 )
 
-# The one meter of every axis in nats needs this many latents, or all.
-_METER_LATENTS = 1000
 _PANEL_IMAGES = 4  # of each label
 
 
@@ -89,10 +87,11 @@ class Evaluator:
             "num_normal": int(np.sum(split.labels == data.NORMAL)),
             "num_abnormal": int(np.sum(split.labels == data.ABNORMAL)),
             "images_per_second": scored.images_per_second,
-            "anomaly_score_of_normals": _summary(
-                scored.anomaly_scores[split.labels == data.NORMAL]
-            ),
         }
+        if results["num_normal"]:
+            results["anomaly_score_of_normals"] = _summary(
+                scored.anomaly_scores[split.labels == data.NORMAL]
+            )
         results |= self._rank_metrics(split, scored, directory is not None)
         results |= self._latent_metrics(name, split, scored, trained)
         if directory is not None:
@@ -142,7 +141,7 @@ class Evaluator:
         sigma = self._config.channel.sigma
         limit = self._config.eval.diagnostic_latents
         # The bracket depends on the number of latents: the same everywhere.
-        n = min(limit, *(len(z) for z, _ in groups.values()), 10**9)
+        n = min([limit, *(len(z) for z, _ in groups.values())])
         latents = {kind: _subset(z, n) for kind, (z, _) in groups.items()}
         return {
             "rate_nats": _meter(trained.z, sigma),
@@ -175,13 +174,14 @@ class Evaluator:
         return table
 
     def _draw_panel(self, folder, variables, split, scored):
-        """Draws the median images of each label, by score: typical ones."""
-        chosen = []
-        for label in (data.NORMAL, data.ABNORMAL):
-            (rows,) = np.nonzero(split.labels == label)
-            order = rows[np.argsort(scored.anomaly_scores[rows], kind="stable")]
-            spread = np.linspace(0, 1, _PANEL_IMAGES + 2)[1:-1] * len(order)
-            chosen += list(dict.fromkeys(order[spread.astype(int)]))
+        """Draws a few images of each label, the same ones in every run."""
+        order = np.random.default_rng(0).permutation(len(split.ids))
+        chosen = np.concatenate(
+            [
+                order[split.labels[order] == label][:_PANEL_IMAGES]
+                for label in (data.NORMAL, data.ABNORMAL)
+            ]
+        )
         images = split.images[chosen]
         figures.save_panel(
             folder,
@@ -201,14 +201,17 @@ def _subset(z: np.ndarray, n: int) -> np.ndarray:
 
 
 def _meter(z: np.ndarray, sigma: float) -> float | None:
-    """Coding rate of the channel in nats; None where it is infinite."""
+    """The one meter of every axis in nats: the coding rate of all latents.
+
+    Needs 1000 latents, or all there are; None where the rate is infinite.
+    """
     if sigma == 0 or len(z) < 2:
         return None
     return float(entropy.coding_rate(z, sigma=sigma).value)
 
 
 def _diagnostics(z: np.ndarray, sigma: float) -> dict[str, Any]:
-    """Diagnostics of section `entropy.diagnostics`, with a fixed key."""
+    """`entropy.channel_diagnostics` with the noise of a fixed key."""
     if sigma == 0 or len(z) < 2:
         return {"num_latents": len(z), "variance": z.var(axis=0).tolist()}
     found = entropy.channel_diagnostics(z, jax.random.key(0), sigma)
