@@ -35,9 +35,9 @@ ANATOMY = {
     "mediastinum": (0.135, 0.02),  # half width
     "root": (0.10, 0.03),  # how much wider it is at the heart
     "knob": (0.075, 0.02),  # radius of the aortic knob
-    "heart_x": (0.10, 0.03),
+    "heart_x": (0.10, 0.035),
     "heart_y": (0.32, 0.035),
-    "heart_width": (0.35, 0.05),
+    "heart_width": (0.35, 0.055),
     "heart_height": (0.26, 0.025),
     "heart_angle": (0.45, 0.15),
     "clavicle": (-0.58, 0.035),
@@ -46,7 +46,7 @@ ANATOMY = {
     "rib_phase": (0.0, 0.35),  # of a spacing
     "rib_slope": (0.35, 0.12),
     "rib_curve": (0.75, 0.20),
-    "rib_layer": (0.050, 0.022),
+    "rib_layer": (0.060, 0.027),
     "front_rib_layer": (0.025, 0.012),
     "tissue": (0.60, 0.05),  # layers from here on
     "air": (0.36, 0.045),
@@ -57,7 +57,8 @@ ANATOMY = {
     "clavicle_layer": (0.07, 0.02),
     "trachea_layer": (0.07, 0.03),
     "hilum_layer": (0.07, 0.025),
-    "vessel_layer": (0.025, 0.011),
+    "vessel_layer": (0.030, 0.014),
+    "mottle_layer": (0.014, 0.006),  # uneven soft tissue
     "haze_layer": (0.03, 0.03),  # soft tissue over the lower lungs
     "scapula_layer": (0.05, 0.03),
 }
@@ -85,6 +86,7 @@ class Texture(NamedTuple):
     warp_u: np.ndarray  # [S, S]
     warp_v: np.ndarray  # [S, S]
     density: np.ndarray  # [S, S]
+    mottle: np.ndarray  # [S, S]
     vessels: np.ndarray  # [S, S]
     extras: np.ndarray  # [6] uniform numbers for stomach gas, chin, marker
 
@@ -95,6 +97,7 @@ def draw_texture(rng: np.random.Generator, image_size: int) -> Texture:
         warp_u=0.018 * fields.smooth_field(rng, image_size, 2.5),
         warp_v=0.018 * fields.smooth_field(rng, image_size, 2.5),
         density=fields.smooth_field(rng, image_size, 4.0),
+        mottle=fields.smooth_field(rng, image_size, 9.0, low=5.0),
         vessels=fields.smooth_field(rng, image_size, 14.0, low=7.0),
         extras=rng.uniform(size=6),
     )
@@ -125,6 +128,7 @@ def render(
     lung = lungs[0] + lungs[1]
     soft = p.tissue + p.abdomen_layer * below + p.heart_layer * heart
     soft = soft + p.scapula_layer * _scapulae(u, v)
+    soft = soft + p.mottle_layer * texture.mottle
     air = p.air * (1 + 0.10 * texture.density) - p.haze_layer * fields.step(
         v - 0.15, 0.7
     )
@@ -176,7 +180,7 @@ def _heart(p, m, v):
     radii = (p.heart_width, p.heart_height)
     heart = fields.ellipse(m, v, (p.heart_x, p.heart_y), radii, p.heart_angle)
     knob = fields.ellipse(m, v, (p.mediastinum, -0.30), (p.knob, 1.3 * p.knob))
-    return np.maximum(fields.step(heart, 0.12), fields.step(knob, 0.10))
+    return np.maximum(fields.step(heart, 0.15), fields.step(knob, 0.10))
 
 
 def _bones(p, u, v, m, lung):
@@ -207,7 +211,7 @@ def _bones(p, u, v, m, lung):
 def _airways(p, m, v, lung):
     """Layers of the trachea (dark) and of the hila (bright)."""
     trachea = fields.bump(m, 0.04) * fields.step(-0.18 - v, 0.15)
-    hila = fields.bump(np.hypot(np.abs(m) - 0.20, (v - 0.0) * 0.7), 0.085)
+    hila = fields.bump(np.hypot(np.abs(m) - 0.20, 0.7 * v), 0.085)
     return p.hilum_layer * hila * lung - p.trachea_layer * trachea
 
 
@@ -241,11 +245,14 @@ def _extras(picture, extras, m, v, below, p):
     return picture
 
 
-def expose(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def expose(
+    picture: np.ndarray, noisiness: float, rng: np.random.Generator
+) -> np.ndarray:
     """Turns attenuation into an 8-bit radiograph.
 
     Args:
       picture: [S, S] attenuation.
+      noisiness: from 0 (quiet) to 1, the quantile of the noise level.
       rng: draws illumination, gain, gamma, offset and noise.
 
     Returns:
@@ -253,10 +260,10 @@ def expose(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     size = picture.shape[0]
     light = 1 + 0.05 * fields.smooth_field(rng, size, 1.5)
-    gamma, gain, offset = rng.normal(size=3).clip(-2, 2) * (0.10, 0.11, 0.03)
+    gamma, gain, offset = rng.normal(size=3).clip(-2, 2) * (0.09, 0.09, 0.03)
     picture = np.clip(picture * light, 0, None) ** (1 + gamma)
     picture = offset + 0.02 + (1 + gain) * picture
+    noise = 0.005 * (0.032 / 0.005) ** noisiness
     grain = fields.smooth_field(rng, size, size / 4)
-    noise = np.exp(rng.uniform(np.log(0.005), np.log(0.032)))
     picture += noise * (0.7 * rng.normal(size=picture.shape) + 0.7 * grain)
     return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)

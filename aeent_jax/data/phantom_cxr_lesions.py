@@ -1,9 +1,9 @@
 """Lesions of the phantom chest X-rays, each with the region that it changes.
 
 A lesion takes a rendered chest and returns the changed picture (still without
-exposure and noise) and its footprint [S, S] in [0, 1]. Opacities fill a part
-of the air of the lung that they lie in, so that none is brighter than soft
-tissue; free air (pneumothorax) takes tissue away.
+exposure and noise) and its footprint [S, S] in [0, 1]. Opacities replace a
+part of the air of the lung that they lie in, and hide its ribs and vessels;
+free air (pneumothorax) takes tissue away.
 """
 
 import types
@@ -29,7 +29,7 @@ def consolidation(
         centre = _place(chest, lung, rng)
         cloud = fields.blob(chest.u, chest.v, centre, radii, rng)
         footprint = footprint + lung * fields.step(cloud, radius * 1.6)
-    share = rng.uniform(0.4, 0.9) * (1 + 0.15 * texture.density)
+    share = rng.uniform(0.45, 1.0) * (1 + 0.15 * texture.density)
     return _fill(p, texture, share, footprint), footprint
 
 
@@ -46,7 +46,7 @@ def effusion(
     surface = level - climb * (np.abs(chest.u) - 0.35) * (
         np.abs(chest.u) > 0.35
     )
-    footprint = lung * fields.step(chest.v - surface, rng.uniform(0.08, 0.25))
+    footprint = lung * fields.step(chest.v - surface, rng.uniform(0.12, 0.35))
     share = rng.uniform(0.5, 1.0)
     return _fill(p, texture, share, footprint), footprint
 
@@ -60,14 +60,14 @@ def nodules(
     """One mass or a few round nodules."""
     footprint = np.zeros_like(chest.picture)
     count = int(rng.choice([1, 1, 2, 3, 5]))
-    largest = 0.20 if count == 1 else 0.12
+    largest = 0.26 if count == 1 else 0.15
     for _ in range(count):
-        radius = rng.uniform(0.07, largest)
+        radius = rng.uniform(0.10, largest)
         lung = _lung(chest, rng)
         centre = _place(chest, lung, rng)
         ball = fields.blob(chest.u, chest.v, centre, (radius, radius), rng)
         footprint = np.maximum(
-            footprint, lung * fields.step(ball, 1.2 * radius)
+            footprint, lung * fields.step(ball, 1.4 * radius)
         )
     share = rng.uniform(0.3, 0.75)
     return _fill(p, texture, share, footprint), footprint
@@ -80,7 +80,7 @@ def cardiomegaly(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """An enlarged heart; the footprint is where it displaces the lung."""
-    growth = rng.uniform(0.08, 0.22)
+    growth = rng.uniform(0.10, 0.26)
     changes = {
         "heart_width": p.heart_width + growth,
         "heart_height": p.heart_height + growth * rng.uniform(0.3, 0.7),
@@ -103,14 +103,14 @@ def atelectasis(
     lung = _lung(chest, rng)
     slope = rng.uniform(-0.5, 0.5)
     if rng.uniform() < 0.5:
-        fissure = p.apex + rng.uniform(0.30, 0.70)
+        fissure = p.apex + rng.uniform(0.40, 0.80)
         inside = fissure + slope * (np.abs(chest.u) - 0.35) - chest.v
     else:
         # The lower lobe collapses towards the spine.
-        edge = rng.uniform(0.36, 0.55)
+        edge = rng.uniform(0.42, 0.60)
         inside = edge + 0.5 * (chest.v - 0.3) - np.abs(chest.u)
         inside = np.minimum(inside, chest.v + 0.15 + 0.2 * slope)
-    footprint = lung * fields.step(inside, rng.uniform(0.06, 0.2))
+    footprint = lung * fields.step(inside, rng.uniform(0.12, 0.3))
     share = rng.uniform(0.5, 1.0)
     return _fill(p, texture, share, footprint), footprint
 
@@ -123,21 +123,21 @@ def pneumothorax(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Free air around one lung: darker, without vessels, widest at the apex."""
     lung = _lung(chest, rng)
-    gap = rng.uniform(0.10, 0.32)
+    gap = rng.uniform(0.12, 0.36)
     t = np.clip((chest.v - p.apex) / (p.base - p.apex), 0, 1)
     wall = p.chest * (1 - p.chest_taper * (1 - t) ** 2.5)
     edge = wall - gap * (1.2 - 0.7 * t)
     inside = np.maximum(np.abs(chest.u) - edge, p.apex + 1.1 * gap - chest.v)
-    footprint = lung * fields.step(inside, rng.uniform(0.10, 0.25))
-    share = rng.uniform(0.15, 0.45)
+    footprint = lung * fields.step(inside, rng.uniform(0.15, 0.35))
+    share = rng.uniform(0.2, 0.55)
     change = p.air * share + p.vessel_layer * texture.vessels * 0.4
     return chest.picture - change * footprint, footprint
 
 
 def _fill(p, texture, share, footprint):
-    """Replaces a share of the air, by something denser than collapsed lung."""
-    filled = phantom_cxr.render(p, texture, share * footprint)
-    return filled.picture + 0.12 * share * footprint
+    """Replaces a share of the air, by something denser than soft tissue."""
+    fill = np.clip(share * footprint, 0, 1)
+    return phantom_cxr.render(p, texture, fill).picture + 0.12 * fill
 
 
 def _lung(chest, rng):
@@ -146,17 +146,9 @@ def _lung(chest, rng):
 
 
 def _place(chest, lung, rng):
-    """Draws a body coordinate inside a lung, at quantiles of its coverage."""
+    """Draws a body coordinate inside a lung."""
     inside = np.where(lung > 0.5, lung, 0)
-    row = _quantile(inside.sum(1), rng.uniform(0.1, 0.9))
-    column = _quantile(inside[row], rng.uniform(0.1, 0.9))
-    return float(chest.u[row, column]), float(chest.v[row, column])
-
-
-def _quantile(weights, q):
-    """Index at which the running sum of the weights passes a share q."""
-    total = np.cumsum(weights)
-    return int(np.searchsorted(total, q * total[-1]))
+    return fields.place(inside, chest.u, chest.v, rng, 0.1)
 
 
 LESIONS = {

@@ -89,6 +89,36 @@ def rotate(
     return c * x + s * y, c * y - s * x
 
 
+def place(
+    region: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    rng: np.random.Generator,
+    margin: float,
+) -> tuple[float, float]:
+    """Draws a point inside a region.
+
+    Args:
+        region: [S, S] coverage; not empty.
+        x: [S, S] horizontal coordinate.
+        y: [S, S] vertical coordinate.
+        rng: draws the quantiles of the row and of the column in that row.
+        margin: share of the region left out at either end.
+
+    Returns:
+        The coordinates of the point.
+    """
+    row = _quantile(region.sum(1), rng.uniform(margin, 1 - margin))
+    column = _quantile(region[row], rng.uniform(margin, 1 - margin))
+    return float(x[row, column]), float(y[row, column])
+
+
+def _quantile(weights: np.ndarray, q: float) -> int:
+    """Index at which the running sum of the weights passes a share q."""
+    total = np.cumsum(weights)
+    return int(np.searchsorted(total, q * total[-1]))
+
+
 def smooth_field(
     rng: np.random.Generator, image_size: int, waves: float, low: float = 0.0
 ) -> np.ndarray:

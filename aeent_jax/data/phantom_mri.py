@@ -16,11 +16,11 @@ from aeent_jax.data import phantom_fields as fields
 # Name: (mean, standard deviation). Lengths in half image widths, intensities
 # in fractions of the full range.
 ANATOMY = {
-    "shift_x": (0.0, 0.014),
-    "shift_y": (0.0, 0.016),
-    "rotation": (0.0, 0.035),  # radians
-    "width": (0.70, 0.022),  # half axes of the head
-    "length": (0.86, 0.022),
+    "shift_x": (0.0, 0.010),
+    "shift_y": (0.0, 0.010),
+    "rotation": (0.0, 0.03),  # radians
+    "width": (0.70, 0.014),  # half axes of the head
+    "length": (0.86, 0.014),
     "egg": (0.06, 0.03),  # the back is wider than the front
     "scalp": (0.055, 0.008),  # thickness
     "skull": (0.058, 0.008),
@@ -29,8 +29,8 @@ ANATOMY = {
     "ventricle_length": (0.32, 0.03),  # half length
     "ventricle_gap": (0.055, 0.012),  # from the midline
     "ventricle_flare": (0.14, 0.022),  # of the horns
-    "ventricle_width": (0.050, 0.012),  # half width
-    "ventricle_side": (0.0, 0.12),  # asymmetry, relative
+    "ventricle_width": (0.055, 0.017),  # half width
+    "ventricle_side": (0.0, 0.16),  # asymmetry, relative
     "third_width": (0.022, 0.008),
     "nuclei_size": (1.0, 0.10),
     "nuclei_y": (0.0, 0.025),
@@ -44,7 +44,7 @@ ANATOMY = {
     "gray_level": (0.43, 0.045),
     "white_gain": (0.14, 0.055),  # white matter minus gray
     "nuclei_mix": (0.75, 0.15),  # 1: as gray, 0: as white
-    "scalp_level": (0.68, 0.07),
+    "scalp_level": (0.63, 0.07),
     "skull_level": (0.08, 0.025),
     "marrow_level": (0.12, 0.07),
 }
@@ -86,9 +86,9 @@ class Texture(NamedTuple):
 def draw_texture(rng: np.random.Generator, image_size: int) -> Texture:
     """Draws the fields that vary within one head, at the given size."""
     return Texture(
-        warp_u=0.011 * fields.smooth_field(rng, image_size, 2.5),
-        warp_v=0.011 * fields.smooth_field(rng, image_size, 2.5),
-        tissue=fields.smooth_field(rng, image_size, 5.0),
+        warp_u=0.009 * fields.smooth_field(rng, image_size, 2.5),
+        warp_v=0.009 * fields.smooth_field(rng, image_size, 2.5),
+        tissue=fields.smooth_field(rng, image_size, 6.0),
         folds=rng.normal(size=(_FOLD_WAVES, 2, 2)).clip(-2, 2),
     )
 
@@ -132,7 +132,7 @@ def _head_distance(p, u, v):
 
 def _cover(p, inside):
     """Scalp (bright), skull (dark) with marrow, and the fluid below it."""
-    scalp = fields.step(inside, 0.04) * fields.step(p.scalp - inside, 0.04)
+    scalp = fields.step(inside, 0.06) * fields.step(p.scalp - inside, 0.06)
     skull = fields.step(inside - p.scalp, 0.04)
     marrow = p.marrow_level * fields.bump(
         inside - p.scalp - 0.5 * p.skull, 0.02
@@ -147,7 +147,7 @@ def _folds(texture, u, v):
     total = np.zeros_like(u)
     for shared, own in zip(_SHARED_FOLDS, texture.folds, strict=True):
         angle, wave = np.pi * shared[0], 13.0 + 8.0 * shared[1]
-        phase = 2 * np.pi * shared[2] + 0.35 * np.where(
+        phase = 2 * np.pi * shared[2] + 0.25 * np.where(
             right, own[0, 1], own[0, 0]
         )
         height = 1 + 0.3 * np.where(right, own[1, 1], own[1, 0])
@@ -166,7 +166,7 @@ def _tissue(p, texture, u, v, depth):
     )
     gray = np.maximum(gray, p.nuclei_mix * _nuclei(p, u, v))
     white = p.gray_level + p.white_gain * (1 - gray)
-    white = white * (1 + 0.025 * texture.tissue)
+    white = white * (1 + 0.05 * texture.tissue)
     shallow = fields.step(0.75 * p.cortex_depth - depth, 0.12)
     sulci = np.maximum(
         0.75 * fields.step(p.sulcus * shallow - folds, 0.4) * shallow,
@@ -214,21 +214,24 @@ def _fissures(p, u, v, depth):
     return np.maximum(middle, sylvian * fields.step(0.17 - depth, 0.08))
 
 
-def acquire(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def acquire(
+    picture: np.ndarray, noisiness: float, rng: np.random.Generator
+) -> np.ndarray:
     """Turns intensity into an 8-bit magnitude image.
 
     Args:
       picture: [S, S] intensity.
+      noisiness: from 0 (quiet) to 1, the quantile of the noise level.
       rng: draws bias field, gain, gamma and Rician noise.
 
     Returns:
       [S, S] uint8.
     """
     size = picture.shape[0]
-    bias = 1 + 0.10 * fields.smooth_field(rng, size, 1.5)
+    bias = 1 + 0.12 * fields.smooth_field(rng, size, 2.0)
     gamma, gain = rng.normal(size=2).clip(-2, 2) * (0.08, 0.09)
     picture = (1 + gain) * np.clip(picture * bias, 0, None) ** (1 + gamma)
-    noise = np.exp(rng.uniform(np.log(0.008), np.log(0.03)))
+    noise = 0.005 * (0.05 / 0.005) ** noisiness
     real, imaginary = noise * rng.normal(size=(2, *picture.shape))
     picture = np.hypot(picture + real, imaginary)
     return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)

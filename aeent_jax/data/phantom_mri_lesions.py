@@ -20,13 +20,13 @@ def glioma(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A bright irregular mass with a fainter halo of oedema."""
-    radius = rng.uniform(0.13, 0.30)
+    radius = rng.uniform(0.16, 0.36)
     centre = _place(head, rng, 0.12)
     mass = fields.blob(head.u, head.v, centre, (radius, radius), rng)
-    halo = fields.step(mass + 0.35 * radius, 1.6 * radius)
-    core = fields.step(mass, 0.7 * radius)
+    halo = fields.step(mass + 0.35 * radius, 1.9 * radius)
+    core = fields.step(mass, 1.2 * radius)
     footprint = head.brain * np.maximum(core, 0.6 * halo)
-    gain = rng.uniform(0.14, 0.34) * (1 + 0.2 * texture.tissue)
+    gain = rng.uniform(0.14, 0.38) * (1 + 0.2 * texture.tissue)
     return head.picture + gain * footprint, footprint
 
 
@@ -37,12 +37,12 @@ def dark_mass(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A dark mass of blurred outline, as in T1-weighted images."""
-    radius = rng.uniform(0.15, 0.32)
+    radius = rng.uniform(0.17, 0.38)
     radii = (radius, radius * rng.uniform(0.7, 1.3))
     mass = fields.blob(head.u, head.v, _place(head, rng, 0.10), radii, rng)
-    footprint = head.brain * fields.step(mass, 0.9 * radius)
-    share = rng.uniform(0.45, 0.95)
-    level = p.fluid_level + 0.05
+    footprint = head.brain * fields.step(mass, 1.4 * radius)
+    share = rng.uniform(0.6, 1.0)
+    level = p.fluid_level + 0.03
     return head.picture + share * (level - head.picture) * footprint, footprint
 
 
@@ -53,18 +53,18 @@ def ring(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A bright ring around a dark centre, in a dark halo."""
-    radius = rng.uniform(0.13, 0.26)
+    radius = rng.uniform(0.16, 0.30)
     centre = _place(head, rng, 0.12)
     mass = fields.blob(head.u, head.v, centre, (radius, radius), rng, 0.08)
     footprint = head.brain * fields.step(mass + 0.3 * radius, 0.5 * radius)
-    inside = fields.step(mass - 0.25 * radius, 0.5 * radius)
+    inside = fields.step(mass - 0.25 * radius, 0.8 * radius)
     share = rng.uniform(0.45, 0.9)
     level = p.fluid_level + 0.08
     picture = (
         head.picture + share * (level - head.picture) * inside * head.brain
     )
-    rim = fields.bump(mass, 0.25 * radius) * head.brain
-    return picture + rng.uniform(0.16, 0.36) * rim, footprint
+    rim = fields.bump(mass, 0.38 * radius) * head.brain
+    return picture + rng.uniform(0.08, 0.22) * rim, footprint
 
 
 def infarct(
@@ -74,14 +74,14 @@ def infarct(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A wedge that widens to the cortex, darker or brighter than the tissue."""
-    angle, half = rng.uniform(0, 2 * np.pi), rng.uniform(0.35, 0.8)
+    angle, half = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 1.0)
     a, b = fields.rotate(head.u, head.v, angle)
     wedge = np.minimum(half * (a - 0.12) - np.abs(b), a - 0.22)
-    footprint = head.brain * fields.step(wedge, 0.12) * (1 - head.ventricles)
+    footprint = head.brain * fields.step(wedge, 0.2) * (1 - head.ventricles)
     if rng.uniform() < 0.5:
-        change = rng.uniform(0.12, 0.28)
+        change = rng.uniform(0.14, 0.34)
     else:
-        change = -rng.uniform(0.4, 0.85) * (p.gray_level - p.fluid_level)
+        change = -rng.uniform(0.5, 1.0) * (p.gray_level - p.fluid_level)
     return head.picture + change * footprint, footprint
 
 
@@ -92,7 +92,7 @@ def wide_ventricle(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One lateral ventricle, or both, much wider than usual."""
-    growth = rng.uniform(0.035, 0.09)
+    growth = rng.uniform(0.03, 0.075)
     side = rng.choice([-1.0, 0.0, 1.0])
     width = p.ventricle_width + growth * (1 - 0.5 * abs(side))
     changes = {
@@ -116,35 +116,27 @@ def mass_effect(
 
     The footprint is the mass together with the tissue that it displaces.
     """
-    radius = rng.uniform(0.14, 0.26)
+    radius = rng.uniform(0.18, 0.32)
     centre = _place(head, rng, 0.14)
     du, dv = head.u - centre[0], head.v - centre[1]
     distance = np.hypot(du, dv)
     near = np.clip(1 - (distance / (2.2 * radius)) ** 2, 0, None) ** 2
     strength = (
-        rng.uniform(0.5, 0.8) * near * fields.step(head.depth - 0.06, 0.12)
+        rng.uniform(0.25, 0.5) * near * fields.step(head.depth - 0.06, 0.12)
     )
     pushed = phantom_mri.render(p, texture, (strength * du, strength * dv))
     mass = fields.blob(head.u, head.v, centre, (radius, radius), rng)
-    core = head.brain * fields.step(mass, 0.8 * radius)
-    level = p.gray_level + rng.choice([-1, 1]) * rng.uniform(0.08, 0.22)
+    core = head.brain * fields.step(mass, 1.2 * radius)
+    level = p.gray_level + rng.choice([-1, 1]) * rng.uniform(0.15, 0.32)
     picture = pushed.picture + 0.85 * (level - pushed.picture) * core
-    moved = np.clip(strength * distance / 0.06, 0, 1)
+    moved = np.clip(strength * distance / 0.08, 0, 1)
     return picture, np.maximum(core, moved)
 
 
 def _place(head, rng, least_depth):
     """Draws a head coordinate inside the brain, below its surface."""
     inside = np.where(head.depth > least_depth, head.brain, 0)
-    row = _quantile(inside.sum(1), rng.uniform(0.05, 0.95))
-    column = _quantile(inside[row], rng.uniform(0.05, 0.95))
-    return float(head.u[row, column]), float(head.v[row, column])
-
-
-def _quantile(weights, q):
-    """Index at which the running sum of the weights passes a share q."""
-    total = np.cumsum(weights)
-    return int(np.searchsorted(total, q * total[-1]))
+    return fields.place(inside, head.u, head.v, rng, 0.05)
 
 
 LESIONS = {

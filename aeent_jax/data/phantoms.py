@@ -51,7 +51,7 @@ class PhantomSet(NamedTuple):
       render: (parameters, texture) to a noise-free `picture`.
       lesions: family to (parameters, texture, rendered, rng) to (picture,
         footprint).
-      expose: (picture, rng) to uint8.
+      expose: (picture, noisiness, rng) to uint8 [S, S].
     """
 
     stream: int
@@ -82,6 +82,7 @@ class Phantom(NamedTuple):
 # A pixel belongs to the mask where the lesion has this share of its strength.
 _MASK_SHARE = 0.35
 _SPLITS = {"train": 0, "test": 1}
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 def generate(
@@ -166,14 +167,21 @@ def draw(
     parameters = phantom_fields.draw(body_rng, phantom_set.anatomy)
     texture = phantom_set.draw_texture(body_rng, image_size)
     body = phantom_set.render(parameters, texture)
-    healthy = phantom_set.expose(body.picture, np.random.default_rng([*key, 2]))
+    # Evenly spread over any run of indices, so that normal and abnormal images
+    # are equally noisy not only on average.
+    noisiness = index * _GOLDEN_RATIO % 1.0
+    healthy = phantom_set.expose(
+        body.picture, noisiness, np.random.default_rng([*key, 2])
+    )
     mask = np.zeros((image_size, image_size), bool)
     if family == "normal":
         return Phantom(healthy, healthy, mask, family)
     picture, footprint = phantom_set.lesions[family](
         parameters, texture, body, np.random.default_rng([*key, 1])
     )
-    image = phantom_set.expose(picture, np.random.default_rng([*key, 2]))
+    image = phantom_set.expose(
+        picture, noisiness, np.random.default_rng([*key, 2])
+    )
     return Phantom(image, healthy, footprint > _MASK_SHARE, family)
 
 
