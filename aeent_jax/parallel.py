@@ -31,20 +31,17 @@ _M_MMAP_THRESHOLD = -3
 _LARGE = 2**31 - 1
 
 
-def use_one_cpu_device_per_core(num_devices: int = 0) -> None:
+def use_one_cpu_device_per_core() -> None:
     """Splits the CPU into devices; call it before anything else touches JAX.
 
     One device with many threads runs elementwise work on one thread, so a
-    device for each core is faster. Has no effect on accelerators, nor once
-    XLA_FLAGS has chosen a number.
-
-    Args:
-      num_devices: how many; 0 means one for each core.
+    device for each core is faster. Has no effect on accelerators, nor where
+    XLA_FLAGS has chosen a number with --xla_force_host_platform_device_count.
     """
     chosen = "xla_force_host_platform_device_count"
     if chosen not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0))
-        jax.config.update("jax_num_cpu_devices", num_devices or cores)
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def keep_freed_memory() -> None:
@@ -193,6 +190,6 @@ def make_parallel(mode: str = "pmap", num_devices: int = 0) -> Parallel:
         raise ValueError(
             f"parallel.num_devices is {num_devices}, but this machine shows"
             f" {len(devices)} {devices[0].platform} device(s); give 0 for all"
-            " of them."
+            " of them, or at most that number."
         )
     return Parallel(mode, tuple(devices[: num_devices or len(devices)]))

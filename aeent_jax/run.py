@@ -29,13 +29,13 @@ _STEPS_PER_CALL_ON_ACCELERATORS = 8
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-    """Checks what no other function checks.
+    """Refuses what can be refused without the data.
 
     Args:
       config: the resolved configuration.
 
     Raises:
-      ValueError: a number out of its range.
+      ValueError: an unknown name, or a number out of its range.
     """
     least = {
         "train.epochs": 1,
@@ -57,6 +57,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise ValueError(
                 f"{key} is {value}, but must be at least {minimum}."
             )
+    # What needs no data is refused before any is read.
+    make_program(config, config.optimizer.warmup_steps + 1)
 
 
 def load_data(config: ml_collections.ConfigDict) -> data.Dataset:

@@ -1,5 +1,6 @@
 """What all programs share: flags in, one sentence out when something is off."""
 
+import logging
 import os
 import pathlib
 import sys
@@ -69,19 +70,16 @@ def refuse_positional(rest: Sequence[str]) -> None:
         )
 
 
-def configure_jax(num_cpu_devices: int = 0) -> None:
-    """Devices on the CPU and the compilation cache; before JAX is used.
-
-    Args:
-      num_cpu_devices: how many devices the CPU is split into; 0 means one a
-        core.
-    """
+def configure_jax() -> None:
+    """Devices on the CPU and the compilation cache; before JAX is used."""
     import jax
 
     from aeent_jax import parallel
 
+    # It reports at length each kind of device that is not there.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     parallel.keep_freed_memory()
-    parallel.use_one_cpu_device_per_core(num_cpu_devices)
+    parallel.use_one_cpu_device_per_core()
     cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
     jax.config.update(
         "jax_compilation_cache_dir", os.path.join(cache, "aeent_jax", "xla")

@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     program.refuse_positional(argv)
     if not _WORKDIR.value:
         raise ValueError("give the folder of this run with --workdir=DIR.")
-    program.configure_jax(_CONFIG.value.parallel.num_devices)
+    program.configure_jax()
     from aeent_jax import evaluate, train
 
     try:
