@@ -125,7 +125,10 @@ def _panel(group, scores):
         for name, arrays in list(group.items())[:_MAX_PANEL_RUNS]
     }
     one_scale = len({scores[name] for name in shown}) == 1
-    caption = ["The number below a map is the image's anomaly score."]
+    caption = [
+        "A random few of each class; the number below a map is the image's "
+        "anomaly score."
+    ]
     if any("masks" in arrays for arrays in shown.values()):
         caption.append("The outline is the lesion's mask.")
     if len(shown) > 1:

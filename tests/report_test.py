@@ -1,0 +1,492 @@
+"""Reports of small workdirs that the tests write."""
+
+import html.parser
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from aeent_jax import figures, metrics, report
+from aeent_jax.report import comparison
+from aeent_jax.report import runs as runs_lib
+
+_COUNT = 40
+_INTERVAL_KEYS = ("auroc", "ap", "pixel_ap", "pixel_auroc", "oracle_dice")
+
+
+def _scored(seed, gain, abnormal=True):
+    """Labels, masks and score maps of a run; a larger gain separates more."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(_COUNT) % 2 if abnormal else np.zeros(_COUNT, int)
+    masks = np.zeros((_COUNT, 8, 8), bool)
+    masks[labels == 1, 2:5, 2:5] = True
+    maps = rng.random(masks.shape) + gain * masks
+    return labels, masks, maps.astype(np.float32)
+
+
+def _write_run(
+    folder,
+    *,
+    seed=0,
+    gain=0.5,
+    rate=9.9,
+    abnormal=True,
+    masks=True,
+    ids="test",
+    evaluated=True,
+    baselines=True,
+    split="test",
+):
+    """Writes a workdir as training and evaluation do."""
+    out = folder / "eval" / split
+    out.mkdir(parents=True)
+    sigma = 0.0 if rate is None else 1.0
+    config = {
+        "data": {"name": "phantom_cxr"},
+        "channel": {"sigma": sigma},
+        "train": {"seed": seed, "epochs": 3},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    lines = [
+        {
+            "step": step,
+            "epoch": step / 10,
+            "wall_seconds": float(step),
+            "train/reconstruction_loss": 1 / step,
+            "train/rate_nats": rate,
+            "train/images_per_second": 400.0 + step,
+        }
+        for step in (10, 20, 30)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    if not evaluated:
+        return str(folder)
+    labels, lesions, maps = _scored(seed, gain, abnormal)
+    scores = maps.mean(axis=(1, 2), dtype=np.float64)
+    names = [f"{ids}/{i:03d}" for i in range(_COUNT)]
+    rows = zip(names, labels.tolist(), scores.tolist(), strict=True)
+    (out / "scores.csv").write_text(
+        "id,label,anomaly_score\n"
+        + "".join(f"{name},{label},{score!r}\n" for name, label, score in rows)
+    )
+    arrays = {"score_maps": maps, "ids": np.array(names)}
+    if masks and abnormal:
+        arrays["masks"] = lesions
+    np.savez_compressed(out / "score_maps.npz", **arrays)
+    rng = np.random.default_rng(seed)
+    figures.save_panel(
+        out,
+        images=rng.random((2, 8, 8, 1)),
+        reconstructions=rng.random((2, 8, 8, 1)),
+        score_maps=maps[:2],
+        masks=arrays["masks"][:2] if "masks" in arrays else None,
+        labels=labels[:2],
+        ids=names[:2],
+        scores=scores[:2],
+    )
+    results = _results(labels, scores, maps, arrays.get("masks"), rate)
+    if abnormal and baselines:
+        results["baselines"] = {
+            "mean_intensity": _entry(labels, -scores),
+            "pca": _entry(labels, scores / 2) | {"num_components": 16},
+        }
+    (out / "metrics.json").write_text(json.dumps(results | {"split": split}))
+    return str(folder)
+
+
+def _entry(labels, scores, maps=None, masks=None):
+    """Metrics with intervals, as evaluation writes them."""
+    found = metrics.image_metrics(scores, labels)
+    if masks is not None:
+        found |= metrics.pixel_metrics(maps, masks)
+    intervals = metrics.bootstrap(
+        scores, labels, None if masks is None else maps, masks
+    )
+    return found | {f"{k}_interval": list(v) for k, v in intervals.items()}
+
+
+def _results(labels, scores, maps, masks, rate):
+    groups = ["train_normal", "test_normal"]
+    groups += ["test_abnormal"] if labels.any() else []
+    diagnostics = {"num_latents": 20, "variance": [1.0, 2.0]}
+    if rate is not None:
+        diagnostics |= {"coding_rate": rate, "rate_up": 11.5, "rho": 6.0}
+    results = {
+        "score": "squared_error",
+        "step": 30,
+        "num_images": _COUNT,
+        "num_normal": int((labels == 0).sum()),
+        "num_abnormal": int(labels.sum()),
+        "rate_nats": rate,
+        "reconstruction_error": {g: 0.01 for g in groups},
+        "diagnostics": dict.fromkeys(groups, diagnostics),
+    }
+    if labels.any():
+        results |= _entry(labels, scores, maps, masks)
+    return results
+
+
+class _Checker(html.parser.HTMLParser):
+    """Collects text and references, and checks that elements are closed."""
+
+    VOID = ("meta", "br", "hr", "img")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.words, self.references = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href"):
+                self.references.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def _read_page(path):
+    checker = _Checker()
+    source = path.read_text(encoding="utf-8")
+    checker.feed(source)
+    assert not checker.open
+    text = " ".join(" ".join(checker.words).split())
+    return source, text, checker.references
+
+
+def _cells(table, name):
+    """The cells of the row that begins with this name."""
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in table.splitlines()
+        if line.startswith("|")
+    ]
+    (found,) = [cells for cells in rows if cells[0] == name]
+    return found
+
+
+def test_table_has_a_row_a_run_and_the_baselines_below(tmp_path):
+    plain = _write_run(tmp_path / "plain", gain=0.1, rate=None)
+    controlled = _write_run(tmp_path / "controlled", gain=0.9)
+    table = report.make_report([plain, controlled], str(tmp_path / "r.html"))
+    header, _, *rows = table.split("\n\n")[0].splitlines()
+    assert header.strip("| ").split()[:3] == ["run", "|", "AUROC"]
+    names = [row.strip("| ").split("  ")[0].split(" |")[0] for row in rows]
+    assert names[:2] == ["plain", "controlled"]
+    assert set(names[2:4]) == {"mean intensity", "PCA, 16 components"}
+    evaluation = runs_lib.read([controlled])[0].evaluation
+    low, high = evaluation["auroc_interval"]
+    _, auroc, _, _, _, rate, speed = _cells(table, "controlled")
+    assert auroc == (
+        f"{100 * evaluation['auroc']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    )
+    assert rate == "9.9"
+    assert speed == "420"  # The median of 410, 420 and 430.
+    assert _cells(table, "plain")[5] == "infinite"
+
+
+def test_table_lines_up_as_plain_text(tmp_path):
+    run = _write_run(tmp_path / "a_rather_long_name")
+    table = report.make_report([run], str(tmp_path / "r.html"))
+    lines = table.split("\n\n")[0].splitlines()
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_differences_are_the_paired_bootstrap_to_the_first_run(tmp_path):
+    first = _write_run(tmp_path / "plain", gain=0.1)
+    second = _write_run(tmp_path / "controlled", gain=0.9, seed=1)
+    table = report.make_report([first, second], str(tmp_path / "r.html"))
+    a, b = runs_lib.read([first, second])
+    maps_a, maps_b = a.arrays("score_maps"), b.arrays("score_maps")
+    expected = metrics.paired_bootstrap(
+        b.scores,
+        a.scores,
+        a.labels,
+        maps_a=maps_b["score_maps"],
+        maps_b=maps_a["score_maps"],
+        masks=maps_a["masks"],
+    )
+    cells = _cells(table, "controlled - plain")[1:]
+    for cell, key in zip(cells, comparison.METRICS.values(), strict=True):
+        value, low, high = (100 * part for part in expected[key])
+        assert cell == f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def test_images_in_another_order_are_paired_by_id(tmp_path):
+    first = _write_run(tmp_path / "a", gain=0.2)
+    second = _write_run(tmp_path / "b", gain=0.6, seed=1)
+    _, straight = report_lines(tmp_path, first, second)
+    folder = tmp_path / "b" / "eval" / "test"
+    head, *lines = (folder / "scores.csv").read_text().splitlines()
+    (folder / "scores.csv").write_text("\n".join([head, *lines[::-1]]))
+    with np.load(folder / "score_maps.npz") as arrays:
+        turned = {key: values[::-1] for key, values in arrays.items()}
+    np.savez(folder / "score_maps.npz", **turned)
+    _, reversed_order = report_lines(tmp_path, first, second)
+    assert reversed_order == straight
+
+
+def report_lines(tmp_path, *runs):
+    """The main table and the table of differences."""
+    parts = report.make_report(list(runs), str(tmp_path / "r.html"))
+    parts = parts.split("\n\n")
+    return parts[0], parts[2]
+
+
+def test_page_is_self_contained_well_formed_and_in_plain_words(tmp_path):
+    plain = _write_run(tmp_path / "plain", gain=0.05, rate=None)
+    controlled = _write_run(tmp_path / "controlled", gain=0.9)
+    out = tmp_path / "new" / "report.html"
+    report.make_report([plain, controlled], str(out))
+    source, text, references = _read_page(out)
+    assert all(r.startswith(("#", "data:image/png")) for r in references)
+    outside = set(re.findall(r"https?://[^\s\"'<]+", source))
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert outside <= namespaces
+    assert "@import" not in source
+    assert source.count("<svg") == 5
+    assert "Anomaly detection on phantom_cxr" in text
+    assert "20 normal and 20 abnormal test images" in text
+    assert "points above that of plain" in text
+    assert "The interval excludes zero" in text
+    assert "threshold is chosen with the test masks" in text
+    assert "is an oracle in the same way" in text
+    assert "channel.sigma" in text
+    assert "infinite" in text
+
+
+def test_a_difference_within_noise_is_called_one(tmp_path):
+    first = _write_run(tmp_path / "a", seed=0)
+    second = _write_run(tmp_path / "b", seed=1)
+    report.make_report([first, second], str(tmp_path / "r.html"))
+    _, text, _ = _read_page(tmp_path / "r.html")
+    assert "these test images do not tell the two apart" in text
+
+
+def test_a_baseline_that_no_run_beats_is_named(tmp_path):
+    run = _write_run(tmp_path / "run", gain=-0.5)
+    report.make_report([run], str(tmp_path / "r.html"))
+    _, text, _ = _read_page(tmp_path / "r.html")
+    assert "(mean intensity). No run is above it." in text
+
+
+def test_a_single_run_has_no_differences(tmp_path):
+    run = _write_run(tmp_path / "only")
+    table = report.make_report([run], str(tmp_path / "r.html"))
+    assert "only -" not in table
+    _, text, _ = _read_page(tmp_path / "r.html")
+    assert "Differences to" not in text
+    assert "All 5 settings" not in text
+    assert "All 4 settings" in text
+
+
+def test_normal_images_only_leave_rank_metrics_out(tmp_path):
+    run = _write_run(tmp_path / "screening", abnormal=False)
+    table = report.make_report([run], str(tmp_path / "r.html"))
+    assert _cells(table, "screening")[1:6] == ["-", "-", "-", "-", "9.9"]
+    note = (
+        "screening was tested on normal images only, so no rank metric is "
+        "defined for it; its scores and its rate are."
+    )
+    assert note in table
+    source, text, _ = _read_page(tmp_path / "r.html")
+    assert note in text
+    assert "20 normal" not in text
+    assert "40 normal and no abnormal test images" in text
+    assert source.count("<svg") == 3  # Histogram, panel, curves.
+
+
+def test_normals_of_training_are_reported_where_there_is_no_test(tmp_path):
+    run = _write_run(tmp_path / "small", abnormal=False, split="train")
+    table = report.make_report([run], str(tmp_path / "r.html"))
+    assert "small was tested on normal images only" in table
+
+
+def test_images_without_masks_leave_pixel_metrics_out(tmp_path):
+    first = _write_run(tmp_path / "a", masks=False)
+    second = _write_run(tmp_path / "b", masks=False, seed=1)
+    table = report.make_report([first, second], str(tmp_path / "r.html"))
+    assert _cells(table, "a")[3:5] == ["-", "-"]
+    assert _cells(table, "b - a")[3:] == ["-", "-"]
+
+
+def test_runs_on_different_images_are_not_paired(tmp_path):
+    first = _write_run(tmp_path / "a")
+    second = _write_run(tmp_path / "b", ids="other")
+    table = report.make_report([first, second], str(tmp_path / "r.html"))
+    assert (
+        "b and a were tested on different images (0 ids in common of 40 and "
+        "40), so their difference has no paired interval."
+    ) in table
+    assert "b - a" not in table
+
+
+def test_runs_that_label_images_differently_are_not_paired(tmp_path):
+    first, second = _write_run(tmp_path / "a"), _write_run(tmp_path / "b")
+    scores = tmp_path / "b" / "eval" / "test" / "scores.csv"
+    scores.write_text(scores.read_text().replace("000,0,", "000,1,"))
+    table = report.make_report([first, second], str(tmp_path / "r.html"))
+    assert "b and a label the same images differently" in table
+
+
+def test_a_run_in_training_is_reported_as_far_as_it_is(tmp_path):
+    first = _write_run(tmp_path / "done")
+    second = _write_run(tmp_path / "half", evaluated=False)
+    table = report.make_report([first, second], str(tmp_path / "r.html"))
+    assert (
+        "half has no evaluation yet (training stands at step 30): let it "
+        f"finish, or run aeent evaluate --workdir={second}."
+    ) in table
+    assert _cells(table, "half")[1:] == ["-"] * 5 + ["420"]
+    _, text, _ = _read_page(tmp_path / "r.html")
+    assert "half has no evaluation yet" in text
+
+
+def test_a_run_that_has_not_begun_is_reported(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.json").write_text('{"data": {"name": "x"}}')
+    table = report.make_report([str(tmp_path / "new")], str(tmp_path / "r"))
+    assert "training stands at its start" in table
+
+
+def test_half_a_last_line_is_ignored_and_other_damage_is_named(tmp_path):
+    run = _write_run(tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + '{"step": 40, "epo')
+    assert [r["step"] for r in runs_lib.read([run])[0].history] == [10, 20, 30]
+    path.write_text('{"step": 5, "epo\n' + whole)
+    with pytest.raises(ValueError, match=r"Found damage in .*jsonl, line 1:"):
+        runs_lib.read([run])
+
+
+def test_a_step_that_was_logged_again_counts_once(tmp_path):
+    run = _write_run(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        record = {"step": 20, "epoch": 2.0, "train/reconstruction_loss": 7.0}
+        file.write(json.dumps(record) + "\n")
+    epochs, losses = runs_lib.read([run])[0].curve("train/reconstruction_loss")
+    np.testing.assert_array_equal(epochs, [1, 2, 3])
+    assert losses[1] == 7.0
+
+
+def test_a_damaged_evaluation_is_refused(tmp_path):
+    run = _write_run(tmp_path / "run")
+    path = tmp_path / "run" / "eval" / "test" / "metrics.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(
+        ValueError,
+        match=r"Found damage in .*metrics\.json .*; delete it and run the "
+        r"command that wrote it again\.",
+    ):
+        report.make_report([run], str(tmp_path / "r.html"))
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"Found no folder .*/nothing; pass the workdir of a run, as it "
+        r"was given to aeent train\.",
+    ):
+        report.make_report([str(tmp_path / "nothing")], "r.html")
+
+
+def test_a_folder_that_is_no_workdir_is_refused(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"Found no config\.json in .*, so it is not "
+    ):
+        report.make_report([str(tmp_path)], "r.html")
+
+
+def test_a_run_given_twice_is_refused(tmp_path):
+    run = _write_run(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"twice; pass each run once\."):
+        report.make_report([run, run + "/"], "r.html")
+
+
+def test_no_run_is_refused():
+    with pytest.raises(ValueError, match=r"Found no run to report; pass one"):
+        report.make_report([], "r.html")
+
+
+def test_names_are_as_short_as_tells_runs_apart(tmp_path):
+    paths = [tmp_path / "a" / "seed0", tmp_path / "b" / "seed0"]
+    runs = runs_lib.read([_write_run(path) for path in paths])
+    assert [run.name for run in runs] == ["a/seed0", "b/seed0"]
+    assert runs_lib.read([str(paths[0])])[0].name == "seed0"
+
+
+def test_names_are_escaped(tmp_path):
+    run = _write_run(tmp_path / "<script>alert(1)<")
+    report.make_report([run], str(tmp_path / "r.html"))
+    source, text, _ = _read_page(tmp_path / "r.html")
+    assert "<script" not in source
+    assert "<script>alert(1)<" in text
+
+
+def test_shared_baselines_appear_once_and_others_are_told_apart(tmp_path):
+    first = _write_run(tmp_path / "a")
+    second = _write_run(tmp_path / "b")
+    third = _write_run(tmp_path / "c", seed=1)
+    names = list(comparison.baselines(runs_lib.read([first, second, third])))
+    assert names == [
+        "mean intensity",
+        "PCA, 16 components",
+        "mean intensity (images of c)",
+        "PCA, 16 components (images of c)",
+    ]
+
+
+def test_runs_with_different_panels_are_drawn_below_each_other(tmp_path):
+    first = _write_run(tmp_path / "a")
+    second = _write_run(tmp_path / "b", ids="other")
+    report.make_report([first, second], str(tmp_path / "r.html"))
+    source, text, _ = _read_page(tmp_path / "r.html")
+    assert source.count("Images, reconstructions and score maps of") == 2
+    assert "All maps are on one scale." not in text
+
+
+def test_many_runs_are_summed_up(tmp_path):
+    runs = [
+        _write_run(tmp_path / f"run{i}", gain=0.1 * i, seed=i) for i in range(6)
+    ]
+    report.make_report(runs, str(tmp_path / "r.html"))
+    _, text, _ = _read_page(tmp_path / "r.html")
+    assert "Between " in text
+    assert "The first 4 of 6 runs." in text
+
+
+def test_command_prints_the_table_and_names_the_file(tmp_path):
+    run, out = _write_run(tmp_path / "run"), tmp_path / "r.html"
+    command = [sys.executable, "-m", "aeent_jax.cli.report"]
+    done = subprocess.run(
+        [*command, f"--runs={run}", f"--out={out}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("| run ")
+    assert done.stdout.endswith(f"Wrote {out}\n")
+    assert out.is_file()
+    failed = subprocess.run(
+        [*command, f"--runs={tmp_path}/nothing"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode == 1
+    assert "Found no folder" in failed.stderr
+    assert "Traceback" not in failed.stderr
