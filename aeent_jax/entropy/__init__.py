@@ -81,10 +81,10 @@ class Estimator:
     """
 
     function: Callable[..., Estimate]
-    per_query: bool
-    noisy_queries: bool
-    includes_self: bool
-    noise_argument: str | None
+    per_query: bool = False
+    noisy_queries: bool = False
+    includes_self: bool = False
+    noise_argument: str | None = None
 
     def __call__(self, *args, **kwargs) -> Estimate:
         """Calls the estimator."""
@@ -102,9 +102,19 @@ class _Table(dict):
 
 
 ESTIMATORS = _Table(
-    none=Estimator(none, False, False, False, None),
-    kde_loo=Estimator(kde_loo, True, True, False, "bandwidth"),
-    kde_resub=Estimator(kde_resub, True, True, True, "bandwidth"),
-    kde_kl=Estimator(kde_kl, True, False, True, "bandwidth"),
-    coding_rate=Estimator(coding_rate, False, False, False, "sigma"),
+    none=Estimator(none),
+    kde_loo=Estimator(
+        kde_loo, per_query=True, noisy_queries=True, noise_argument="bandwidth"
+    ),
+    kde_resub=Estimator(
+        kde_resub,
+        per_query=True,
+        noisy_queries=True,
+        includes_self=True,
+        noise_argument="bandwidth",
+    ),
+    kde_kl=Estimator(
+        kde_kl, per_query=True, includes_self=True, noise_argument="bandwidth"
+    ),
+    coding_rate=Estimator(coding_rate, noise_argument="sigma"),
 )

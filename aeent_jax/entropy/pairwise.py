@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 
 # Up to DENSE_ROWS rows on both sides there is one tile and no loop; above, the
-# tiles are TILE x TILE. Fastest of the powers of two on two CPU cores, at
-# n = 4096 and 8192, dim 16 and 64.
+# tiles are TILE x TILE. Measured on two CPU cores, value and gradient, n = 4096
+# and dim 16: 87 ms and 5 MB in these tiles, 235 ms and 202 MB in one.
 DENSE_ROWS = 2048
-TILE = 1024
+TILE = 512
 
 # The logarithm of a masked kernel. Not -inf: inf - inf is NaN, in the running
 # maximum of a row that has met no valid sample yet and in its gradient.
@@ -54,6 +54,7 @@ class _Columns(NamedTuple):
     mask: jax.Array
 
 
+@functools.partial(jax.jit, static_argnames=("exclude_self", "tile"))
 def pairwise_lse(
     x: jax.Array,
     y: jax.Array,
@@ -70,6 +71,10 @@ def pairwise_lse(
     under jit, vmap, grad, scan and device mappings. float32 and float64 are
     kept; narrower types are cast up. NaN or inf in a point gives NaN, never a
     finite number, for every query that meets it.
+
+    Distances come from norms and products, so an exponent carries a rounding
+    error of about `eps |x - mean|^2 / s^2`: in float32 below 1e-5 while points
+    lie within 10 s of their mean, and 1e-3 at 100 s.
 
     Args:
       x: `[m, dim]` queries.
@@ -116,7 +121,7 @@ def _lse(exclude_self, tile, x, y, inv_two_var, index, mask):
             new = _partial_sums(exclude_self, row, column, inv_two_var)
             return (new if so_far is None else _merge(so_far, new)), None
 
-        (top, total, moment), _ = _scan(visit, columns)
+        (top, total, moment), _ = _scan(visit, columns, _MASKED)
         return None, (top + jnp.log(total), moment / total)
 
     _, results = _scan(visit_rows, rows)
@@ -141,7 +146,8 @@ def _backward(exclude_self, tile, residuals, cotangents):
 
         def visit(so_far, column: _Columns):
             distance, valid, is_self = _distances(exclude_self, row, column)
-            w = jnp.where(valid, jnp.exp(-b * distance - lse[:, None]), 0)
+            exponent = -b * distance - lse[:, None]
+            w = jnp.exp(jnp.where(valid, exponent, _MASKED))
             spread = jnp.sum(w * distance * (distance - mean[:, None]), 1)
             # The self has a term of its own, below.
             pull = jnp.where(
@@ -163,7 +169,7 @@ def _backward(exclude_self, tile, residuals, cotangents):
         # equal, not the rounding error of two large products.
         has_self, difference = _difference_to_self(x, y, index, mask)
         distance = jnp.sum(difference**2, 1)
-        w = jnp.where(has_self, jnp.exp(-b * distance - lse), 0)
+        w = jnp.exp(jnp.where(has_self, -b * distance - lse, _MASKED))
         pull = (w * (offset + slope * distance))[:, None] * difference
         dx = dx + pull
         dy = dy.at[index].add(-jnp.where(has_self[:, None], pull, 0))
@@ -235,23 +241,26 @@ def _merge(left, right):
     )
 
 
-def _scan(body: Callable, tiles):
-    """`lax.scan` whose carry starts as what `body(None, first tile)` returns.
+def _scan(body: Callable, tiles, start: float = 0.0):
+    """`lax.scan` of `body(carry, tile)`, where a carry of None is an empty one.
 
-    So a single tile needs no loop, and the carry has the type of the data also
-    under a device mapping that tells varying values from constant ones.
+    A single tile needs no loop. For several, the empty carry must have the type
+    of the data, also under a device mapping that tells varying values from
+    constant ones: it is copied from a first result, of which the compiler keeps
+    nothing else.
+
+    Args:
+      body: function of a carry, or None, and a tile.
+      tiles: pytree of `[tiles, tile, ...]`.
+      start: value of the empty carry's first leaf; the others are 0.
     """
-    first, rest = (
-        jax.tree.map(lambda t: t[0], tiles),
-        jax.tree.map(lambda t: t[1:], tiles),
-    )
-    carry, out = body(None, first)
-    if jax.tree.leaves(rest)[0].shape[0] == 0:
+    carry, out = body(None, jax.tree.map(lambda t: t[0], tiles))
+    if jax.tree.leaves(tiles)[0].shape[0] == 1:
         return carry, jax.tree.map(lambda o: o[None], out)
-    carry, outs = jax.lax.scan(body, carry, rest)
-    return carry, jax.tree.map(
-        lambda o, s: jnp.concatenate([o[None], s]), out, outs
-    )
+    leaves, structure = jax.tree.flatten(carry)
+    fills = [start] + [0.0] * len(leaves)
+    empty = [jnp.full_like(*pair) for pair in zip(leaves, fills, strict=False)]
+    return jax.lax.scan(body, jax.tree.unflatten(structure, empty), tiles)
 
 
 def _add(so_far, new):

@@ -1,0 +1,128 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from aeent_jax import entropy
+from aeent_jax.entropy import gaussian
+
+
+def with_covariance(covariance, n, seed=0):
+    """Latents whose covariance, divided by n, is exactly the given one."""
+    z = np.random.default_rng(seed).normal(size=(n, len(covariance)))
+    z -= z.mean(0)
+    whiten = np.linalg.inv(np.linalg.cholesky(z.T @ z / n)).T
+    return z @ whiten @ np.linalg.cholesky(covariance).T
+
+
+def full_covariance(dim, condition):
+    rotation = np.eye(1)
+    if dim > 1:
+        rotation = scipy.stats.special_ortho_group.rvs(dim, random_state=0)
+    return rotation * np.geomspace(4, 4 / condition, dim) @ rotation.T
+
+
+@pytest.mark.parametrize("condition", [1, 1e2, 1e4])
+@pytest.mark.parametrize("dim", [1, 8, 128])
+def test_matches_the_capacity_of_a_gaussian_channel(dim, condition):
+    sigma = 0.5
+    covariance = full_covariance(dim, condition)
+    z = with_covariance(covariance, 2 * dim + 3) + 5
+    _, expected = np.linalg.slogdet(np.eye(dim) + covariance / sigma**2)
+    # float32: 1e-6 of each factor of the determinant, of which there are dim.
+    narrow = entropy.coding_rate(jnp.float32(z), sigma=sigma)
+    np.testing.assert_allclose(narrow.value, expected / 2, rtol=5e-6)
+    with jax.enable_x64(True):
+        wide = entropy.coding_rate(z, sigma=sigma)
+        np.testing.assert_allclose(wide.value, expected / 2, rtol=1e-12)
+    assert narrow.kind == "I"
+    assert narrow.per_query is None
+
+
+@pytest.mark.parametrize(("n", "dim"), [(7, 3), (3, 7), (5, 5)])
+def test_primal_equals_dual(n, dim):
+    with jax.enable_x64(True):
+        a = np.random.default_rng(0).normal(size=(n, dim))
+        expected = 0.5 * np.linalg.slogdet(np.eye(dim) + a.T @ a)[1]
+        for one in (a, a.T):
+            value, gradient = jax.jit(jax.value_and_grad(gaussian.half_logdet))(
+                one
+            )
+            np.testing.assert_allclose(value, expected, rtol=1e-12)
+            # d 1/2 logdet(I + A'A) = tr((I + A'A)^-1 A' dA)
+            inverse = np.linalg.inv(np.eye(one.shape[1]) + one.T @ one)
+            np.testing.assert_allclose(gradient, one @ inverse, atol=1e-13)
+
+
+@pytest.mark.parametrize(("n", "dim"), [(20, 3), (4, 9)])
+def test_masked_rows_change_neither_value_nor_gradient(n, dim):
+    z = jax.random.normal(jax.random.key(0), (n, dim))
+    rubbish = jnp.full((6, dim), jnp.nan)
+    full = jnp.concatenate([z[:2], rubbish, z[2:]])
+    mask = jnp.isfinite(full[:, 0])
+
+    def value(z, mask=None):
+        return entropy.coding_rate(z, sample_mask=mask).value
+
+    expected, gradient = jax.value_and_grad(value)(z)
+    got, full_gradient = jax.value_and_grad(value)(full, mask)
+    # Another order of summation in float32.
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    np.testing.assert_allclose(full_gradient[mask], gradient, atol=1e-5)
+    np.testing.assert_array_equal(full_gradient[~mask], 0)
+
+
+@pytest.mark.parametrize("valid", [0, 1])
+def test_fewer_than_two_valid_rows_carry_nothing(valid):
+    z = jax.random.normal(jax.random.key(0), (4, 2))
+    value, gradient = jax.value_and_grad(
+        lambda z: (
+            entropy.coding_rate(z, sample_mask=jnp.arange(4) < valid).value
+        )
+    )(z)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_scale_of_the_noise_is_a_gauge():
+    z = jax.random.normal(jax.random.key(0), (50, 4))
+    # float32
+    np.testing.assert_allclose(
+        entropy.coding_rate(3 * z, sigma=3.0).value,
+        entropy.coding_rate(z, sigma=1.0).value,
+        rtol=1e-6,
+    )
+
+
+def test_bounds_the_information_of_the_samples_themselves():
+    # Far point masses carry log 8 through the channel, whatever the distance.
+    z = 10 * jax.random.normal(jax.random.key(0), (8, 4))
+    assert entropy.coding_rate(z).value > math.log(8)
+    kl = entropy.to_rate(entropy.kde_kl(z, bandwidth=1.0), 1.0, 4)
+    assert entropy.coding_rate(z).value > kl
+
+
+def test_reads_low_from_few_rows():
+    # 64 dimensions with variance .37 carry 10.07 nats.
+    z = math.sqrt(0.37) * jax.random.normal(jax.random.key(0), (100, 64, 64))
+    values = jax.jit(jax.vmap(lambda z: entropy.coding_rate(z).value))(z)
+    # The published 8.9; measured 8.87, with a standard error below .02.
+    assert jnp.mean(values) == pytest.approx(8.9, abs=0.05)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("n", [3, 20])
+def test_bad_latents_give_nan(bad, n):
+    z = jax.random.normal(jax.random.key(0), (n, 5)).at[1, 1].set(bad)
+    assert jnp.isnan(entropy.coding_rate(z).value)
+
+
+def test_equal_latents_carry_nothing_and_pull_nowhere():
+    value, gradient = jax.value_and_grad(
+        lambda z: entropy.coding_rate(z).value
+    )(jnp.ones((8, 3)))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)

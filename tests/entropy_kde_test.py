@@ -1,0 +1,396 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn import neighbors
+
+from aeent_jax import entropy
+
+KDES = [entropy.kde_loo, entropy.kde_resub, entropy.kde_kl]
+
+
+def normal(n, dim, seed=0):
+    return jax.random.normal(jax.random.key(seed), (n, dim))
+
+
+def rate(estimator, z, sigma):
+    return float(
+        entropy.to_rate(estimator(z, bandwidth=sigma), sigma, z.shape[1])
+    )
+
+
+@pytest.mark.parametrize("dim", [1, 5])
+def test_resub_is_minus_the_mean_score_of_scikit_learn(dim):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(200, dim))
+        # The tree's own tolerance off: its default is good to 1e-8 only.
+        tree = neighbors.KernelDensity(bandwidth=0.4, rtol=0, atol=0).fit(z)
+        got = entropy.kde_resub(z, bandwidth=0.4)
+        np.testing.assert_allclose(got.value, -tree.score(z) / 200, rtol=1e-12)
+        np.testing.assert_allclose(
+            got.per_query, -tree.score_samples(z), rtol=1e-12
+        )
+
+
+def test_loo_is_scikit_learn_without_the_query():
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(20, 3))
+        expected = [
+            -neighbors.KernelDensity(bandwidth=0.4, rtol=0, atol=0)
+            .fit(np.delete(z, i, 0))
+            .score(z[i : i + 1])
+            for i in range(20)
+        ]
+        got = entropy.kde_loo(z, bandwidth=0.4).per_query
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["scott", "silverman"])
+def test_resub_matches_scipy_in_one_dimension(rule):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(100, 1)) * 3
+        density = scipy.stats.gaussian_kde(z.T, bw_method=rule)
+        got = entropy.kde_resub(z, bandwidth=rule).value
+        np.testing.assert_allclose(
+            got, -np.mean(density.logpdf(z.T)), rtol=1e-12
+        )
+
+
+# Mean error in nats of (resub, loo) with Scott's bandwidth on a standard
+# Gaussian, as the module promises.
+PROMISED = {
+    (1, 256): (-0.05, -0.02),
+    (1, 1024): (0.00, 0.01),
+    (2, 256): (-0.11, 0.03),
+    (2, 1024): (-0.05, 0.01),
+    (4, 256): (-0.45, 0.18),
+    (4, 1024): (-0.28, 0.13),
+    (8, 256): (-2.3, 0.62),
+    (8, 1024): (-2.0, 0.44),
+    (16, 256): (-6.9, 2.0),
+    (16, 1024): (-6.6, 1.5),
+}
+
+
+@pytest.mark.parametrize(("dim", "n"), list(PROMISED))
+def test_error_on_a_gaussian_is_the_promised_one(dim, n):
+    seeds = 8
+    z = normal(seeds * n, dim).reshape(seeds, n, dim)
+    true = dim / 2 * math.log(2 * math.pi * math.e)
+    estimators = entropy.kde_resub, entropy.kde_loo
+    for estimator, promised in zip(estimators, PROMISED[dim, n], strict=True):
+        values = jax.jit(jax.vmap(lambda z, e=estimator: e(z).value))(z)
+        # An entropy from n draws scatters by sqrt(dim/2n); four standard
+        # errors of the mean, and the half unit of the promise's last digit.
+        scatter = 4 * math.sqrt(dim / (2 * n * seeds))
+        last_digit = 0.005 if abs(promised) < 1 else 0.05
+        assert abs(jnp.mean(values) - true - promised) < scatter + last_digit
+
+
+def _gaussian(condition):
+    def draw(rng, n, dim):
+        scale = np.sqrt(np.geomspace(1, 1 / condition, dim))
+        return rng.normal(size=(n, dim)) * scale
+
+    def true(dim):
+        variance = np.geomspace(1, 1 / condition, dim)
+        return 0.5 * np.sum(np.log(2 * np.pi * np.e * variance))
+
+    return draw, true
+
+
+# Law: how to draw [n, dim], and its entropy in dim dimensions.
+LAWS = {
+    "gaussian": _gaussian(1),
+    "gaussian_1e2": _gaussian(1e2),
+    "gaussian_1e4": _gaussian(1e4),
+    "cube": (lambda rng, n, d: rng.random((n, d)), lambda d: 0.0),
+    "laplace": (
+        lambda rng, n, d: rng.laplace(size=(n, d)),
+        lambda d: d * scipy.stats.laplace.entropy(),
+    ),
+    "student_t": (
+        lambda rng, n, d: rng.standard_t(5, size=(n, d)),
+        lambda d: d * scipy.stats.t(5).entropy(),
+    ),
+}
+
+
+@pytest.mark.parametrize("law", list(LAWS))
+@pytest.mark.parametrize("bandwidth", ["scott", 0.1, 1.0])
+def test_loo_is_an_upper_bound_in_expectation(law, bandwidth):
+    draw, true = LAWS[law]
+    rng = np.random.default_rng(0)
+    for dim in (1, 2, 8):
+        z = np.stack([draw(rng, 128, dim) for _ in range(16)])
+        values = jax.vmap(
+            lambda z: entropy.kde_loo(z, bandwidth=bandwidth).value
+        )(jnp.float32(z))
+        error = np.asarray(values) - true(dim)
+        # Four standard errors of the mean over the sets.
+        assert np.mean(error) > -4 * np.std(error, ddof=1) / 4
+
+
+@pytest.mark.parametrize(
+    ("law", "tolerance"),
+    # The bias that n = 4096 leaves in one dimension, by the sharpness of the
+    # law (a step, a cusp, tails), and four standard errors of about 0.012.
+    [
+        ("gaussian", 0.06),
+        ("cube", 0.10),
+        ("laplace", 0.07),
+        ("student_t", 0.07),
+    ],
+)
+def test_loo_finds_the_entropy_in_one_dimension(law, tolerance):
+    draw, true = LAWS[law]
+    z = jnp.float32(draw(np.random.default_rng(0), 4096, 1))
+    assert abs(float(entropy.kde_loo(z).value) - true(1)) < tolerance
+
+
+def test_channel_of_a_gaussian_mixture_matches_quadrature():
+    centres, scale, sigma = np.array([-4.0, 0.0, 3.0]), 0.5, 0.5
+    rng = np.random.default_rng(0)
+    z = rng.choice(centres, 4096) + scale * rng.normal(size=4096)
+    noisy = z + sigma * rng.normal(size=4096)
+    grid = np.linspace(-12, 12, 20001)
+    deviation = math.hypot(scale, sigma)
+    density = np.mean(
+        [scipy.stats.norm.pdf(grid, c, deviation) for c in centres], 0
+    )
+    true = np.trapezoid(-density * np.log(density + 1e-300), grid)
+    for estimator in (entropy.kde_loo, entropy.kde_resub):
+        got = estimator(
+            jnp.float32(noisy)[:, None],
+            jnp.float32(z)[:, None],
+            bandwidth=sigma,
+        )
+        # Four standard errors: log-density scatters by 0.9 over 4096 draws.
+        assert abs(float(got.value) - true) < 4 * 0.9 / 64
+
+
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("dim", [1, 2, 4])
+def test_channel_of_a_gaussian_matches_its_capacity(dim, sigma):
+    z = normal(4096, dim)
+    noisy = z + sigma * normal(4096, dim, seed=1)
+    got = entropy.kde_loo(noisy, z, bandwidth=sigma)
+    true = dim / 2 * math.log(1 + 1 / sigma**2)
+    # Four standard errors of the entropy of 4096 outputs, sqrt(dim / 2n), and
+    # the bias of the kernels' mixture, measured at most .02 (dim 4, sigma .5).
+    tolerance = 4 * math.sqrt(dim / 8192) + 0.02
+    assert abs(entropy.to_rate(got, sigma, dim) - true) < tolerance
+
+
+def test_far_point_masses_carry_log_k():
+    with jax.enable_x64(True):
+        centres = 1e3 * np.random.default_rng(0).normal(size=(8, 4))
+        z = np.repeat(centres, 16, axis=0)
+        for estimator, expected in (
+            (entropy.kde_kl, math.log(8)),
+            (entropy.kde_resub, math.log(8) - 2),
+            # Of the 127 others, 15 are at the query.
+            (entropy.kde_loo, math.log(127 / 15) - 2),
+        ):
+            # Rounding of squared distances of 1e7.
+            assert abs(rate(estimator, z, 1.0) - expected) < 1e-8
+
+
+def test_kl_bounds_the_mixture_entropy_and_resub_of_noise_finds_it():
+    centres = normal(32, 2)
+    sigma = 0.4
+    picks = jax.random.randint(jax.random.key(1), (20000,), 0, 32)
+    draws = centres[picks] + sigma * normal(20000, 2, seed=2)
+    everywhere = jnp.full(20000, -1)
+    exact = entropy.kde_resub(draws, centres, everywhere, bandwidth=sigma)
+    logpdf = scipy.stats.multivariate_normal.logpdf
+    density = np.mean(
+        [np.exp(logpdf(draws, c, sigma**2)) for c in np.asarray(centres)], 0
+    )
+    np.testing.assert_allclose(exact.value, -np.log(density).mean(), rtol=1e-5)
+    assert float(exact.value) <= float(
+        entropy.kde_kl(centres, bandwidth=sigma).value
+    )
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
+def test_order_of_the_estimates_holds_at_every_bandwidth(sigma):
+    z = normal(100, 6)
+    resub = rate(entropy.kde_resub, z, sigma)
+    kl = rate(entropy.kde_kl, z, sigma)
+    assert resub <= rate(entropy.kde_loo, z, sigma)
+    # float32 rounding of terms of about 20 nats.
+    assert kl == pytest.approx(resub + 3, abs=1e-5)
+    assert -1e-5 <= kl <= math.log(100) + 1e-5
+
+
+@pytest.mark.parametrize("estimator", KDES)
+def test_moves_rotations_and_orders_change_nothing(estimator):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(50, 3))
+        rotation = scipy.stats.special_ortho_group.rvs(3, random_state=0)
+        expected = estimator(z).value
+        for same in (z + 100, z @ rotation, z[::-1]):
+            np.testing.assert_allclose(
+                estimator(same).value, expected, rtol=1e-12
+            )
+
+
+@pytest.mark.parametrize("estimator", KDES)
+@pytest.mark.parametrize("rule", [True, False])
+def test_scaling_adds_dim_times_log_of_the_scale(estimator, rule):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(50, 3))
+        before = estimator(z, bandwidth="scott" if rule else 0.7).value
+        after = estimator(7 * z, bandwidth="scott" if rule else 4.9).value
+        np.testing.assert_allclose(after, before + 3 * math.log(7), rtol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", KDES)
+def test_gradient_sums_to_zero_and_obeys_euler(estimator):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(40, 3))
+        gradient = jax.grad(lambda z: estimator(z, bandwidth=0.5).value)(z)
+        np.testing.assert_allclose(gradient.sum(0), 0, atol=1e-14)
+        np.testing.assert_allclose(
+            jnp.sum(z * gradient),
+            estimator(z, bandwidth=0.5).diagnostics["scale_gradient"],
+            rtol=1e-12,
+        )
+
+
+def test_gradient_through_a_rule_keeps_the_scaling_law():
+    z = normal(40, 3)
+    gradient = jax.grad(lambda z: entropy.kde_loo(z).value)(z)
+    # H(aZ) = H(Z) + dim log a with the rule's bandwidth growing along; so the
+    # radial derivative is dim. float32 sums of 120 terms.
+    np.testing.assert_allclose(jnp.sum(z * gradient), 3, rtol=1e-5)
+
+
+def test_a_clean_self_term_kills_the_radial_gradient_and_loo_keeps_it():
+    z = normal(64, 16)
+    sigma = 0.5 * float(jnp.sqrt(jnp.mean(z**2)))
+    noisy = z + sigma * normal(64, 16, seed=1)
+
+    def radial(estimator, queries):
+        found = estimator(queries, z, bandwidth=sigma).diagnostics
+        return float(found["scale_gradient"])
+
+    # For a Gaussian: dim * snr / (1 + snr) = 12.8.
+    assert radial(entropy.kde_kl, z) < 5e-4
+    assert radial(entropy.kde_loo, noisy) > 12.8
+
+
+def padded(z, rows=7):
+    """Latents with rubbish in masked rows between and after the valid ones."""
+    rubbish = jnp.full((rows, z.shape[1]), jnp.nan)
+    full = jnp.concatenate([z[:5], rubbish, z[5:], rubbish])
+    mask = jnp.isfinite(full[:, 0])
+    return full, mask
+
+
+@pytest.mark.parametrize("estimator", KDES)
+@pytest.mark.parametrize("bandwidth", ["scott", 0.5])
+def test_masked_rows_change_neither_value_nor_gradient(estimator, bandwidth):
+    z = normal(20, 3)
+    full, mask = padded(z)
+
+    def value(z, mask=None):
+        found = estimator(z, query_mask=mask, bandwidth=bandwidth)
+        return found.value, found.per_query
+
+    (expected, _), gradient = jax.value_and_grad(value, has_aux=True)(z)
+    (got, per_query), full_gradient = jax.value_and_grad(value, has_aux=True)(
+        full, mask
+    )
+    # Another order of summation in float32.
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    np.testing.assert_allclose(full_gradient[mask], gradient, atol=1e-6)
+    np.testing.assert_array_equal(full_gradient[~mask], 0)
+    np.testing.assert_array_equal(per_query[~mask], 0)
+
+
+@pytest.mark.parametrize("estimator", KDES)
+@pytest.mark.parametrize("bandwidth", ["scott", 0.5])
+@pytest.mark.parametrize("valid", [0, 1])
+def test_gradient_of_fewer_than_two_valid_rows_is_finite(
+    estimator, bandwidth, valid
+):
+    mask = jnp.arange(6) < valid
+
+    def rate(z):
+        value = estimator(z, query_mask=mask, bandwidth=bandwidth).value
+        return jnp.where(jnp.sum(mask) < 2, 0, value)
+
+    value, gradient = jax.value_and_grad(rate)(normal(6, 3))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_a_query_from_elsewhere_sees_every_sample():
+    queries, samples = normal(9, 2), normal(20, 2, seed=1)
+    outside = entropy.kde_loo(queries, samples, jnp.full(9, -1), bandwidth=0.5)
+    resub = entropy.kde_resub(queries, samples, bandwidth=0.5)
+    # The same sums in float32.
+    np.testing.assert_allclose(outside.per_query, resub.per_query, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [entropy.kde_loo, entropy.kde_resub])
+@pytest.mark.parametrize(
+    ("n", "dim"), [(2, 32), (3, 8), (17, 128), (257, 1), (1024, 16)]
+)
+def test_float32_agrees_with_float64(estimator, n, dim):
+    z = np.random.default_rng(0).normal(size=(n, dim))
+    narrow = estimator(jnp.float32(z), bandwidth=1.5).value
+    with jax.enable_x64(True):
+        wide = estimator(np.float64(np.float32(z)), bandwidth=1.5).value
+    # Squared distances of about 2*dim in float32, and sums of dim terms.
+    np.testing.assert_allclose(narrow, wide, rtol=2e-6, atol=2e-6 * dim)
+
+
+def test_one_sample_has_the_kernels_entropy():
+    got = entropy.kde_resub(normal(1, 3), bandwidth=2.0).value
+    # float32
+    assert got == pytest.approx(1.5 * math.log(8 * math.pi), rel=1e-6)
+
+
+@pytest.mark.parametrize("estimator", KDES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bad_latents_give_nan_under_any_bandwidth(estimator, bad):
+    z = normal(10, 2).at[4, 0].set(bad)
+    for bandwidth in ("scott", 0.5):
+        assert jnp.isnan(estimator(z, bandwidth=bandwidth).value)
+
+
+@pytest.mark.parametrize("estimator", KDES)
+def test_equal_latents_have_the_kernels_entropy_and_no_scale_for_a_rule(
+    estimator,
+):
+    z = jnp.ones((8, 3))
+    value, gradient = jax.value_and_grad(
+        lambda z: estimator(z, bandwidth=0.5).value
+    )(z)
+    kernel = 1.5 * math.log(2 * math.pi * 0.25)
+    kernel += 1.5 if estimator is entropy.kde_kl else 0
+    assert value == pytest.approx(kernel, abs=1e-6)
+    np.testing.assert_array_equal(gradient, 0)
+    assert jnp.isnan(estimator(z).value)
+
+
+@pytest.mark.parametrize("estimator", KDES)
+def test_jit_vmap_and_scan_agree(estimator):
+    z = normal(30, 3).reshape(3, 10, 3)
+    gradient = jax.grad(lambda z: estimator(z).value)
+    looped = jnp.stack([gradient(row) for row in z])
+    _, scanned = jax.lax.scan(lambda c, row: (c, gradient(row)), None, z)
+    # The same operations in other fusions.
+    for got in (jax.jit(jax.vmap(gradient))(z), scanned):
+        np.testing.assert_allclose(got, looped, atol=1e-6)
+
+
+def test_loo_of_one_sample_is_refused():
+    with pytest.raises(ValueError, match="has 1 rows, .* at least 2: pass"):
+        entropy.kde_loo(jnp.ones((1, 3)), bandwidth=1.0)

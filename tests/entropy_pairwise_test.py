@@ -1,0 +1,273 @@
+import entropy_reference as reference
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import test_util
+
+from aeent_jax.entropy import pairwise
+
+# m, n, dim, tile, exclude_self: one tile, tiles that do not divide, one row.
+SHAPES = [
+    (17, 17, 3, None, True),
+    (64, 64, 16, 24, False),
+    (64, 64, 16, 24, True),
+    (13, 37, 2, 5, False),
+    (37, 13, 1, 16, True),
+    (1, 3, 4, 2, True),
+    (3, 2, 128, 1, False),
+]
+
+
+def make_problem(m, n, dim, exclude_self):
+    """Points, masks and cotangents, with values that float32 can hold."""
+    rng = np.random.default_rng(0)
+    return {
+        "x": np.float32(rng.normal(size=(m, dim))),
+        "y": np.float32(rng.normal(size=(n, dim))),
+        # Kernels of about a third of the spread: many neighbours count.
+        "inv_two_var": np.float32(3.0 / dim),
+        "index": rng.permutation(max(m, n))[:m].astype(np.int32),
+        "mask": rng.random(n) < 0.8 if n > 4 else np.ones(n, bool),
+        "g": np.float32(rng.normal(size=m)),
+        "h": np.float32(rng.normal(size=m)),
+        "exclude_self": exclude_self,
+    }
+
+
+def widen(problem):
+    return {
+        k: np.float64(v) if v.dtype == np.float32 else v
+        for k, v in problem.items()
+        if k != "exclude_self"
+    } | {"exclude_self": problem["exclude_self"]}
+
+
+def values_and_gradients(function, problem):
+    """L, T and the gradients of g.L + h.T in x, y and inv_two_var."""
+
+    def scalar(x, y, inv_two_var):
+        lse, mean = function(
+            x,
+            y,
+            inv_two_var,
+            problem["index"],
+            jnp.asarray(problem["mask"]),
+            problem["exclude_self"],
+        )
+        return lse @ problem["g"] + mean @ problem["h"], (lse, mean)
+
+    (_, values), gradients = jax.jit(
+        jax.value_and_grad(scalar, (0, 1, 2), has_aux=True)
+    )(problem["x"], problem["y"], problem["inv_two_var"])
+    return [*values, *gradients]
+
+
+@pytest.mark.parametrize(("m", "n", "dim", "tile", "exclude_self"), SHAPES)
+def test_matches_dense_float64_in_value_and_every_gradient(
+    m, n, dim, tile, exclude_self
+):
+    def streamed(x, y, inv_two_var, index, mask, exclude_self):
+        return pairwise.pairwise_lse(
+            x,
+            y,
+            inv_two_var,
+            index,
+            sample_mask=mask,
+            exclude_self=exclude_self,
+            tile=tile,
+        )
+
+    problem = make_problem(m, n, dim, exclude_self)
+    with jax.enable_x64(True):
+        narrow = values_and_gradients(streamed, problem)
+        wide = values_and_gradients(streamed, widen(problem))
+        dense = values_and_gradients(reference.dense_lse, widen(problem))
+    wide, narrow, dense = jax.tree.map(np.asarray, (wide, narrow, dense))
+    scales = [np.abs(value).max() for value in dense]
+    # The bandwidth's gradient is one sum of terms of both signs, whose rounding
+    # is relative to them and not to what is left of them.
+    scales[-1] = np.abs(problem["g"] * dense[1]).sum()
+    # Relative to the largest entry: float64 differs by the order of summation
+    # alone, float32 also through |x|^2 + |y|^2 - 2 x.y.
+    for got, dtype, tolerance in (
+        (wide, np.float64, 1e-12),
+        (narrow, np.float32, 5e-6),
+    ):
+        for a, b, scale in zip(got, dense, scales, strict=True):
+            assert a.dtype == dtype
+            np.testing.assert_allclose(a, b, 0, tolerance * scale)
+
+
+def test_gradients_match_finite_differences():
+    problem = widen(make_problem(5, 7, 2, False))
+    with jax.enable_x64(True):
+
+        def both(x, y, inv_two_var):
+            return pairwise.pairwise_lse(
+                x, y, inv_two_var, problem["index"], tile=3
+            )
+
+        arguments = problem["x"], problem["y"], problem["inv_two_var"]
+        # Central differences in float64: truncation 1e-8 at the default step.
+        test_util.check_grads(both, arguments, 1, ["rev"], 1e-6, 1e-6)
+
+
+def test_second_derivatives_match_dense():
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(5, 2))
+        index = jnp.arange(5)
+
+        def slope(function):
+            def energy(x):
+                total = lambda x: jnp.sum(function(x)[0] ** 2)  # noqa: E731
+                return jnp.sum(jax.grad(total)(x) ** 2)
+
+            return jax.jit(jax.grad(energy))(z)
+
+        got = slope(
+            lambda x: pairwise.pairwise_lse(
+                x, x, 0.7, index, exclude_self=True, tile=2
+            )
+        )
+        expected = slope(
+            lambda x: reference.dense_lse(x, x, 0.7, index, None, True)
+        )
+        assert reference.relative_error(got, expected) < 1e-12
+
+
+def test_default_tiles_agree_with_one_tile():
+    n = pairwise.DENSE_ROWS + 37
+    z = jax.random.normal(jax.random.key(0), (n, 4))
+    index = jnp.arange(n, dtype=jnp.int32)
+
+    def value_and_gradient(tile):
+        def total(z):
+            lse, _ = pairwise.pairwise_lse(
+                z, z, 2.0, index, exclude_self=True, tile=tile
+            )
+            return jnp.mean(lse)
+
+        return jax.jit(jax.value_and_grad(total))(z)
+
+    (tiled, tiled_gradient), (whole, gradient) = map(
+        value_and_gradient, (None, n)
+    )
+    np.testing.assert_allclose(tiled, whole, rtol=1e-6)
+    # Sums of 2000 float32 terms in another order.
+    assert reference.relative_error(tiled_gradient, gradient) < 5e-6
+
+
+def _compiled_gradient(n, dim=8):
+    index = jnp.arange(n, dtype=jnp.int32)
+
+    def total(x, y):
+        lse, _ = pairwise.pairwise_lse(x, y, 0.5, index, exclude_self=True)
+        return jnp.mean(lse)
+
+    points = jax.ShapeDtypeStruct((n, dim), jnp.float32)
+    gradient = jax.jit(jax.value_and_grad(total, (0, 1)))
+    return gradient.lower(points, points).compile()
+
+
+def test_memory_grows_linearly_and_no_square_buffer_exists():
+    small, large = (_compiled_gradient(n) for n in (8192, 16384))
+    sizes = [c.memory_analysis().temp_size_in_bytes for c in (small, large)]
+    # Linear, with the constant size of a tile: below a factor of 2.
+    assert sizes[1] < 2.2 * sizes[0]
+    assert sizes[0] < 8192 * 8192  # a quarter of one f32[n, n]
+    for n, compiled in ((8192, small), (16384, large)):
+        assert f"[{n},{n}]" not in compiled.as_text()
+
+
+def test_vmap_and_scan_agree_with_a_loop():
+    z = jax.random.normal(jax.random.key(0), (3, 10, 2))
+    index = jnp.arange(10)
+
+    def gradient(z):
+        def total(z):
+            return jnp.mean(pairwise.pairwise_lse(z, z, 1.0, index, tile=4)[0])
+
+        return jax.grad(total)(z)
+
+    alone = jax.jit(gradient)
+    looped = jnp.stack([alone(row) for row in z])
+    _, scanned = jax.lax.scan(lambda c, row: (c, gradient(row)), None, z)
+    # The same operations, in other fusions.
+    np.testing.assert_allclose(jax.vmap(gradient)(z), looped, atol=1e-6)
+    np.testing.assert_allclose(scanned, looped, atol=1e-6)
+
+
+def test_distance_to_self_is_exact_far_from_the_origin():
+    # |x|^2 is 1e6, and its rounding error 0.06 in the distance to self would
+    # be 60 in the exponent; the others are 1e6 away, and only the self counts.
+    z = 1e3 * jax.random.normal(jax.random.key(0), (32, 4))
+    lse, mean = pairwise.pairwise_lse(z, z, 1e3, jnp.arange(32))
+    np.testing.assert_array_equal(lse, 0)
+    np.testing.assert_array_equal(mean, 0)
+
+
+def test_gradient_of_isolated_points_is_exactly_zero():
+    z = 1e3 * jax.random.normal(jax.random.key(0), (16, 4))
+
+    def total(z):
+        return jnp.sum(pairwise.pairwise_lse(z, z, 0.5, jnp.arange(16))[0])
+
+    np.testing.assert_array_equal(jax.grad(total)(z), 0)
+
+
+def test_translation_costs_no_accuracy():
+    z = np.float32(np.random.default_rng(0).normal(size=(64, 4)))
+    # 1024 is exact in binary: the moved points differ by rounding z to 1e-4.
+    moved = np.float32(np.round(z * 1024) / 1024)
+    here = pairwise.pairwise_lse(moved, moved, 1.0, jnp.arange(64))
+    there = pairwise.pairwise_lse(
+        moved + 1024, moved + 1024, 1.0, jnp.arange(64)
+    )
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tile", [None, 4])
+def test_a_bad_sample_makes_every_row_nan(bad, tile):
+    z = np.random.default_rng(0).normal(size=(10, 2)).astype(np.float32)
+    z[3, 1] = bad
+    lse, mean = pairwise.pairwise_lse(
+        z, z, 1.0, jnp.arange(10), exclude_self=True, tile=tile
+    )
+    # The row itself meets its own coordinates, all others meet the sample.
+    assert np.isnan(lse).all()
+    assert np.isnan(mean).all()
+
+
+def test_rows_without_a_valid_sample_have_zero_gradient():
+    z = jax.random.normal(jax.random.key(0), (6, 2))
+    mask = jnp.zeros(6, bool).at[2].set(True)
+
+    def results(x, y, b):
+        return pairwise.pairwise_lse(
+            x, y, b, jnp.arange(6), sample_mask=mask, exclude_self=True, tile=4
+        )
+
+    (lse, mean), pull_back = jax.vjp(results, z, z, 1.0)
+    assert lse[2] < -1e29
+    assert mean[2] == 0
+    only_third = jnp.zeros(6).at[2].set(1.0)
+    for gradient in pull_back((only_third, only_third)):
+        np.testing.assert_array_equal(gradient, 0)
+
+
+def test_bfloat16_is_cast_up_before_anything_else():
+    z = jax.random.normal(jax.random.key(0), (20, 3), jnp.bfloat16)
+    narrow = pairwise.pairwise_lse(z, z, 1.0, jnp.arange(20))
+    z = z.astype(jnp.float32)
+    wide = pairwise.pairwise_lse(z, z, 1.0, jnp.arange(20))
+    for a, b in zip(narrow, wide, strict=True):
+        assert a.dtype == jnp.float32
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_queries_give_no_results():
+    lse, mean = pairwise.pairwise_lse(jnp.zeros((0, 2)), jnp.ones((3, 2)), 1.0)
+    assert lse.shape == mean.shape == (0,)

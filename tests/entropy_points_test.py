@@ -1,0 +1,73 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aeent_jax.entropy import points
+
+Z = np.ones((4, 2), np.float32)
+
+
+def resolve(queries=Z, samples=None, index=None, qmask=None, smask=None):
+    return points.resolve(queries, samples, index, qmask, smask, min_samples=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"queries": Z[0]}, r"queries has shape \(2,\), .* one row to each"),
+        ({"samples": Z[None]}, r"samples has shape \(1, 4, 2\), and \[rows"),
+        ({"queries": Z[:, :0]}, r"queries has shape \(4, 0\)"),
+        ({"samples": Z[:, :1]}, "queries have 2 dimensions and samples 1,"),
+        ({"queries": Z[:1]}, "samples has 1 rows, .* at least 2: pass more"),
+        ({"queries": Z * 1j}, "queries has type complex64, and real numbers"),
+        (
+            {"index": np.arange(3)},
+            r"query_index is int32\[3\], and int32\[4\] is needed: give",
+        ),
+        (
+            {"index": np.ones(4, np.float32)},
+            r"query_index is float32\[4\], .*or -1 for none",
+        ),
+        (
+            {"qmask": np.ones(4, np.float32)},
+            r"query_mask is float32\[4\], and bool\[4\] is needed",
+        ),
+        (
+            {"smask": np.ones(5, bool)},
+            r"sample_mask is bool\[5\], and bool\[4\] is needed",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_is_needed(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        resolve(**arguments)
+
+
+def test_defaults_are_the_queries_their_rows_and_everything():
+    found = resolve(2 * Z)
+    np.testing.assert_array_equal(found.samples, 2 * Z)
+    np.testing.assert_array_equal(found.query_index, np.arange(4))
+    assert found.query_mask.all()
+    assert found.sample_mask.all()
+
+
+def test_samples_that_default_to_queries_take_their_mask():
+    mask = np.array([True, False, True, True])
+    np.testing.assert_array_equal(resolve(qmask=mask).sample_mask, mask)
+    assert resolve(samples=Z, qmask=mask).sample_mask.all()
+
+
+def test_masked_rows_are_zeroed_whatever_they_hold():
+    mask = np.array([True, False, True, True])
+    bad = np.where(mask[:, None], Z, np.nan)
+    np.testing.assert_array_equal(
+        resolve(bad, qmask=mask).queries, Z * mask[:, None]
+    )
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [("bfloat16", "float32"), ("float16", "float32"), ("int32", "float32")],
+)
+def test_narrow_types_are_cast_up(narrow, wide):
+    assert resolve(jnp.asarray(Z, narrow)).queries.dtype == wide

@@ -1,0 +1,25 @@
+"""Naive dense formulas that the streaming code is held against."""
+
+import jax
+import jax.numpy as jnp
+
+
+def dense_lse(x, y, inv_two_var, index=None, mask=None, exclude_self=False):
+    """(L, T) by the definition, with all differences and no trick."""
+    distance = jnp.sum((x[:, None] - y[None]) ** 2, -1)
+    n = y.shape[0]
+    valid = jnp.ones((x.shape[0], n), bool)
+    if mask is not None:
+        valid &= mask[None, :]
+    if exclude_self:
+        valid &= index[:, None] != jnp.arange(n)[None, :]
+    exponent = jnp.where(valid, -inv_two_var * distance, -jnp.inf)
+    lse = jax.scipy.special.logsumexp(exponent, axis=1)
+    weight = jnp.where(valid, jnp.exp(exponent - lse[:, None]), 0)
+    return lse, jnp.sum(weight * distance, 1)
+
+
+def relative_error(got, expected):
+    """Largest difference over the largest expected magnitude."""
+    difference = jnp.max(jnp.abs(got - expected))
+    return float(difference / jnp.max(jnp.abs(expected)))

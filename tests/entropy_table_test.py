@@ -1,0 +1,73 @@
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from aeent_jax import entropy
+
+NAMES = list(entropy.ESTIMATORS)
+
+
+def far_apart(n=32, dim=3):
+    return 100 * jax.random.normal(jax.random.key(0), (n, dim))
+
+
+def test_unknown_name_lists_the_names():
+    with pytest.raises(ValueError, match="is 'kde_lo', .*kde_loo.*spelling"):
+        entropy.ESTIMATORS["kde_lo"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_entry_is_the_function_of_the_same_name(name):
+    z = jax.random.normal(jax.random.key(0), (10, 2))
+    function = {
+        "none": entropy.none,
+        "kde_loo": entropy.kde_loo,
+        "kde_resub": entropy.kde_resub,
+        "kde_kl": entropy.kde_kl,
+        "coding_rate": entropy.coding_rate,
+    }[name]
+    entry = entropy.ESTIMATORS[name]
+    assert entry.function is function
+    found = entry(z)
+    assert found.value == function(z).value
+    assert (found.per_query is not None) == entry.per_query
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_noise_argument_is_a_keyword_and_takes_a_traced_sigma(name):
+    entry = entropy.ESTIMATORS[name]
+    keywords = inspect.signature(entry.function).parameters
+    assert ({"bandwidth", "sigma"} & set(keywords)) == (
+        {entry.noise_argument} if entry.noise_argument else set()
+    )
+    if entry.noise_argument:
+        gradient = jax.grad(
+            lambda s: entry(far_apart(), **{entry.noise_argument: s}).value
+        )(1.0)
+        assert jnp.isfinite(gradient)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_self_term_keeps_the_rate_of_far_latents_below_log_n(name):
+    entry = entropy.ESTIMATORS[name]
+    z = far_apart()
+    queries = z
+    if entry.noisy_queries:
+        queries = z + jax.random.normal(jax.random.key(1), z.shape)
+    hyper = {entry.noise_argument: 1.0} if entry.noise_argument else {}
+    rate = entropy.to_rate(entry(queries, z, **hyper), 1.0, 3)
+    if name == "none":
+        assert rate == 0
+    elif entry.includes_self:
+        # The noise of 32 draws in 3 dimensions moves the mean by sqrt(3/64).
+        assert abs(rate - math.log(32)) < 4 * math.sqrt(3 / 64)
+    else:
+        assert rate > 2 * math.log(32)
+
+
+def test_none_is_zero_for_any_latents():
+    assert entropy.none(jnp.zeros((0, 2))).value == 0
+    assert entropy.none(far_apart()).value == 0
