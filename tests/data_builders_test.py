@@ -5,6 +5,7 @@ import data_support
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import logging
 
 from aeent_jax.data import builders, sources
 
@@ -84,12 +85,17 @@ def test_other_programs_read_it_with_tfds_alone(tmp_path):
     assert source[0]["label"] == 0
 
 
-def test_says_nothing_of_temporary_folders(tmp_path, capfd):
+def test_says_nothing_of_temporary_folders(tmp_path, capfd, caplog):
     root = data_support.make_flat(tmp_path / "root")
-    builders.write("folder", _SPEC, root=root, data_dir=tmp_path / "out")
-    builders.read("folder", _SPEC, data_dir=tmp_path / "out")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    try:
+        builders.write("folder", _SPEC, root=root, data_dir=tmp_path / "out")
+        builders.read("folder", _SPEC, data_dir=tmp_path / "out")
+    finally:
+        logging.set_verbosity(verbosity)
     out, err = capfd.readouterr()
-    assert str(tmp_path) not in out + err
+    assert str(tmp_path) not in out + err + caplog.text
 
 
 def test_tensorflow_is_not_imported(tmp_path):

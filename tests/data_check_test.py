@@ -99,7 +99,9 @@ def test_masks_that_do_not_fit_are_problems(tmp_path):
     (tmp_path / "test/masks/a2.png").write_text("no image")
     data_support.write_mask(tmp_path / "test/masks/n0.png")
     data_support.write_mask(tmp_path / "test/masks/nobody.png")
-    problems = _check(tmp_path).problems
+    report = _check(tmp_path)
+    problems = report.problems
+    assert report.notes == ()
     starts = [
         "1 of 4 files cannot be read",
         "1 masks have no image",

@@ -121,7 +121,9 @@ def test_fresh_files_are_not_trusted(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"/x": 3}', "\xff"])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[1]", '{"/x": 3}', '{"/x": []}', "\xff"]
+)
 def test_damaged_index_counts_as_empty(tmp_path, damage):
     paths = _write(tmp_path, "a")
     index = tmp_path / "i.json"

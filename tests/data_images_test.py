@@ -254,8 +254,12 @@ def test_mask_is_nearest_and_nonzero(tmp_path):
     np.testing.assert_array_equal(mask, np.array(expected) > 0)
 
 
-def test_16_bit_mask_of_ones_is_not_lost(tmp_path):
-    path = _save_wide(tmp_path / "mask.png", np.ones((8, 8), np.uint16))
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [(np.uint16, 1), (np.uint16, 65535), (np.int32, -1), (np.float32, 0.5)],
+)
+def test_wide_mask_keeps_small_values(tmp_path, dtype, value):
+    path = _save_wide(tmp_path / "mask.tif", np.full((8, 8), value, dtype))
     assert images.read_mask(path, image_size=4).all()
 
 

@@ -121,8 +121,8 @@ def read_mask(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
     def convert(image: PIL.Image.Image) -> np.ndarray:
         if image.mode not in _WIDE_MODES:
             image = image.convert("L")
-        # PIL's own conversion of 16-bit images drops the low byte, that is, a
-        # mask of 0 and 1.
+        # PIL's conversion of wide images would truncate 0.5 to 0, and 8-bit
+        # ones are converted first because the reference does.
         image = PIL.Image.fromarray(np.asarray(image) != 0)
         size = (image_size, image_size)
         return np.array(image.resize(size, PIL.Image.Resampling.NEAREST))
