@@ -1,0 +1,216 @@
+"""The shape of the project: who imports whom, and where things are."""
+
+import ast
+import importlib.util
+import inspect
+import pathlib
+import subprocess
+
+import ml_collections
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "aeent_jax"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# What stands alone: pure numerics, files and devices, each usable without the
+# rest of the project.
+_ALONE = frozenset()
+_BELOW_TRAINING = frozenset(
+    {
+        "baselines",
+        "checkpoint",
+        "data",
+        "entropy",
+        "figures",
+        "methods",
+        "metrics",
+        "models",
+        "objective",
+        "optimizer",
+        "parallel",
+        "plan",
+        "progress",
+        "scoring",
+        "train_step",
+        "workdir",
+    }
+)
+# The import law: each part of aeent_jax, and which others it may import.
+LAW = {
+    "baselines": _ALONE,
+    "checkpoint": _ALONE,
+    "data": _ALONE,
+    "entropy": _ALONE,
+    "figures": _ALONE,
+    "metrics": _ALONE,
+    "models": _ALONE,
+    "optimizer": _ALONE,
+    "parallel": _ALONE,
+    "progress": _ALONE,
+    "workdir": _ALONE,
+    "objective": {"entropy"},
+    "methods": {"models", "objective"},
+    "plan": {"data"},
+    "report": {"figures", "metrics"},
+    "train_step": {"methods", "models", "objective", "parallel"},
+    "scoring": {"methods", "models", "parallel", "train_step"},
+    "evaluate": _BELOW_TRAINING,
+    "run": _BELOW_TRAINING | {"evaluate"},
+    "train": _BELOW_TRAINING | {"evaluate", "run"},
+    "cli": _BELOW_TRAINING | {"evaluate", "report", "run", "train"},
+    "__init__": _ALONE,
+}
+
+
+def module_id(path):
+    return str(path.relative_to(ROOT))
+
+
+def part_of(path):
+    """The part of aeent_jax that a file belongs to, e.g. `entropy`."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_names(tree):
+    """All absolute dotted names that a module imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def keys_of(config, prefix=""):
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from keys_of(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def load_config(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_imports_obey_the_law(path):
+    part = part_of(path)
+    assert part in LAW, f"{part} is new: say in LAW what it may import."
+    others = {
+        name.split(".")[1]
+        for name in imported_names(ast.parse(path.read_text()))
+        if name.startswith("aeent_jax.")
+    }
+    assert others - {part} <= LAW[part]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_modules_import_nothing_forbidden(path):
+    roots = {
+        name.split(".")[0]
+        for name in imported_names(ast.parse(path.read_text()))
+    }
+    # Pickles run code when loaded; the others are not dependencies.
+    pickles = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+    assert not roots & (pickles | {"tensorflow", "torch", "clu"})
+    assert "allow_pickle=True" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_only_parallel_knows_how_steps_are_mapped(path):
+    if part_of(path) == "parallel":
+        return
+    tree = ast.parse(path.read_text())
+    used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    used |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    used |= {name.split(".")[-1] for name in imported_names(tree)}
+    assert not used & {"pmap", "shard_map", "make_mesh", "Mesh"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_modules_are_at_most_350_lines_with_a_docstring(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350
+    assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_library_code_does_not_print(path):
+    if part_of(path) == "cli":
+        return
+    calls = [
+        n
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.Call)
+    ]
+    names = {c.func.id for c in calls if isinstance(c.func, ast.Name)}
+    assert "print" not in names
+
+
+def test_law_names_only_what_exists():
+    assert set(LAW) == {part_of(path) for path in MODULES}
+
+
+def test_top_level_holds_no_other_folder():
+    listing = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    folders = {p.split("/")[0] for p in listing.stdout.split() if "/" in p}
+    assert folders <= {"aeent_jax", "configs", "tests", "launch", ".ci"}
+
+
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "CITATION.cff", "requirements.lock"]
+)
+def test_top_level_has(name):
+    assert (ROOT / name).read_text()
+
+
+def test_every_test_file_mirrors_a_module():
+    parts = {
+        "_".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in MODULES
+    } | {part_of(path) for path in MODULES}
+    # These two are about the project itself.
+    parts |= {"layout", "launch"}
+    for path in (ROOT / "tests").glob("*_test.py"):
+        words = path.stem.removesuffix("_test").split("_")
+        prefixes = {"_".join(words[: n + 1]) for n in range(len(words))}
+        assert prefixes & parts, f"{path.name} mirrors no module"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.py")), ids=module_id
+)
+def test_every_config_overrides_the_default(path):
+    module = load_config(path)
+    assert module.__doc__
+    parameters = inspect.signature(module.get_config).parameters.values()
+    assert all(p.default is not p.empty for p in parameters)
+    config = module.get_config()
+    default = load_config(ROOT / "configs" / "default.py").get_config()
+    # Experiments override; only the default introduces keys.
+    assert set(keys_of(config)) == set(keys_of(default))
+
+
+def test_lock_pins_exact_versions_of_all_requirements():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(pin.count("==") == 1 and "/" not in pin for pin in pins)
+    locked = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    project = (ROOT / "pyproject.toml").read_text()
+    dependencies = project.split("dependencies = [")[1].split("]")[0]
+    wanted = {
+        line.strip().strip('",').split(">")[0].lower()
+        for line in dependencies.splitlines()
+        if line.strip()
+    }
+    assert len(wanted) > 8
+    assert wanted | {"pytest", "ruff", "pyright", "setuptools"} <= locked
