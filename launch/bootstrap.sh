@@ -78,16 +78,21 @@ make_venv() {
     fail "$venv could not be made; see the message above."
 }
 
+unreachable='NewConnection|ConnectTimeout|ConnectionReset|NameResolution'
+unreachable="$unreachable|Read timed out|ProxyError|SSLError|Max retries"
+unreachable="$unreachable|from versions: none"
+
 # Runs pip, with its output in a file that is shown only where it matters.
 run_pip() {
   local log="$venv/install.log"
   "$venv/bin/python" -m pip --disable-pip-version-check \
     --retries "${PIP_RETRIES:-2}" install "$@" >>"$log" 2>&1 </dev/null &&
     return
-  if grep -qE 'NewConnection|ConnectTimeout|ConnectionReset|NameResolution|Read timed out|ProxyError|SSLError|Max retries' "$log"; then
-    fail "The package index cannot be reached; check the network (and" \
-      "HTTPS_PROXY or PIP_INDEX_URL, if you need them), then start again." \
-      "Details: $log"
+  # "from versions: none" is all that pip says when told not to retry.
+  if grep -qE "$unreachable" "$log"; then
+    fail "The package index cannot be reached, or lacks a package; check the" \
+      "network (and HTTPS_PROXY or PIP_INDEX_URL, if you need them), then" \
+      "start again. Details: $log"
   fi
   tail -n 15 "$log" >&2
   fail "The installation failed, with the lines above from $log."
