@@ -21,25 +21,19 @@ dir="$(cd -- "$dir" && pwd)"
 bootstrap
 cd -- "$root"
 
-# Trains configs/quickstart.py into DIR/NAME, with the settings that follow.
+# Trains DIR/NAME with a configuration and the settings that follow.
 train() {
-  local name="$1"
-  shift
-  "$venv/bin/aeent" train --config=configs/quickstart.py \
-    --workdir="$dir/$name" "$@"
+  local name="$1" config="$2"
+  shift 2
+  "$venv/bin/aeent" train --config="$config" --workdir="$dir/$name" "$@"
 }
 
-plain=(
-  --config.entropy.estimator=none
-  --config.entropy.weight=0
-  --config.channel.sigma=0
-)
 say "1/4 A plain autoencoder with a wide latent, in $dir/plain"
-train plain "${plain[@]}"
+train plain configs/quickstart.py:plain
 say "2/4 The same one under entropy control, in $dir/controlled"
-train controlled
+train controlled configs/quickstart.py
 say "3/4 A plain one with a narrow latent, in $dir/narrow"
-train narrow "${plain[@]}" --config.model.latent_dim=4
+train narrow configs/quickstart.py:plain --config.model.latent_dim=4
 say "4/4 The report"
 "$venv/bin/aeent" report \
   --runs="$dir/plain,$dir/controlled,$dir/narrow" --out="$dir/report.html"
