@@ -35,21 +35,21 @@ def _lines(ax):
 
 
 def test_curves_keep_a_runs_color_where_another_run_has_no_curve():
-    x, none = np.arange(5.0), np.zeros(0)
+    x = np.arange(5.0)
     fig = figures.curves(
         [
             ("loss", {"plain": (x, x + 1), "controlled": (x, x + 2)}),
-            ("rate", {"plain": (none, none), "controlled": (x, x + 9)}),
+            ("rate", {"controlled": (x, x + 9)}),
         ],
         "epoch",
     )
     left, right = fig.axes
-    assert left.lines[1].get_color() == right.lines[1].get_color()
+    assert left.lines[1].get_color() == right.lines[0].get_color()
     assert [t.get_text() for t in fig.legends[0].texts] == [
         "plain",
         "controlled",
     ]
-    np.testing.assert_array_equal(_lines(right)[1][:, 1], x + 9)
+    np.testing.assert_array_equal(_lines(right)[0][:, 1], x + 9)
 
 
 def test_loss_over_decades_is_drawn_on_a_logarithmic_axis():
@@ -124,7 +124,7 @@ def test_panels_name_classes_ids_and_scores():
     arrays["ids"][0] = "a/very/long/path/to/image_0001.png"
     texts = _texts(figures.panels({"": arrays}))
     assert {"normal", "abnormal", "test/001"} <= set(texts)
-    assert "…to/image_0001.png" in texts
+    assert "…image_0001.png" in texts
     assert f"{arrays['scores'][0]:.3g}" in texts
 
 

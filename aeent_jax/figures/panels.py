@@ -10,6 +10,7 @@ from matplotlib import figure
 from aeent_jax.figures import style
 
 _OUTLINE = "#5fd7ff"
+_ID_LENGTH = 15  # Longer ids show their end.
 
 
 def save_panel(directory: str | pathlib.Path, **arrays) -> None:
@@ -154,7 +155,7 @@ def _label_row(ax, arrays, i):
     """The image's id and class, left of the row."""
     abnormal = bool(arrays["labels"][i])
     name = str(arrays["ids"][i])
-    name = name if len(name) <= 18 else f"…{name[-17:]}"
+    name = name if len(name) <= _ID_LENGTH else f"…{name[1 - _ID_LENGTH :]}"
     for y, text, color, size in (
         (
             0.56,

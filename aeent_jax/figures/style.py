@@ -65,7 +65,9 @@ def to_svg(fig: figure.Figure) -> str:
         fig.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(
+        r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL
+    )
     # Running numbers of groups, the same in every figure of a page.
     svg = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", svg)
     for colour, name in _CSS_NAMES.items():

@@ -38,37 +38,32 @@ def make_report(runs: Sequence[str], out: str) -> str:
 
 def _text(runs, differences, notes):
     """The table as Markdown, and what belongs to it."""
-    rows = comparison.run_rows(runs) + comparison.baseline_rows(runs)
-    parts = [comparison.markdown(comparison.header(), rows), words.CAPTION]
+    parts = [comparison.markdown(*comparison.main_table(runs))]
+    parts.append(words.caption(runs))
     if differences:
-        columns = ["difference", *comparison.METRICS]
-        rows = comparison.difference_rows(differences)
-        parts += [comparison.markdown(columns, rows), words.PAIRED]
+        table = comparison.difference_table(runs, differences)
+        parts += [comparison.markdown(*table), words.PAIRED]
     return "\n\n".join([*parts, *notes])
 
 
 def _page(runs, differences, notes):
     """The whole document."""
-    baselines = comparison.baseline_rows(runs)
+    header, rows = comparison.main_table(runs)
     parts = [
         *(page.paragraph(text, "verdict") for text in words.verdict(runs)),
         *(page.paragraph(text) for text in words.certainty(differences)),
         *(page.paragraph(text) for text in words.against_baselines(runs)),
         *(page.paragraph(note, "note") for note in notes),
-        page.table(
-            comparison.header(),
-            comparison.run_rows(runs) + baselines,
-            num_quiet=len(baselines),
-        ),
-        page.paragraph(words.CAPTION, "caption"),
+        page.table(header, rows, num_quiet=len(rows) - len(runs)),
+        page.paragraph(words.caption(runs), "caption"),
         *sections.interval_section(runs),
-        *sections.difference_section(differences),
+        *sections.difference_section(runs, differences),
         *sections.histogram_section(runs),
         *sections.panel_section(runs),
         *sections.curve_section(runs),
         *sections.latent_section(runs),
         page.heading("What the numbers mean"),
-        page.definitions(words.MEANINGS),
+        page.definitions(words.meanings(runs)),
         *sections.settings_section(runs),
     ]
     sets = list(dict.fromkeys(run.config["data"]["name"] for run in runs))

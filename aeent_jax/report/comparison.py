@@ -10,12 +10,8 @@ from aeent_jax import metrics
 from aeent_jax.report.runs import Run
 
 # Column of the table -> key in metrics.json.
-METRICS = {
-    "AUROC": "auroc",
-    "AP": "ap",
-    "pixel AP": "pixel_ap",
-    "oracle Dice": "oracle_dice",
-}
+_IMAGE_METRICS = {"AUROC": "auroc", "AP": "ap"}
+_PIXEL_METRICS = {"pixel AP": "pixel_ap", "oracle Dice": "oracle_dice"}
 _BASELINES = {
     "mean_intensity": "mean intensity",
     "mean_image": "mean image",
@@ -39,9 +35,14 @@ class Difference:
     values: dict[str, tuple[float, float, float]]
 
 
-def header() -> list[str]:
-    """Names of the columns of `run_rows` and `baseline_rows`."""
-    return ["run", *METRICS, "rate, nats", "images/s"]
+def has_masks(runs: Sequence[Run]) -> bool:
+    """Whether some run has pixel metrics, so that tables show them."""
+    return any("pixel_ap" in (run.evaluation or {}) for run in runs)
+
+
+def columns(runs: Sequence[Run]) -> dict[str, str]:
+    """Columns of metrics in all tables of these runs -> key of the metric."""
+    return _IMAGE_METRICS | (_PIXEL_METRICS if has_masks(runs) else {})
 
 
 def ranked(runs: Sequence[Run]) -> list[Run]:
@@ -49,17 +50,60 @@ def ranked(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if "auroc" in (run.evaluation or {})]
 
 
-def run_rows(runs: Sequence[Run]) -> list[list[str]]:
-    """A row of text a run, metrics in percent with their intervals."""
-    return [
+def main_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """The table of runs, and below them the baselines.
+
+    Args:
+      runs: The runs.
+
+    Returns:
+      The names of the columns, and a row of text a run and a baseline: metrics
+      in percent with their intervals, the rate, the speed of training.
+    """
+    shown = columns(runs)
+    rows = [
         [
             run.name,
-            *_metric_cells(run.evaluation or {}),
+            *_metric_cells(run.evaluation or {}, shown),
             _rate(run.evaluation),
             _speed(run),
         ]
         for run in runs
     ]
+    rows += [
+        [name, *_metric_cells(entry, shown), _NOTHING, _NOTHING]
+        for name, entry in baselines(runs).items()
+    ]
+    return ["run", *shown, "rate, nats", "images/s"], rows
+
+
+def difference_table(
+    runs: Sequence[Run], found: Sequence[Difference]
+) -> tuple[list[str], list[list[str]]]:
+    """The table of differences.
+
+    Args:
+      runs: The runs.
+      found: Their differences.
+
+    Returns:
+      The names of the columns, and a row of text a difference, in points of
+      percent.
+    """
+    shown = columns(runs)
+    rows = [
+        [
+            f"{difference.name} - {difference.reference}",
+            *(
+                _points(difference.values[key])
+                if key in difference.values
+                else _NOTHING
+                for key in shown.values()
+            ),
+        ]
+        for difference in found
+    ]
+    return ["difference", *shown], rows
 
 
 def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -82,18 +126,13 @@ def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
             if "num_components" in entry:
                 name = f"{name}, {entry['num_components']} components"
             # As printed: rounding may differ between machines.
-            if _metric_cells(found.get(name, entry)) != _metric_cells(entry):
+            other = found.get(name, entry)
+            if _metric_cells(other, _IMAGE_METRICS) != _metric_cells(
+                entry, _IMAGE_METRICS
+            ):
                 name = f"{name} (images of {run.name})"
             found.setdefault(name, entry)
     return found
-
-
-def baseline_rows(runs: Sequence[Run]) -> list[list[str]]:
-    """A row of text a baseline, in the columns of `header`."""
-    return [
-        [name, *_metric_cells(entry), _NOTHING, _NOTHING]
-        for name, entry in baselines(runs).items()
-    ]
 
 
 def differences(runs: Sequence[Run]) -> tuple[list[Difference], list[str]]:
@@ -117,27 +156,11 @@ def differences(runs: Sequence[Run]) -> tuple[list[Difference], list[str]]:
     return found, notes
 
 
-def difference_rows(found: Sequence[Difference]) -> list[list[str]]:
-    """A row of text a difference, in points of percent."""
-    return [
-        [
-            f"{difference.name} - {difference.reference}",
-            *(
-                _points(difference.values[key])
-                if key in difference.values
-                else _NOTHING
-                for key in METRICS.values()
-            ),
-        ]
-        for difference in found
-    ]
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns also line up as plain text."""
     widths = [
         max(len(cell) for cell in column)
-        for column in zip(columns, *rows, strict=True)
+        for column in zip(header, *rows, strict=True)
     ]
 
     def line(cells):
@@ -151,7 +174,7 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "-" * widths[0],
         *("-" * (width - 1) + ":" for width in widths[1:]),
     ]
-    return "\n".join([line(columns), line(rules), *(line(row) for row in rows)])
+    return "\n".join([line(header), line(rules), *(line(row) for row in rows)])
 
 
 def _obstacle(first, run):
@@ -192,10 +215,10 @@ def _paired(first, run):
     )
 
 
-def _metric_cells(entry):
-    """Cells such as "74.1 [70.3, 77.8]" for the columns of `METRICS`."""
+def _metric_cells(entry, shown):
+    """Cells such as "74.1 [70.3, 77.8]" for the columns that are shown."""
     cells = []
-    for key in METRICS.values():
+    for key in shown.values():
         if entry.get(key) is None:
             cells.append(_NOTHING)
             continue

@@ -51,7 +51,7 @@ td small { display: block; color: var(--muted); font-size: .78rem; }
 figure { margin: 1.25rem 0; }
 figcaption, .caption { color: var(--muted); font-size: .92rem;
   line-height: 1.5; }
-svg { display: block; max-width: 100%; height: auto; }
+svg { display: block; overflow: visible; max-width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto,
   sans-serif !important; }
 dt { font-weight: 600; margin-top: .9rem; }

@@ -61,7 +61,9 @@ def interval_section(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def difference_section(differences: Sequence[Difference]) -> list[str]:
+def difference_section(
+    runs: Sequence[Run], differences: Sequence[Difference]
+) -> list[str]:
     """Paired differences to the first run, as a table and a figure."""
     if not differences:
         return []
@@ -74,10 +76,7 @@ def difference_section(differences: Sequence[Difference]) -> list[str]:
     svg = figures.to_svg(figures.intervals(rows, label, 0.0))
     return [
         page.heading(f"Differences to {reference}"),
-        page.table(
-            ["difference", *comparison.METRICS],
-            comparison.difference_rows(differences),
-        ),
+        page.table(*comparison.difference_table(runs, differences)),
         page.figure(
             svg,
             f"Differences of AUROC to {reference}, with intervals",

@@ -9,15 +9,11 @@ from aeent_jax.report.runs import Run
 # More runs than this are summed up, not named one by one.
 _MAX_NAMED = 4
 
-CAPTION = (
-    "Percent, with 95 % bootstrap intervals over the test images. Oracle "
-    "Dice: its threshold is chosen with the test masks."
-)
 PAIRED = (
     "Points of percent, with intervals from the same resampled images for "
     "both runs."
 )
-MEANINGS = {
+_IMAGE_MEANINGS = {
     "AUROC": (
         "How often a random abnormal image scores higher than a random normal "
         "one. 50 is chance, 100 is perfect; below 50 the abnormal images score "
@@ -29,25 +25,33 @@ MEANINGS = {
         "share of abnormal images in the test set, so values of different "
         "test sets do not compare."
     ),
+}
+_PIXEL_MEANINGS = {
     "Pixel AP": (
-        "The same over all pixels of all test images: do the score maps point "
-        "at the lesion? Its chance level is the share of lesion pixels, often "
-        "a few percent."
+        "Average precision over all pixels of all test images: do the score "
+        "maps point at the lesion? Its chance level is the share of lesion "
+        "pixels, often a few percent."
     ),
     "Oracle Dice": (
         "How far the pixels above a threshold overlap with the lesions, at the "
         "best threshold. That threshold is chosen with the test masks, which "
-        "nobody has in use: read it as a ceiling. A run that was picked among "
-        "several by its test metrics, such as the best of many narrow "
-        "autoencoders, is an oracle in the same way."
+        "nobody has in use: read it as a ceiling."
     ),
+}
+_MEANINGS = {
     "The intervals": (
-        "What would another sample of test images have given? 1000 times, "
-        "normal and abnormal images are drawn anew, with replacement; 95 % of "
+        "What would another sample of test images have given? Normal and "
+        "abnormal images are drawn anew, with replacement, many times; 95 % of "
         "the results lie inside. Differences use the same draws for both runs, "
         "so that what is hard about an image cancels. The noise between "
         "training seeds is not in them: train several seeds before you "
         "believe a small difference."
+    ),
+    "Oracles": (
+        "Figures that used the labels of the test set to choose something, and "
+        "so promise more than use can keep. A run that was picked among "
+        "several by its test metrics is one, such as the best of many narrow "
+        "autoencoders; a metric named oracle is another."
     ),
     "Rate": (
         "How much the latent tells about the image, in nats (1 nat is 1.44 "
@@ -63,6 +67,20 @@ MEANINGS = {
         "images differ in a trivial way."
     ),
 }
+
+
+def caption(runs: Sequence[Run]) -> str:
+    """What stands below the main table."""
+    text = "Percent, with 95 % bootstrap intervals over the test images."
+    if comparison.has_masks(runs):
+        text += " Oracle Dice: its threshold is chosen with the test masks."
+    return text
+
+
+def meanings(runs: Sequence[Run]) -> dict[str, str]:
+    """What each number of these runs means, term -> explanation."""
+    pixel = _PIXEL_MEANINGS if comparison.has_masks(runs) else {}
+    return _IMAGE_MEANINGS | pixel | _MEANINGS
 
 
 def verdict(runs: Sequence[Run]) -> list[str]:
@@ -98,7 +116,10 @@ def verdict(runs: Sequence[Run]) -> list[str]:
 
 def certainty(differences: Sequence[Difference]) -> list[str]:
     """Whether the test images tell the runs apart, a text a difference."""
-    return [_certainty(difference) for difference in differences]
+    texts = [_certainty(difference) for difference in differences]
+    if texts:
+        texts[-1] += " Other training seeds are a separate question."
+    return texts
 
 
 def against_baselines(runs: Sequence[Run]) -> list[str]:
@@ -146,6 +167,5 @@ def _certainty(difference):
         )
     return (
         f"{text}The interval excludes zero: other test images of this kind "
-        "would very likely show the same sign. Whether another training seed "
-        "would is a separate question."
+        "would very likely show the same sign."
     )
