@@ -1,8 +1,10 @@
+import errno
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import data_support
@@ -103,6 +105,34 @@ def test_changed_folder_is_prepared_again(tmp_path, change):
     assert not after.reused
     assert before.path != after.path
     assert _prepare(tmp_path).path == after.path
+
+
+def _lists(**splits):
+    """A data.json of images a, b, ...; "ab|c" is "ab" normal, "c" abnormal."""
+    return {
+        split: {
+            str(label): [f"{name}.png" for name in names]
+            for label, names in enumerate(letters.split("|"))
+        }
+        for split, letters in splits.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _lists(train="ab", test="cd"),  # another split
+        _lists(train="ab", val="c", test="d"),
+        _lists(train="abc", test="|d"),  # another label
+        _lists(train="abc", test="e"),  # the image d under another name
+    ],
+)
+def test_other_lists_of_the_same_images_have_a_copy_of_their_own(
+    tmp_path, other
+):
+    data_support.make_data_json(tmp_path / "a", _lists(train="abc", test="d"))
+    data_support.make_data_json(tmp_path / "b", other)
+    assert _prepare(tmp_path, "a").path != _prepare(tmp_path, "b").path
 
 
 def test_spec_is_part_of_the_key(tmp_path):
@@ -226,7 +256,7 @@ def _start(tmp_path, moment):
 def test_killed_preparation_leaves_no_copy(tmp_path, moment):
     data_support.make_flat(tmp_path / "root")
     process = _start(tmp_path, moment)
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert process.wait(timeout=600) == -signal.SIGKILL
     (abandoned,) = _copies(tmp_path)
     assert abandoned.startswith(prepared._MARK)
     assert not _prepare(tmp_path).reused
@@ -241,7 +271,7 @@ def test_killed_preparation_leaves_no_copy(tmp_path, moment):
 def test_concurrent_preparations_agree(tmp_path):
     data_support.make_flat(tmp_path / "root", count=40)
     processes = [_start(tmp_path, "never") for _ in range(3)]
-    outputs = {p.communicate(timeout=120)[0] for p in processes}
+    outputs = {p.communicate(timeout=600)[0] for p in processes}
     assert [p.returncode for p in processes] == [0] * 3
     (output,) = outputs
     assert _copies(tmp_path) == [output.split()[0]]
@@ -292,8 +322,23 @@ def test_cache_is_the_users_by_default(monkeypatch, tmp_path):
 def test_cache_that_cannot_be_written_is_named(tmp_path):
     data_support.make_flat(tmp_path / "root")
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(OSError, match="cache cannot be written .*cache_dir"):
+    with pytest.raises(OSError, match="cache/prepared cannot be .*cache_dir"):
         _prepare(tmp_path)
+
+
+def test_copy_in_a_cache_that_is_read_only_is_used(tmp_path, monkeypatch):
+    data_support.make_flat(tmp_path / "root")
+    _prepare(tmp_path)
+
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for module, name in ((tempfile, "mkstemp"), (pathlib.Path, "mkdir")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert _prepare(tmp_path).reused
+    with pytest.raises(OSError, match="cannot be written .Read-only file"):
+        _prepare(tmp_path, spec=sources.Spec(image_size=8))
 
 
 def test_bad_images_leave_nothing_behind(tmp_path):

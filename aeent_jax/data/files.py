@@ -9,6 +9,7 @@ leave its times as they are.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -118,7 +119,8 @@ def hash_files(
     Args:
         paths: the files.
         index_path: a JSON file of earlier results, updated here; None to hash
-            every file. An unreadable index counts as empty.
+            every file. An unreadable index counts as empty, and one that
+            cannot be written is not kept.
 
     Returns:
         One digest a path, in order.
@@ -142,9 +144,12 @@ def hash_files(
         entries = {
             str(path): [state, digests[str(path)]]
             for path, state in zip(paths, states, strict=True)
-            if str(path) in known or max(state[1], state[2]) < settled
+            if state is not None
+            and (str(path) in known or max(state[1:3]) < settled)
         }
-        write_json(index_path, {**index, **entries})
+        # A cache that is only to be read keeps no index; that costs time only.
+        with contextlib.suppress(OSError):
+            write_json(index_path, {**index, **entries})
     return [digests[str(path)] for path in paths]
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 
 from aeent_jax.data import files
 
@@ -222,7 +223,7 @@ def _too_large(found: str) -> str:
     return f"has {found} than the {MAX_PIXELS} pixels allowed; scale it down"
 
 
-def _check_header(image: PIL.Image.Image):
+def _check_header(image: PIL.ImageFile.ImageFile):
     """Refuses what would be read wrongly or not at all, before decoding."""
     width, height = image.size
     if width * height > MAX_PIXELS:

@@ -79,7 +79,7 @@ def prepare(
         FileNotFoundError: the folder, or some of its files, are missing.
         OSError: the cache folder cannot be written.
     """
-    cache = _open_cache(cache_dir)
+    cache = pathlib.Path(cache_dir or default_cache_dir()).expanduser()
     path = cache / "prepared" / f"{name}-{_key(name, spec, root, cache)}"
     if path.exists():
         try:
@@ -97,23 +97,17 @@ def default_cache_dir() -> pathlib.Path:
     return pathlib.Path(base).expanduser() / "aeent_jax"
 
 
-def _open_cache(cache_dir: str) -> pathlib.Path:
-    """Makes the folders of the cache, and shows that they can be written."""
-    cache = (
-        pathlib.Path(cache_dir).expanduser()
-        if cache_dir
-        else default_cache_dir()
-    )
+def _make_folder(folder: pathlib.Path):
+    """Makes a folder of the cache, and shows that it can be written."""
     try:
-        (cache / "prepared").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache / "prepared"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise OSError(
-            f"the cache folder {cache} cannot be written ({error.strerror}); "
+            f"the cache folder {folder} cannot be written ({error.strerror}); "
             "choose another one as cache_dir."
         ) from None
-    return cache
 
 
 def _key(name: str, spec: sources.Spec, root: str, cache: pathlib.Path) -> str:
@@ -171,6 +165,7 @@ def _make(
     cache: pathlib.Path,
 ) -> dict[str, dataset.Split]:
     """Makes a copy in a temporary folder, and gives it its name when whole."""
+    _make_folder(path.parent)
     _remove_abandoned(path.parent)
     temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=_MARK))
     try:
