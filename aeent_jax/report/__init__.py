@@ -8,7 +8,7 @@ comparison is not possible.
 import pathlib
 from collections.abc import Sequence
 
-from aeent_jax.report import comparison, page, sections, words
+from aeent_jax.report import comparison, page, sections, seeds, words
 from aeent_jax.report import runs as runs_lib
 
 
@@ -43,6 +43,9 @@ def _text(runs, differences, notes):
     if differences:
         table = comparison.difference_table(runs, differences)
         parts += [comparison.markdown(*table), words.PAIRED]
+    grouped = seeds.groups(runs)
+    if grouped:
+        parts += [comparison.markdown(*seeds.table(grouped)), seeds.CAPTION]
     return "\n\n".join([*parts, *notes])
 
 
@@ -57,6 +60,7 @@ def _page(runs, differences, notes):
         page.table(header, rows, num_quiet=len(rows) - len(runs)),
         page.paragraph(words.caption(runs), "caption"),
         *sections.interval_section(runs),
+        *sections.seed_section(runs),
         *sections.difference_section(runs, differences),
         *sections.histogram_section(runs),
         *sections.panel_section(runs),

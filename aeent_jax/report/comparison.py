@@ -12,7 +12,7 @@ from aeent_jax.report.runs import Run
 # Column of the table -> key in metrics.json.
 _IMAGE_METRICS = {"AUROC": "auroc", "AP": "ap"}
 _PIXEL_METRICS = {"pixel AP": "pixel_ap", "oracle Dice": "oracle_dice"}
-_BASELINES = {
+_BASELINES: dict[str, str] = {
     "mean_intensity": "mean intensity",
     "mean_image": "mean image",
     "pca": "PCA",
@@ -37,7 +37,7 @@ class Difference:
 
 def has_masks(runs: Sequence[Run]) -> bool:
     """Whether some run has pixel metrics, so that tables show them."""
-    return any("pixel_ap" in (run.evaluation or {}) for run in runs)
+    return any("pixel_ap" in run.evaluation for run in runs)
 
 
 def columns(runs: Sequence[Run]) -> dict[str, str]:
@@ -47,7 +47,7 @@ def columns(runs: Sequence[Run]) -> dict[str, str]:
 
 def ranked(runs: Sequence[Run]) -> list[Run]:
     """The runs that have rank metrics: evaluated, with abnormal images."""
-    return [run for run in runs if "auroc" in (run.evaluation or {})]
+    return [run for run in runs if "auroc" in run.evaluation]
 
 
 def main_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
@@ -64,7 +64,7 @@ def main_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             run.name,
-            *_metric_cells(run.evaluation or {}, shown),
+            *_metric_cells(run.evaluation, shown),
             _rate(run.evaluation),
             _speed(run),
         ]
@@ -120,9 +120,9 @@ def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
-        entries = (run.evaluation or {}).get("baselines", {})
+        entries = run.evaluation.get("baselines", {})
         for key, entry in entries.items():
-            name = _BASELINES.get(key, key)
+            name = _BASELINES[key]
             if "num_components" in entry:
                 name = f"{name}, {entry['num_components']} components"
             # As printed: rounding may differ between machines.
@@ -240,7 +240,7 @@ def _points(triple):
 
 def _rate(evaluation):
     """The rate, "infinite" where the latents carry no noise."""
-    if not evaluation or "rate_nats" not in evaluation:
+    if "rate_nats" not in evaluation:
         return _NOTHING
     rate = evaluation["rate_nats"]
     return "infinite" if rate is None else f"{rate:.1f}"

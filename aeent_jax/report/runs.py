@@ -24,7 +24,7 @@ class Run:
       environment: Versions and devices, nested; empty if not recorded.
       history: One dictionary a logged step, ascending; the last one where a
         resumed run logged a step again.
-      evaluation: What `metrics.json` of the evaluated split holds, or None
+      evaluation: What `metrics.json` of the evaluated split holds; empty
         where the run has not been evaluated.
       ids: Names of the evaluated images, in the split's order.
       labels: `[N]`, 0 normal, 1 abnormal.
@@ -37,7 +37,7 @@ class Run:
     config: dict[str, Any]
     environment: dict[str, Any]
     history: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None
+    evaluation: dict[str, Any]
     ids: list[str]
     labels: np.ndarray
     scores: np.ndarray
@@ -111,7 +111,7 @@ def _read_one(name, path):
     folder = _evaluated_folder(path)
     evaluated = _is_complete(folder)
     ids, labels, scores = _read_scores(folder / "scores.csv", evaluated)
-    evaluation = _read_json(folder / "metrics.json") if evaluated else None
+    evaluation = _read_json(folder / "metrics.json") if evaluated else {}
     return Run(
         name=name,
         workdir=path,
@@ -128,7 +128,7 @@ def _read_one(name, path):
 
 def _notes(name, path, history, evaluation):
     """What a reader must know of a run whose table row has gaps."""
-    if evaluation is None:
+    if not evaluation:
         step = f"step {history[-1]['step']}" if history else "its start"
         return [
             f"{name} has no evaluation yet (training stands at {step}): let "

@@ -7,7 +7,7 @@ nothing to show.
 from collections.abc import Sequence
 
 from aeent_jax import figures
-from aeent_jax.report import comparison, page
+from aeent_jax.report import comparison, page, seeds
 from aeent_jax.report.comparison import Difference
 from aeent_jax.report.runs import Run
 
@@ -58,6 +58,18 @@ def interval_section(runs: Sequence[Run]) -> list[str]:
             "AUROC with its 95 % interval; runs in colour, baselines in grey, "
             "chance dotted.",
         )
+    ]
+
+
+def seed_section(runs: Sequence[Run]) -> list[str]:
+    """Runs that differ only in their seed, summed up."""
+    grouped = seeds.groups(runs)
+    if not grouped:
+        return []
+    return [
+        page.heading("Over seeds"),
+        page.table(*seeds.table(grouped)),
+        page.paragraph(seeds.CAPTION, "caption"),
     ]
 
 
@@ -174,7 +186,7 @@ def latent_section(runs: Sequence[Run]) -> list[str]:
     """Reconstruction errors and diagnostics by group of images."""
     rows, seen = [], set()
     for run in runs:
-        if run.evaluation is None:
+        if not run.evaluation:
             continue
         for group, error in run.evaluation["reconstruction_error"].items():
             found = run.evaluation["diagnostics"].get(group, {})

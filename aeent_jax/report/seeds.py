@@ -1,0 +1,119 @@
+"""Runs that differ only in their seed, summed up: mean, spread, differences."""
+
+import dataclasses
+import os.path
+from collections.abc import Sequence
+
+import numpy as np
+
+from aeent_jax import metrics
+from aeent_jax.report import comparison
+from aeent_jax.report.runs import Run
+
+CAPTION = (
+    "Mean and standard deviation over seeds. Differences are of means over "
+    "seeds, with 95 % intervals over the test images; the seeds themselves "
+    "are not resampled."
+)
+
+# Groups of keys that do not make another experiment.
+_INDECISIVE = ("checkpoint", "eval", "log", "parallel")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one configuration with different seeds.
+
+    Attributes:
+      name: what the names of the runs begin with.
+      runs: at least one, evaluated.
+    """
+
+    name: str
+    runs: list[Run]
+
+    def values(self, key: str) -> np.ndarray:
+        """A metric of each run, `[seeds]`; empty where it is not defined."""
+        found = [run.evaluation.get(key) for run in self.runs]
+        return np.array([v for v in found if v is not None], np.float64)
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """Groups runs by configuration, the seed left out.
+
+    Args:
+      runs: in any order; those without rank metrics are passed over.
+
+    Returns:
+      The groups in the order of their first runs; none where every
+      configuration has one seed alone.
+    """
+    found: dict[str, list[Run]] = {}
+    for run in comparison.ranked(runs):
+        train = {k: v for k, v in run.config["train"].items() if k != "seed"}
+        settings = run.config | {"train": train}
+        decisive = {
+            key: settings[key] for key in settings if key not in _INDECISIVE
+        }
+        found.setdefault(repr(decisive), []).append(run)
+    if all(len(members) == 1 for members in found.values()):
+        return []
+    return [Group(_common_name(members), members) for members in found.values()]
+
+
+def _common_name(runs: Sequence[Run]) -> str:
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return names[0]
+    common = os.path.commonprefix(names).removesuffix("seed").rstrip("_-/.s")
+    return common or names[0]
+
+
+def table(found: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """The table of groups.
+
+    Args:
+      found: the groups; differences are to the first.
+
+    Returns:
+      The names of the columns, and a row of text a group, in percent.
+    """
+    shown = comparison.columns([run for group in found for run in group.runs])
+    header = ["runs", "seeds", *shown, "rate, nats"]
+    header.append(f"AUROC minus {found[0].name}")
+    rows = []
+    for group in found:
+        rates = group.values("rate_nats")
+        rows.append(
+            [
+                group.name,
+                str(len(group.runs)),
+                *(_spread(100 * group.values(key)) for key in shown.values()),
+                _spread(rates) if len(rates) else "infinite",
+                _difference(found[0], group),
+            ]
+        )
+    return header, rows
+
+
+def _spread(values: np.ndarray) -> str:
+    if not len(values):
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+
+
+def _difference(first: Group, group: Group) -> str:
+    """Paired difference of the means over seeds, or why there is none."""
+    if group is first:
+        return "-"
+    ids, labels = first.runs[0].ids, first.runs[0].labels
+    if any(run.ids != ids for run in [*first.runs, *group.runs]):
+        return "other images"
+    value, low, high = metrics.paired_bootstrap(
+        np.stack([run.scores for run in group.runs]),
+        np.stack([run.scores for run in first.runs]),
+        labels,
+    )["auroc"]
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -1,0 +1,69 @@
+"""Runs that differ only in their seed are summed up."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from aeent_jax import metrics
+from aeent_jax.report import runs as runs_lib
+from aeent_jax.report import seeds
+
+_LABELS = np.arange(40) % 2
+
+
+def _run(name, seed, sigma, gain, ids="a"):
+    scores = np.random.default_rng(seed).random(40) + gain * _LABELS
+    return runs_lib.Run(
+        name=name,
+        workdir=pathlib.Path(name),
+        config={
+            "channel": {"sigma": sigma},
+            "train": {"seed": seed, "epochs": 3},
+            "log": {"every_epochs": seed + 1},
+        },
+        environment={},
+        history=[],
+        evaluation=metrics.image_metrics(scores, _LABELS)
+        | {"rate_nats": 9.0 + seed if sigma else None},
+        ids=[f"{ids}{i:02d}" for i in range(40)],
+        labels=_LABELS,
+        scores=scores,
+        notes=[],
+    )
+
+
+@pytest.fixture
+def runs():
+    plain = [_run(f"plain_s{i}", i, 0.0, 0.1) for i in range(3)]
+    return [*plain, *(_run(f"ours_s{i}", i, 1.0, 0.8) for i in range(2))]
+
+
+def test_groups_differ_in_more_than_seed_and_logging(runs):
+    found = seeds.groups([runs[3], *runs[:3], runs[4]])
+    assert [(g.name, len(g.runs)) for g in found] == [("ours", 2), ("plain", 3)]
+
+
+def test_no_groups_where_each_configuration_has_one_seed(runs):
+    assert seeds.groups([runs[0], runs[3]]) == []
+
+
+def test_rows_hold_mean_spread_and_paired_difference(runs):
+    header, (plain, ours) = seeds.table(seeds.groups(runs))
+    assert header[:4] == ["runs", "seeds", "AUROC", "AP"]
+    values = 100 * np.array([r.evaluation["auroc"] for r in runs[3:]])
+    assert ours[2] == f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
+    assert (plain[4], ours[4]) == ("infinite", "9.5 ± 0.7")
+    expected = metrics.paired_bootstrap(
+        np.stack([r.scores for r in runs[3:]]),
+        np.stack([r.scores for r in runs[:3]]),
+        _LABELS,
+    )["auroc"]
+    value, low, high = (f"{100 * part:+.1f}" for part in expected)
+    assert (plain[-1], ours[-1]) == ("-", f"{value} [{low}, {high}]")
+
+
+def test_groups_on_other_images_are_not_paired(runs):
+    other = [_run(f"other_s{i}", i, 1.0, 0.8, ids="b") for i in range(2)]
+    _, rows = seeds.table(seeds.groups([*runs[:3], *other]))
+    assert rows[1][-1] == "other images"
