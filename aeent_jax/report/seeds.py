@@ -2,6 +2,7 @@
 
 import dataclasses
 import os.path
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,7 +66,7 @@ def _common_name(runs: Sequence[Run]) -> str:
     names = [run.name for run in runs]
     if len(names) == 1:
         return names[0]
-    common = os.path.commonprefix(names).removesuffix("seed").rstrip("_-/.s")
+    common = re.sub(r"[_\-/.]+(s|seed)?$", "", os.path.commonprefix(names))
     return common or names[0]
 
 
