@@ -6,7 +6,7 @@ import data_support
 import numpy as np
 import pytest
 
-from aeent_jax.data import layouts, originals, sources
+from aeent_jax.data import layouts, originals, sources, split_lists
 
 _NAMES = ("kermany_cxr", "brain_mri")
 _READY = {"kermany_cxr": "KermanyCXR", "brain_mri": "BrainMRI"}
@@ -44,7 +44,7 @@ def test_split_lists_hold_safe_distinct_names(name):
     ids, paths = zip(*flat, strict=True)
     assert len(set(ids)) == len(ids)
     assert len(set(paths)) == len(paths)
-    assert all(map(layouts.is_safe_name, ids + paths))
+    assert all(map(split_lists.is_safe_name, ids + paths))
 
 
 @pytest.mark.parametrize("name", _NAMES)

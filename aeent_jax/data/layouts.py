@@ -13,12 +13,11 @@ the folder made them; names inside `data.json` may not leave the folder.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterator
 
-from aeent_jax.data import dataset, files, images
+from aeent_jax.data import dataset, files, images, split_lists
 
 FLAT = "flat"
 CLASS_FOLDERS = "class_folders"
@@ -259,7 +258,7 @@ def _read_data_json(root: pathlib.Path) -> Listing:
     """Lists what data.json names under images/."""
     folder = root / "images"
     records = []
-    for split, label, name in read_split_lists(root / "data.json"):
+    for split, label, name in split_lists.read(root / "data.json"):
         records.append(Record(name, split, label, folder / name))
     missing = [r.id for r in records if not r.path.exists()]
     if missing:
@@ -269,76 +268,6 @@ def _read_data_json(root: pathlib.Path) -> Listing:
             f"({files.first_names(missing)}): complete the download."
         )
     return Listing(DATA_JSON, root, tuple(sorted(records, key=_by_id)))
-
-
-def read_split_lists(path: pathlib.Path) -> list[tuple[str, int, str]]:
-    """Reads a data.json.
-
-    Args:
-        path: a file {"train": {"0": [names], "unlabeled": ...}, "val": {"0":
-            [names]}, "test": {"0": [names], "1": [names]}}; all but train may
-            be missing, and what is under "unlabeled" is not used.
-
-    Returns:
-        Triples (split, label, name); the names are distinct and relative.
-
-    Raises:
-        ValueError: the file has another form, or a name is unsafe or repeated.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from None
-    form = '{"train": {"0": [names]}, "test": {"0": [names], "1": [names]}}'
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold {form}.")
-    triples = []
-    for split, lists in content.items():
-        labels = {"test": ("0", "1")}.get(split, ("0",))
-        if split not in dataset.SPLITS or not isinstance(lists, dict):
-            raise ValueError(f"{path} must hold {form}, found {split!r}.")
-        for label, names in lists.items():
-            if split == "train" and label == "unlabeled":
-                continue
-            if label not in labels or not _is_names(names):
-                raise ValueError(
-                    f"{path} must hold {form}, found {split!r} with {label!r}."
-                )
-            triples.extend((split, int(label), name) for name in names)
-    _check_names(path, [name for _, _, name in triples])
-    return triples
-
-
-def _is_names(names: object) -> bool:
-    return isinstance(names, list) and all(isinstance(n, str) for n in names)
-
-
-def _check_names(path: pathlib.Path, names: list[str]):
-    unsafe = [name for name in names if not is_safe_name(name)]
-    if unsafe:
-        raise ValueError(
-            f"{path} names files outside its folder "
-            f"({files.first_names([repr(name) for name in unsafe])}): names "
-            "must be relative, without '..'."
-        )
-    seen: set[str] = set()
-    repeated = [name for name in names if name in seen or seen.add(name)]
-    if repeated:
-        raise ValueError(
-            f"{path} lists {len(repeated)} names more than once "
-            f"({files.first_names(repeated)}): an image belongs to one split "
-            "and label."
-        )
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a name from a file stays below the folder it is joined to."""
-    if not name or "\0" in name or "\\" in name:
-        return False
-    path = pathlib.PurePosixPath(name)
-    windows = pathlib.PureWindowsPath(name)
-    absolute = path.is_absolute() or windows.drive or windows.is_absolute()
-    return not absolute and ".." not in path.parts and path.parts != ()
 
 
 _READERS = {
