@@ -91,7 +91,7 @@ class Checkpoints:
         record = record_lib.seal(step, arrays, metadata, criterion)
         # Orbax refuses arrays without elements; the record is enough for them.
         stored = {name: array for name, array in arrays.items() if array.size}
-        items = {reading.RECORD: ocp.args.JsonSave(record)}
+        items: dict[str, Any] = {reading.RECORD: ocp.args.JsonSave(record)}
         if stored:
             items[reading.STATE] = ocp.args.StandardSave(stored)
         self._saving = step
