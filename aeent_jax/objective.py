@@ -66,13 +66,18 @@ def make_rate(
       ValueError: a value out of its range, or an unsound combination that was
         not allowed.
     """
-    _ = entropy.ESTIMATORS[estimator]
+    takes = entropy.ESTIMATORS[estimator].noise_argument
     for name, value in (("channel.sigma", sigma), ("entropy.weight", weight)):
         if not 0 <= value < float("inf"):
             raise ValueError(
                 f"{name} is {value}, but must be a finite number of at least 0."
             )
     parsed = _parse_bandwidth(bandwidth)
+    if parsed in entropy.RULES and takes == "sigma":
+        raise ValueError(
+            f"entropy.bandwidth is {bandwidth!r}, but {estimator} takes the"
+            " noise of the channel or a number; set entropy.bandwidth=channel."
+        )
     if estimator == "none" or sigma > 0:
         return Rate(sigma, estimator, weight, parsed)
     if weight and not allow_unsound:

@@ -34,9 +34,10 @@ def make_optimizer(
             f"optimizer.schedule is {schedule!r}; choose one of"
             f" {', '.join(SCHEDULES)}."
         )
-    if not learning_rate > 0:
+    if not 0 < learning_rate < float("inf"):
         raise ValueError(
-            f"optimizer.learning_rate is {learning_rate}, but must be above 0."
+            f"optimizer.learning_rate is {learning_rate}, but must be a finite"
+            " number above 0."
         )
     if not clip_norm >= 0:
         raise ValueError(
