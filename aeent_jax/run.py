@@ -20,7 +20,7 @@ from aeent_jax import (
     train_step,
     workdir,
 )
-from aeent_jax.data import batches
+from aeent_jax.data import batches, sources
 
 # On accelerators a call does several steps, so that a small network is not
 # bound by dispatch. On CPU a loop around the convolutions' kernel gradient is
@@ -63,6 +63,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
     """Loads the data set of a configuration."""
+    window = config.data.window
     return data.load(
         config.data.name,
         root=config.data.root,
@@ -71,6 +72,7 @@ def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
         channels=config.data.channels,
         validation_fraction=config.data.validation_fraction,
         seed=config.train.seed,
+        window=sources.parse_window(window.split(",") if window else []),
     )
 
 
