@@ -2,13 +2,14 @@
 
 import functools
 import hashlib
+import types
 import zlib
 
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from aeent_jax.data import phantoms
+from aeent_jax.data import phantom_fields, phantoms
 
 SETS = tuple(phantoms.PHANTOMS)
 PCA_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -230,6 +231,34 @@ def test_anatomy_varies_in_many_ways(name):
     share = scales**2 / np.sum(scales**2)
     # Participation ratio; real chest radiographs at this size have 13.
     assert 8 < 1 / np.sum(share**2) < 30
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_people_spread_as_the_anatomy_table_says(name):
+    table = phantoms.PHANTOMS[name].anatomy
+    rng = np.random.default_rng(0)
+    people = [vars(phantom_fields.draw(rng, table)) for _ in range(400)]
+    for row, (mean, deviation) in table.items():
+        values = np.array([person[row] for person in people])
+        # Clipping at two deviations leaves 0.96 of one; 400 draws tell it to
+        # 0.04, and the mean to 0.05 of a deviation: four times that is allowed.
+        assert abs(values.std() / deviation - 0.96) < 0.16, row
+        assert abs(values.mean() - mean) < 0.2 * deviation, row
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_row_of_the_anatomy_shows(name):
+    phantom_set = phantoms.PHANTOMS[name]
+    rng = np.random.default_rng(0)
+    person = phantom_fields.draw(rng, phantom_set.anatomy)
+    texture = phantom_set.draw_texture(rng, 64)
+    picture = phantom_set.render(person, texture).picture
+    for row, (_, deviation) in phantom_set.anatomy.items():
+        other = {**vars(person), row: vars(person)[row] + 2 * deviation}
+        other = types.SimpleNamespace(**other)
+        change = phantom_set.render(other, texture).picture - picture
+        # Two gray levels of an 8-bit image.
+        assert np.abs(change).max() > 2 / 255, row
 
 
 @pytest.mark.parametrize("name", SETS)
