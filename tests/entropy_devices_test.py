@@ -10,11 +10,12 @@ import pytest
 from aeent_jax import entropy
 
 AXIS = "batch"
+NAMES = list(entropy.ESTIMATORS)
 DIM, ROWS = 3, 48
 
 # Valid rows of each eighth of the batch: full, ragged and empty shards.
-RAGGED = [6, 6, 4, 0, 6, 1, 0, 3]
-FULL = [6] * 8
+RAGGED = (6, 6, 4, 0, 6, 1, 0, 3)
+FULL = (6,) * 8
 
 
 def make_batch(valid):
@@ -37,110 +38,120 @@ PARAMS = {
 PARAMS = jax.tree.map(np.float32, PARAMS)
 
 
-def hyper(entry):
-    return {entry.noise_argument: 0.6} if entry.noise_argument else {}
+def measure(entry, z, noisy, *args, **masks):
+    """Calls an estimator as a trainer does, with noise of 0.6."""
+    hyper = {entry.noise_argument: 0.6} if entry.noise_argument else {}
+    return entry(noisy if entry.noisy_queries else z, *args, **masks, **hyper)
 
 
-def reference(name, valid):
-    """Loss and gradient on one array without padding."""
+@functools.cache
+def reference(valid):
+    """Loss and gradient by name, on one array without padding."""
     x, noise, mask = make_batch(valid)
-    entry = entropy.ESTIMATORS[name]
 
-    def loss(params):
+    def loss(params, name):
         z = encode(params, x[mask])
         noisy = z + 0.6 * noise[mask]
-        queries = noisy if entry.noisy_queries else z
-        return entry(queries, z, **hyper(entry)).value
+        return measure(entropy.ESTIMATORS[name], z, noisy, z).value
 
-    return jax.jit(jax.value_and_grad(loss))(PARAMS)
+    def all_losses(params):
+        return {n: jax.value_and_grad(loss)(params, n) for n in NAMES}
+
+    return jax.jit(all_losses)(PARAMS)
 
 
-def per_device(name, params, x, noise, mask):
-    """One device's part of the contract: its loss, whose gradients add up."""
-    entry = entropy.ESTIMATORS[name]
+def per_device(params, x, noise, mask):
+    """One device's part: losses whose gradients add up, and its own values."""
     rows = x.shape[0]
+    gather = functools.partial(jax.lax.all_gather, axis_name=AXIS, tiled=True)
+    index = jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
+    count = jax.lax.psum(jnp.sum(mask), AXIS)
+    masks = {"query_mask": mask, "sample_mask": gather(mask)}
 
-    def loss(params):
+    def loss(params, entry):
         z = encode(params, x)
         noisy = z + 0.6 * noise
-        gather = functools.partial(
-            jax.lax.all_gather, axis_name=AXIS, tiled=True
+        found = measure(entry, z, noisy, gather(z), index, **masks)
+        if entry.per_query:
+            return jnp.sum(found.per_query) / count, found.value
+        return found.value / jax.lax.axis_size(AXIS), found.value
+
+    results = {}
+    for name, entry in entropy.ESTIMATORS.items():
+        (part, own), gradient = jax.value_and_grad(loss, has_aux=True)(
+            params, entry
         )
-        found = entry(
-            noisy if entry.noisy_queries else z,
-            gather(z),
-            jax.lax.axis_index(AXIS) * rows + jnp.arange(rows),
-            query_mask=mask,
-            sample_mask=gather(mask),
-            **hyper(entry),
-        )
-        if not entry.per_query:
-            return found.value / jax.lax.axis_size(AXIS), found.value
-        count = jax.lax.psum(jnp.sum(mask), AXIS)
-        return jnp.sum(found.per_query) / count, found.value
-
-    (part, value), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    return jax.lax.psum((part, gradient), AXIS), value
+        results[name] = (*jax.lax.psum((part, gradient), AXIS), own)
+    return results
 
 
-def on_devices(name, valid, devices):
-    x, noise, mask = make_batch(valid)
-    split = lambda a: a.reshape(devices, -1, *a.shape[1:])  # noqa: E731
-    step = jax.pmap(
-        functools.partial(per_device, name),
+@functools.cache
+def make_step(devices):
+    return jax.pmap(
+        per_device,
         AXIS,
         in_axes=(None, 0, 0, 0),
         devices=jax.devices()[:devices],
     )
-    (loss, gradient), values = step(PARAMS, split(x), split(noise), split(mask))
-    return loss[0], jax.tree.map(lambda g: g[0], gradient), values
+
+
+@functools.cache
+def on_devices(valid, devices):
+    """By name: loss and gradient, and each device's own value."""
+    batch = [a.reshape(devices, -1, *a.shape[1:]) for a in make_batch(valid)]
+    results = make_step(devices)(PARAMS, *batch)
+    return {
+        name: (loss[0], jax.tree.map(lambda g: g[0], gradient), own)
+        for name, (loss, gradient, own) in results.items()
+    }
+
+
+def assert_same(got, expected):
+    # float32 sums in another order.
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=1e-6)
+    for key, gradient in expected[1].items():
+        np.testing.assert_allclose(got[1][key], gradient, 1e-4, 1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("valid", [RAGGED, FULL], ids=["ragged", "full"])
-@pytest.mark.parametrize("name", list(entropy.ESTIMATORS))
+@pytest.mark.parametrize("name", NAMES)
 def test_value_and_gradient_do_not_depend_on_the_devices(name, valid, devices):
-    value, gradient = reference(name, valid)
-    got, got_gradient, _ = on_devices(name, valid, devices)
-    # float32 sums in another order.
-    np.testing.assert_allclose(got, value, rtol=1e-5, atol=1e-6)
-    for key, expected in gradient.items():
-        np.testing.assert_allclose(
-            got_gradient[key], expected, rtol=1e-4, atol=1e-5
-        )
+    assert_same(on_devices(valid, devices)[name], reference(valid)[name])
 
 
-@pytest.mark.parametrize("name", list(entropy.ESTIMATORS))
+@pytest.mark.parametrize("name", NAMES)
 def test_plain_mean_over_equal_shards_is_the_value(name):
-    value, _ = reference(name, FULL)
-    _, _, values = on_devices(name, FULL, 4)
+    _, _, own = on_devices(FULL, 4)[name]
     # float32
-    np.testing.assert_allclose(np.mean(values), value, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        np.mean(own), reference(FULL)[name][0], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["kde_loo", "kde_resub", "kde_kl"])
 def test_mean_of_the_devices_own_entropies_is_another_number(name):
     x, noise, _ = make_batch(FULL)
     z = encode(PARAMS, x)
-    entry = entropy.ESTIMATORS[name]
-    queries = z + 0.6 * noise if entry.noisy_queries else z
-    own = jax.vmap(lambda q, z: entry(q, z, bandwidth=0.6).value)(
-        queries.reshape(8, 6, DIM), z.reshape(8, 6, DIM)
-    )
-    value, _ = reference(name, FULL)
-    assert abs(np.mean(own) - value) > 0.1
+    own = jax.jit(
+        jax.vmap(
+            lambda z, noisy: (
+                measure(entropy.ESTIMATORS[name], z, noisy, z).value
+            )
+        )
+    )(z.reshape(8, 6, DIM), (z + 0.6 * noise).reshape(8, 6, DIM))
+    assert abs(np.mean(own) - reference(FULL)[name][0]) > 0.1
 
 
-@pytest.mark.parametrize("name", ["kde_loo", "coding_rate"])
-def test_shard_map_gives_the_same_numbers(name):
-    x, noise, mask = make_batch(RAGGED)
+def test_shard_map_gives_the_same_numbers():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), (AXIS,))
     row, everywhere = jax.P(AXIS), jax.P()
 
     def step(params, x, noise, mask):
         # Told apart per device, so that the gradient is this device's part.
         params = jax.lax.pcast(params, AXIS, to="varying")
-        return per_device(name, params, x, noise, mask)[0]
+        results = per_device(params, x, noise, mask)
+        return {name: found[:2] for name, found in results.items()}
 
     mapped = jax.jit(
         jax.shard_map(
@@ -150,11 +161,6 @@ def test_shard_map_gives_the_same_numbers(name):
             out_specs=everywhere,
         )
     )
-    loss, gradient = mapped(PARAMS, x, noise, mask)
-    value, expected = reference(name, RAGGED)
-    # float32 sums in another order.
-    np.testing.assert_allclose(loss, value, rtol=1e-5)
-    for key in expected:
-        np.testing.assert_allclose(
-            gradient[key], expected[key], rtol=1e-4, atol=1e-5
-        )
+    results = mapped(PARAMS, *make_batch(RAGGED))
+    for name in NAMES:
+        assert_same(results[name], reference(RAGGED)[name])

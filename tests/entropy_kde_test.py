@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -9,17 +10,46 @@ from sklearn import neighbors
 
 from aeent_jax import entropy
 
-KDES = [entropy.kde_loo, entropy.kde_resub, entropy.kde_kl]
+KDES = {
+    "kde_loo": entropy.kde_loo,
+    "kde_resub": entropy.kde_resub,
+    "kde_kl": entropy.kde_kl,
+}
 
 
 def normal(n, dim, seed=0):
     return jax.random.normal(jax.random.key(seed), (n, dim))
 
 
-def rate(estimator, z, sigma):
-    return float(
-        entropy.to_rate(estimator(z, bandwidth=sigma), sigma, z.shape[1])
-    )
+@functools.partial(jax.jit, static_argnames="rule")
+def _evaluate(z, mask, bandwidth, rule):
+    def value(z, estimator):
+        hyper = {"bandwidth": rule or bandwidth}
+        found = estimator(z, query_mask=mask, **hyper)
+        return found.value, found
+
+    results = {}
+    for name, estimator in KDES.items():
+        (_, found), gradient = jax.value_and_grad(value, has_aux=True)(
+            z, estimator
+        )
+        results[name] = found, gradient
+    return results
+
+
+def evaluate(z, bandwidth, mask=None):
+    """By name: the estimate of clean latents, and its value's gradient."""
+    mask = np.ones(len(z), bool) if mask is None else mask
+    if isinstance(bandwidth, str):
+        return _evaluate(z, mask, 1.0, bandwidth)
+    return _evaluate(z, mask, bandwidth, None)
+
+
+def rates(z, sigma):
+    return {
+        name: float(entropy.to_rate(found, sigma, z.shape[1]))
+        for name, (found, _) in evaluate(z, sigma).items()
+    }
 
 
 @pytest.mark.parametrize("dim", [1, 5])
@@ -119,6 +149,11 @@ LAWS = {
 }
 
 
+@functools.partial(jax.jit, static_argnames="bandwidth")
+def _loo_of_sets(z, bandwidth):
+    return jax.vmap(lambda z: entropy.kde_loo(z, bandwidth=bandwidth).value)(z)
+
+
 @pytest.mark.parametrize("law", list(LAWS))
 @pytest.mark.parametrize("bandwidth", ["scott", 0.1, 1.0])
 def test_loo_is_an_upper_bound_in_expectation(law, bandwidth):
@@ -126,9 +161,7 @@ def test_loo_is_an_upper_bound_in_expectation(law, bandwidth):
     rng = np.random.default_rng(0)
     for dim in (1, 2, 8):
         z = np.stack([draw(rng, 128, dim) for _ in range(16)])
-        values = jax.vmap(
-            lambda z: entropy.kde_loo(z, bandwidth=bandwidth).value
-        )(jnp.float32(z))
+        values = _loo_of_sets(jnp.float32(z), bandwidth)
         error = np.asarray(values) - true(dim)
         # Four standard errors of the mean over the sets.
         assert np.mean(error) > -4 * np.std(error, ddof=1) / 4
@@ -187,16 +220,14 @@ def test_channel_of_a_gaussian_matches_its_capacity(dim, sigma):
 
 def test_far_point_masses_carry_log_k():
     with jax.enable_x64(True):
-        centres = 1e3 * np.random.default_rng(0).normal(size=(8, 4))
-        z = np.repeat(centres, 16, axis=0)
-        for estimator, expected in (
-            (entropy.kde_kl, math.log(8)),
-            (entropy.kde_resub, math.log(8) - 2),
-            # Of the 127 others, 15 are at the query.
-            (entropy.kde_loo, math.log(127 / 15) - 2),
-        ):
-            # Rounding of squared distances of 1e7.
-            assert abs(rate(estimator, z, 1.0) - expected) < 1e-8
+        centres = 1e3 * np.random.default_rng(0).normal(size=(8, 3))
+        found = rates(np.repeat(centres, 5, axis=0), 1.0)
+    # Rounding of squared distances of 1e7.
+    assert found["kde_kl"] == pytest.approx(math.log(8), abs=1e-8)
+    assert found["kde_resub"] == pytest.approx(math.log(8) - 1.5, abs=1e-8)
+    # Of the 39 others, 4 are at the query.
+    loo = math.log(39 / 4) - 1.5
+    assert found["kde_loo"] == pytest.approx(loo, abs=1e-8)
 
 
 def test_kl_bounds_the_mixture_entropy_and_resub_of_noise_finds_it():
@@ -218,56 +249,56 @@ def test_kl_bounds_the_mixture_entropy_and_resub_of_noise_finds_it():
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
 def test_order_of_the_estimates_holds_at_every_bandwidth(sigma):
-    z = normal(100, 6)
-    resub = rate(entropy.kde_resub, z, sigma)
-    kl = rate(entropy.kde_kl, z, sigma)
-    assert resub <= rate(entropy.kde_loo, z, sigma)
-    # float32 rounding of terms of about 20 nats.
-    assert kl == pytest.approx(resub + 3, abs=1e-5)
-    assert -1e-5 <= kl <= math.log(100) + 1e-5
+    found = rates(normal(40, 3), sigma)
+    assert found["kde_resub"] <= found["kde_loo"]
+    # float32 rounding of terms of about 10 nats.
+    assert found["kde_kl"] == pytest.approx(found["kde_resub"] + 1.5, abs=1e-5)
+    assert -1e-5 <= found["kde_kl"] <= math.log(40) + 1e-5
 
 
-@pytest.mark.parametrize("estimator", KDES)
-def test_moves_rotations_and_orders_change_nothing(estimator):
-    with jax.enable_x64(True):
-        z = np.random.default_rng(0).normal(size=(50, 3))
-        rotation = scipy.stats.special_ortho_group.rvs(3, random_state=0)
-        expected = estimator(z).value
-        for same in (z + 100, z @ rotation, z[::-1]):
-            np.testing.assert_allclose(
-                estimator(same).value, expected, rtol=1e-12
-            )
-
-
-@pytest.mark.parametrize("estimator", KDES)
-@pytest.mark.parametrize("rule", [True, False])
-def test_scaling_adds_dim_times_log_of_the_scale(estimator, rule):
-    with jax.enable_x64(True):
-        z = np.random.default_rng(0).normal(size=(50, 3))
-        before = estimator(z, bandwidth="scott" if rule else 0.7).value
-        after = estimator(7 * z, bandwidth="scott" if rule else 4.9).value
-        np.testing.assert_allclose(after, before + 3 * math.log(7), rtol=1e-12)
-
-
-@pytest.mark.parametrize("estimator", KDES)
-def test_gradient_sums_to_zero_and_obeys_euler(estimator):
+@pytest.mark.parametrize("bandwidth", ["scott", 0.5])
+def test_moves_rotations_and_orders_change_nothing(bandwidth):
     with jax.enable_x64(True):
         z = np.random.default_rng(0).normal(size=(40, 3))
-        gradient = jax.grad(lambda z: estimator(z, bandwidth=0.5).value)(z)
-        np.testing.assert_allclose(gradient.sum(0), 0, atol=1e-14)
-        np.testing.assert_allclose(
-            jnp.sum(z * gradient),
-            estimator(z, bandwidth=0.5).diagnostics["scale_gradient"],
-            rtol=1e-12,
-        )
+        rotation = scipy.stats.special_ortho_group.rvs(3, random_state=0)
+        expected = evaluate(z, bandwidth)
+        for same in (z + 100, z @ rotation, z[::-1]):
+            for name, (found, _) in evaluate(same, bandwidth).items():
+                # Moving by 100 rounds the latents by 1e-14.
+                np.testing.assert_allclose(
+                    found.value, expected[name][0].value, rtol=1e-12
+                )
+
+
+@pytest.mark.parametrize("before_after", [("scott", "scott"), (0.7, 4.9)])
+def test_scaling_adds_dim_times_log_of_the_scale(before_after):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(40, 3))
+        before = evaluate(z, before_after[0])
+        after = evaluate(7 * z, before_after[1])
+        for name, (found, _) in after.items():
+            expected = before[name][0].value + 3 * math.log(7)
+            np.testing.assert_allclose(found.value, expected, rtol=1e-12)
+
+
+def test_gradient_sums_to_zero_and_obeys_euler():
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(40, 3))
+        for found, gradient in evaluate(z, 0.5).values():
+            np.testing.assert_allclose(gradient.sum(0), 0, atol=1e-14)
+            np.testing.assert_allclose(
+                jnp.sum(z * gradient),
+                found.diagnostics["scale_gradient"],
+                rtol=1e-12,
+            )
 
 
 def test_gradient_through_a_rule_keeps_the_scaling_law():
     z = normal(40, 3)
-    gradient = jax.grad(lambda z: entropy.kde_loo(z).value)(z)
-    # H(aZ) = H(Z) + dim log a with the rule's bandwidth growing along; so the
-    # radial derivative is dim. float32 sums of 120 terms.
-    np.testing.assert_allclose(jnp.sum(z * gradient), 3, rtol=1e-5)
+    for _, gradient in evaluate(z, "scott").values():
+        # H(aZ) = H(Z) + dim log a, as the bandwidth grows along: the radial
+        # derivative is dim. float32 sums of 120 terms.
+        np.testing.assert_allclose(jnp.sum(z * gradient), 3, rtol=1e-5)
 
 
 def test_a_clean_self_term_kills_the_radial_gradient_and_loo_keeps_it():
@@ -284,50 +315,29 @@ def test_a_clean_self_term_kills_the_radial_gradient_and_loo_keeps_it():
     assert radial(entropy.kde_loo, noisy) > 12.8
 
 
-def padded(z, rows=7):
-    """Latents with rubbish in masked rows between and after the valid ones."""
-    rubbish = jnp.full((rows, z.shape[1]), jnp.nan)
-    full = jnp.concatenate([z[:5], rubbish, z[5:], rubbish])
-    mask = jnp.isfinite(full[:, 0])
-    return full, mask
-
-
-@pytest.mark.parametrize("estimator", KDES)
 @pytest.mark.parametrize("bandwidth", ["scott", 0.5])
-def test_masked_rows_change_neither_value_nor_gradient(estimator, bandwidth):
-    z = normal(20, 3)
-    full, mask = padded(z)
-
-    def value(z, mask=None):
-        found = estimator(z, query_mask=mask, bandwidth=bandwidth)
-        return found.value, found.per_query
-
-    (expected, _), gradient = jax.value_and_grad(value, has_aux=True)(z)
-    (got, per_query), full_gradient = jax.value_and_grad(value, has_aux=True)(
-        full, mask
-    )
-    # Another order of summation in float32.
-    np.testing.assert_allclose(got, expected, rtol=1e-6)
-    np.testing.assert_allclose(full_gradient[mask], gradient, atol=1e-6)
-    np.testing.assert_array_equal(full_gradient[~mask], 0)
-    np.testing.assert_array_equal(per_query[~mask], 0)
+def test_masked_rows_change_neither_value_nor_gradient(bandwidth):
+    full = normal(40, 3)
+    mask = np.arange(40) % 3 != 1
+    expected = evaluate(full[mask], bandwidth)
+    full = jnp.where(mask[:, None], full, jnp.nan)
+    for name, (found, gradient) in evaluate(full, bandwidth, mask).items():
+        # Another order of summation in float32.
+        np.testing.assert_allclose(
+            found.value, expected[name][0].value, rtol=1e-6
+        )
+        np.testing.assert_allclose(gradient[mask], expected[name][1], atol=1e-6)
+        np.testing.assert_array_equal(gradient[~mask], 0)
+        np.testing.assert_array_equal(found.per_query[~mask], 0)
 
 
-@pytest.mark.parametrize("estimator", KDES)
 @pytest.mark.parametrize("bandwidth", ["scott", 0.5])
 @pytest.mark.parametrize("valid", [0, 1])
-def test_gradient_of_fewer_than_two_valid_rows_is_finite(
-    estimator, bandwidth, valid
-):
-    mask = jnp.arange(6) < valid
-
-    def rate(z):
-        value = estimator(z, query_mask=mask, bandwidth=bandwidth).value
-        return jnp.where(jnp.sum(mask) < 2, 0, value)
-
-    value, gradient = jax.value_and_grad(rate)(normal(6, 3))
-    assert value == 0
-    np.testing.assert_array_equal(gradient, 0)
+def test_gradient_of_fewer_than_two_valid_rows_is_finite(bandwidth, valid):
+    mask = np.arange(40) < valid
+    for found, gradient in evaluate(normal(40, 3), bandwidth, mask).values():
+        assert jnp.isfinite(found.value)
+        np.testing.assert_array_equal(gradient, 0)
 
 
 def test_a_query_from_elsewhere_sees_every_sample():
@@ -357,38 +367,43 @@ def test_one_sample_has_the_kernels_entropy():
     assert got == pytest.approx(1.5 * math.log(8 * math.pi), rel=1e-6)
 
 
-@pytest.mark.parametrize("estimator", KDES)
+@pytest.mark.parametrize("bandwidth", ["scott", 0.5])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_latents_give_nan_under_any_bandwidth(estimator, bad):
-    z = normal(10, 2).at[4, 0].set(bad)
-    for bandwidth in ("scott", 0.5):
-        assert jnp.isnan(estimator(z, bandwidth=bandwidth).value)
+def test_bad_latents_give_nan_under_any_bandwidth(bad, bandwidth):
+    z = normal(40, 3).at[4, 0].set(bad)
+    for found, _ in evaluate(z, bandwidth).values():
+        assert jnp.isnan(found.value)
 
 
-@pytest.mark.parametrize("estimator", KDES)
-def test_equal_latents_have_the_kernels_entropy_and_no_scale_for_a_rule(
-    estimator,
-):
-    z = jnp.ones((8, 3))
-    value, gradient = jax.value_and_grad(
-        lambda z: estimator(z, bandwidth=0.5).value
-    )(z)
-    kernel = 1.5 * math.log(2 * math.pi * 0.25)
-    kernel += 1.5 if estimator is entropy.kde_kl else 0
-    assert value == pytest.approx(kernel, abs=1e-6)
-    np.testing.assert_array_equal(gradient, 0)
-    assert jnp.isnan(estimator(z).value)
+def test_equal_latents_have_the_kernels_entropy_and_no_scale_for_a_rule():
+    z = jnp.ones((40, 3))
+    for name, (found, gradient) in evaluate(z, 0.5).items():
+        kernel = 1.5 * math.log(2 * math.pi * 0.25)
+        kernel += 1.5 if name == "kde_kl" else 0
+        # float32, and the rounding of the mean that is taken off.
+        assert float(found.value) == pytest.approx(kernel, abs=1e-6)
+        np.testing.assert_allclose(gradient, 0, atol=1e-7)
+    for found, _ in evaluate(z, "scott").values():
+        assert jnp.isnan(found.value)
 
 
-@pytest.mark.parametrize("estimator", KDES)
-def test_jit_vmap_and_scan_agree(estimator):
-    z = normal(30, 3).reshape(3, 10, 3)
-    gradient = jax.grad(lambda z: estimator(z).value)
-    looped = jnp.stack([gradient(row) for row in z])
+def test_vmap_and_scan_agree_with_a_loop():
+    z = normal(120, 3).reshape(3, 40, 3)
+    looped = [evaluate(row, 0.5)["kde_loo"][1] for row in z]
+    gradient = jax.grad(lambda z: entropy.kde_loo(z, bandwidth=0.5).value)
     _, scanned = jax.lax.scan(lambda c, row: (c, gradient(row)), None, z)
     # The same operations in other fusions.
     for got in (jax.jit(jax.vmap(gradient))(z), scanned):
-        np.testing.assert_allclose(got, looped, atol=1e-6)
+        np.testing.assert_allclose(got, jnp.stack(looped), atol=1e-6)
+
+
+def test_narrow_latents_are_cast_up():
+    z = normal(40, 3).astype(jnp.bfloat16)
+    narrow = evaluate(z, 0.5)
+    wide = evaluate(z.astype(jnp.float32), 0.5)
+    for name, (found, _) in narrow.items():
+        assert found.value.dtype == jnp.float32
+        assert found.value == wide[name][0].value
 
 
 def test_loo_of_one_sample_is_refused():

@@ -101,15 +101,20 @@ def pairwise_lse(
     in_range = (query_index >= 0) & (query_index < n)
     if tile is None:
         tile = max(m, n, 1) if max(m, n) <= DENSE_ROWS else TILE
-    return _lse(
-        exclude_self,
-        tile,
-        x.astype(dtype),
-        y.astype(dtype),
-        jnp.asarray(inv_two_var, dtype),
-        jnp.where(in_range, query_index, -1),
-        sample_mask,
-    )
+    points = (a.astype(dtype) for a in (x, y, jnp.asarray(inv_two_var)))
+    index = jnp.where(in_range, query_index, -1)
+    return _lse(exclude_self, tile, *_alike(*points), index, sample_mask)
+
+
+def _alike(*arrays: jax.Array) -> list[jax.Array]:
+    """Makes all vary over the device axes that any of them varies over.
+
+    shard_map checks that a gradient varies as its argument does, and each of
+    the gradients here is made of all the arguments. The zeros are constants,
+    whatever the arrays hold, and the compiler drops them.
+    """
+    zero = sum(jnp.zeros_like(a, shape=()) for a in arrays)
+    return [a + zero for a in arrays]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
