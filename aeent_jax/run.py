@@ -116,6 +116,7 @@ class Run:
       evaluator: scores splits.
       step_fn: `train_step.train_steps`, mapped and compiled.
       stop_signal: the number of the signal that asked to stop, or None.
+      has_warned: whether the saturation of the estimator was reported.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Run:
             donate=(0,),
         )
         self.stop_signal: int | None = None
+        self.has_warned = False
         self.started = time.monotonic()
 
     def wall_seconds(self) -> float:

@@ -7,6 +7,7 @@ step) alone, and the state is saved whole.
 
 import collections
 import contextlib
+import math
 import pathlib
 import signal
 import time
@@ -126,7 +127,6 @@ def train(
         _say_start(run, step, say)
         with contextlib.closing(writer), _stop_signals(run):
             state = _loop(run, state, step, checkpoints, writer, say)
-            _warn_of_saturation(run, state, say)
             say.say("Evaluating ...")
             step = run.plan.total_steps
             results = run.evaluator.evaluate(
@@ -260,8 +260,7 @@ def _checked(metrics: dict[str, np.ndarray], directory) -> dict:
 def _end_epoch(run, state, step, interval, writer, say):
     """Writes and evaluates what is due; returns the next interval."""
     epoch, config = step // run.plan.steps_per_epoch, run.config
-    if epoch == 1:
-        _warn_of_saturation(run, state, say)
+    _warn_of_saturation(run, interval, say)
     every = config.eval.every_epochs
     evaluated = {}
     if every and epoch % every == 0 and step < run.plan.total_steps:
@@ -283,19 +282,19 @@ def _save(run, checkpoints, state, step) -> None:
     )
 
 
-def _warn_of_saturation(run, state, say) -> None:
-    """Says so where the training estimator is at its ceiling of log n."""
+def _warn_of_saturation(run, interval, say) -> None:
+    """Says so, once, where the training estimator is at its ceiling."""
     rate = run.program.rate
     estimator = entropy.ESTIMATORS[rate.estimator]
-    if not (rate.is_measured and estimator.includes_self):
+    count = round(interval.count / interval.steps)
+    if run.has_warned or not rate.is_measured or count < 2:
         return
-    images = run.dataset.splits["train"].images[: run.config.train.batch_size]
-    if len(images) < 2:
-        return
-    z = run.evaluator.score(state.variables, images).z
-    measured = entropy.channel_diagnostics(z, jax.random.key(0), rate.sigma)
+    # In nats of rate, what an estimator with the self term reads is at most
+    # log n.
+    reached = interval.summary(rate)["train/rate_nats"] / math.log(count)
     warning = entropy.saturation_warning(
-        rate.estimator, True, float(measured["saturation"]), len(z)
+        rate.estimator, estimator.includes_self, reached, count
     )
     if warning:
+        run.has_warned = True
         say.say(f"WARNING: {warning}")
