@@ -36,7 +36,7 @@ def has_both_classes(labels: np.ndarray) -> bool:
       True if both classes are present.
     """
     positives = np.count_nonzero(labels)
-    return 0 < positives < np.size(labels)
+    return bool(0 < positives < np.size(labels))
 
 
 def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -275,10 +275,9 @@ def _image_samples(scores, labels, counts):
 def _pixel_samples(score_maps, masks, counts):
     """Pixel metrics of every resample, from one histogram per image."""
     positives, negatives = (
-        counts.astype(np.float32) @ histograms
+        (counts.astype(np.float32) @ histograms).astype(np.float64)
         for histograms in _histograms(score_maps, masks)
     )
-    positives, negatives = np.float64(positives), np.float64(negatives)
     # Where only some abnormal images carry a mask, a resample may hold none.
     drawn = positives.sum(-1) > 0
     positives, negatives = positives[drawn], negatives[drawn]

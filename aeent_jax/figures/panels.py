@@ -23,7 +23,7 @@ def save_panel(directory: str | pathlib.Path, **arrays) -> None:
     directory = pathlib.Path(directory)
     panel(directory / "panel.png", **arrays)
     present = {k: np.asarray(v) for k, v in arrays.items() if v is not None}
-    np.savez_compressed(directory / "panel.npz", **present)
+    np.savez_compressed(directory / "panel.npz", allow_pickle=False, **present)
 
 
 def panel(

@@ -3,6 +3,7 @@
 import io
 import pathlib
 import re
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import figure
@@ -15,7 +16,7 @@ RUNS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d3b")
 
 # In a page these follow its light or dark scheme.
 _CSS_NAMES = {INK: "ink", MUTED: "muted", NORMAL: "normal"}
-RC = {
+RC: dict[Any, Any] = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,

@@ -39,12 +39,13 @@ table, figure text, svg text, summary, .byline, small {
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .875rem; line-height: 1.4;
   font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem 1.1rem .4rem 0; text-align: right;
+th, td { padding: .4rem 1rem .4rem 0; text-align: right;
   vertical-align: baseline; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal;
-  min-width: 11rem; }
+  min-width: 12.5rem; }
 table.text th, table.text td { text-align: left; white-space: normal; }
-thead th { font-weight: 600; border-bottom: 1px solid var(--ink); }
+thead th { font-weight: 600; font-size: .8rem; white-space: normal;
+  vertical-align: bottom; border-bottom: 1px solid var(--ink); }
 tbody td { border-bottom: 1px solid var(--rule); }
 tbody tr.quiet td { color: var(--muted); }
 td small { display: block; color: var(--muted); font-size: .78rem; }

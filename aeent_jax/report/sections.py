@@ -13,6 +13,21 @@ from aeent_jax.report.runs import Run
 
 _MAX_PANEL_RUNS = 4
 _MAX_PANEL_ROWS = 10
+# Label of the axis, key in metrics.jsonl, caption.
+_CURVES = (
+    (
+        "reconstruction loss",
+        "train/reconstruction_loss",
+        "The reconstruction loss says how far reconstructions of training "
+        "images are from the images.",
+    ),
+    (
+        "rate, nats",
+        "train/rate_nats",
+        "The rate is what the run's own estimator reads in training, not the "
+        "meter of the table; a run without noise on its latent has none.",
+    ),
+)
 _LATENTS = (
     "A detector works where abnormal images have a larger reconstruction error "
     "than normal ones that it has not seen. What the latents tell is in nats, "
@@ -24,8 +39,8 @@ _LATENTS = (
 )
 _DIAGNOSTICS = {
     "coding_rate": "coding rate",
-    "rate_low": "information, lower bound",
-    "rate_up": "information, upper bound",
+    "rate_low": "information, at least",
+    "rate_up": "information, at most",
     "rho": "active dimensions",
     "effective_rank": "effective rank",
     "saturation": "saturation",
@@ -159,25 +174,20 @@ def _panel(group, scores):
 
 def curve_section(runs: Sequence[Run]) -> list[str]:
     """Curves of loss and rate over training."""
-    plots = []
-    for label, key in (
-        ("reconstruction loss", "train/reconstruction_loss"),
-        ("rate, nats", "train/rate_nats"),
-    ):
+    plots, captions = [], []
+    for label, key, caption in _CURVES:
         found = {run.name: run.curve(key) for run in runs}
         if any(len(x) for x, _ in found.values()):
             plots.append((label, found))
+            captions.append(caption)
     if not plots:
         return []
     return [
         page.heading("Training"),
         page.figure(
             figures.to_svg(figures.curves(plots, "epoch")),
-            "Curves of reconstruction loss and rate over training",
-            "Left, how far reconstructions of training images are from the "
-            "images; right, the training estimator's rate, which is not the "
-            "meter of the table. A run without noise on its latent has no "
-            "rate.",
+            "Curves over training",
+            " ".join(captions),
         ),
     ]
 
