@@ -181,7 +181,7 @@ def test_same_step_twice_keeps_the_first(tmp_path):
 
 
 def test_keeps_the_latest_and_the_best_across_restarts(tmp_path):
-    criteria = {1: 0.5, 2: 0.1, 3: 0.4, 4: float("nan"), 5: 0.3, 6: None}
+    criteria = {1: float("nan"), 2: 0.1, 3: 0.4, 4: 0.5, 5: 0.3, 6: None}
     for step, criterion in criteria.items():
         with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
             checkpoints.save(
@@ -278,6 +278,17 @@ def test_damaged_newest_is_set_aside_and_its_step_can_be_saved(tmp_path):
     assert checkpoint.restore_from(tmp_path, make_state()).step == 3
 
 
+def test_remains_of_a_killed_save_are_removed(tmp_path):
+    save_steps(tmp_path, [1])
+    remains = tmp_path / "7.orbax-checkpoint-tmp" / "state"
+    remains.mkdir(parents=True)
+    (remains / "data").write_bytes(b"half")
+    with checkpoint.Checkpoints(tmp_path, keep=9) as checkpoints:
+        assert checkpoints.restore_latest(make_state()).step == 1
+        checkpoints.save(2, make_state(2), metadata={})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+
+
 def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
     save_steps(tmp_path, [1, 2])
     for step in (1, 2):
@@ -352,11 +363,15 @@ def test_foreign_checkpoint_is_refused_with_the_difference(
     with checkpoint.Checkpoints(tmp_path, keep=9) as checkpoints:
         checkpoints.save(1, state, metadata={})
         checkpoints.save(2, state, metadata={})
-        with pytest.raises(ValueError, match=difference):
+        with pytest.raises(
+            ValueError, match=f"^The checkpoint .*/2 is of .*: {difference}"
+        ):
             checkpoints.restore_latest(like)
         # Nor does damage of the newest make the one before less foreign.
         flip(largest_file(tmp_path / "2" / "record"), 9)
-        with pytest.raises(ValueError, match=difference):
+        with pytest.raises(
+            ValueError, match=f"^The checkpoint .*/1 is of .*: {difference}"
+        ):
             checkpoints.restore_latest(like)
         assert checkpoints.steps() == (1, 2)
 
@@ -475,8 +490,8 @@ def test_bad_arguments_are_refused(tmp_path):
             checkpoints.save(4, make_state(), metadata={})
 
 
-# A truncated newest step, a write that fails half way, a directory that may
-# not be written to: three things of which Orbax alone has pages to say.
+# A truncated newest step, a directory that may not be written to, a write that
+# fails half way: three things of which Orbax alone has pages to say.
 _UNLUCKY = textwrap.dedent("""
     import os, pathlib, resource, sys
     import numpy as np
@@ -492,17 +507,21 @@ _UNLUCKY = textwrap.dedent("""
     large = max((path / "2").rglob("*"), key=lambda p: p.stat().st_size)
     os.truncate(large, 1000)
     print(checkpoints.restore_latest(state).damaged[0])
+    root = os.geteuid() == 0
+    path.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        checkpoints.save(3, state, metadata={})
+    except OSError as error:
+        print(error)
+    if root:
+        os.seteuid(0)
+    path.chmod(0o755)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, -1))
     try:
         checkpoints.save(3, state, metadata={})
         checkpoints.wait()
-    except OSError as error:
-        print(error)
-    path.chmod(0o555)
-    if os.geteuid() == 0:
-        os.seteuid(65534)
-    try:
-        checkpoints.save(3, state, metadata={})
     except OSError as error:
         print(error)
 """)
@@ -520,7 +539,7 @@ def test_each_misfortune_is_one_sentence_and_ends_at_once(open_path):
         check=True,
     )
     assert process.stderr == ""
-    damaged, full, forbidden = process.stdout.splitlines()
+    damaged, forbidden, full = process.stdout.splitlines()
     assert damaged == (
         f"{path}/2 is damaged: its state cannot be read (OUT_OF_RANGE)."
     )
