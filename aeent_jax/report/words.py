@@ -115,7 +115,16 @@ def verdict(runs: Sequence[Run]) -> list[str]:
 
 
 def certainty(differences: Sequence[Difference]) -> list[str]:
-    """Whether the test images tell the runs apart, a text a difference."""
+    """Whether the test images tell the runs apart, a text a difference.
+
+    Args:
+      differences: To the first run.
+
+    Returns:
+      The texts; none where there are so many that only a table can be read.
+    """
+    if len(differences) >= _MAX_NAMED:
+        return []
     texts = [_certainty(difference) for difference in differences]
     if texts:
         texts[-1] += " Other training seeds are a separate question."
