@@ -479,7 +479,9 @@ def test_many_runs_are_summed_up(tmp_path):
     report.make_report(runs, str(tmp_path / "r.html"))
     _, text, _ = _read_page(tmp_path / "r.html")
     assert "Between " in text
-    assert "that of run0" not in text
+    assert "The AUROC of run" not in text
+    assert "6 runs · 20 normal and 20 abnormal test images" in text
+    assert " of 6 runs are above it." in text
     assert "The first 4 of 6 runs." in text
 
 

@@ -33,15 +33,13 @@ def curves(
         axes = fig.subplots(1, len(plots), squeeze=False)[0]
         for ax, (label, runs) in zip(axes, plots, strict=True):
             for name, (x, y) in runs.items():
-                color = _run_color(names.index(name))
-                ax.plot(x, y, color=color, linewidth=1.3)
+                ax.plot(x, y, **_run_line(names.index(name)))
             ax.set_xlabel(x_label)
             ax.set_title(label, loc="left", fontsize=9, color=style.INK)
             ax.grid(axis="y", color=style.MUTED, alpha=0.25, linewidth=0.5)
             _fit_y(ax, [y for _, y in runs.values()])
         handles = [
-            lines.Line2D([], [], color=_run_color(i), linewidth=1.3)
-            for i in range(len(names))
+            lines.Line2D([], [], **_run_line(i)) for i in range(len(names))
         ]
         fig.legend(handles, names, loc="upper left", ncols=4, fontsize=9)
         legend_rows = -(-len(names) // 4)
@@ -143,9 +141,11 @@ def _draw_histograms(ax, scores, labels):
             ax.hist(values, histtype="step", linewidth=1.2, **shape)
 
 
-def _run_color(index):
-    """The colour of the run at this place; seven and more repeat."""
-    return style.RUNS[index % len(style.RUNS)]
+def _run_line(index):
+    """Colour of the run at this place; later runs repeat colours, dashed."""
+    repeats, place = divmod(index, len(style.RUNS))
+    dashes = ("-", "--", ":")[min(repeats, 2)]
+    return {"color": style.RUNS[place], "linestyle": dashes, "linewidth": 1.3}
 
 
 def _fit_y(ax: mpl_axes.Axes, values: Sequence[np.ndarray]) -> None:

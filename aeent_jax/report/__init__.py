@@ -78,6 +78,8 @@ def _page(runs, differences, notes):
 
 def _byline(runs):
     names = ", ".join(run.name for run in runs)
+    if len(runs) > words.MAX_NAMED:
+        names = f"{len(runs)} runs"
     evaluated = [run for run in runs if run.evaluation]
     sizes = {
         (run.evaluation["num_normal"], run.evaluation["num_abnormal"])

@@ -7,7 +7,7 @@ from aeent_jax.report.comparison import Difference
 from aeent_jax.report.runs import Run
 
 # More runs than this are summed up, not named one by one.
-_MAX_NAMED = 4
+MAX_NAMED = 4
 
 PAIRED = (
     "Points of percent, with intervals from the same resampled images for "
@@ -98,7 +98,7 @@ def verdict(runs: Sequence[Run]) -> list[str]:
     values = {
         run.name: comparison.percent(run.evaluation["auroc"]) for run in ranked
     }
-    if len(ranked) > _MAX_NAMED:
+    if len(ranked) > MAX_NAMED:
         low = min(ranked, key=lambda run: run.evaluation["auroc"]).name
         high = max(ranked, key=lambda run: run.evaluation["auroc"]).name
         answer = (
@@ -123,7 +123,7 @@ def certainty(differences: Sequence[Difference]) -> list[str]:
     Returns:
       The texts; none where there are so many that only a table can be read.
     """
-    if len(differences) >= _MAX_NAMED:
+    if len(differences) >= MAX_NAMED:
         return []
     texts = [_certainty(difference) for difference in differences]
     if texts:
@@ -144,7 +144,9 @@ def against_baselines(runs: Sequence[Run]) -> list[str]:
     best = max(values, key=lambda name: values[name])
     above = [r.name for r in ranked if r.evaluation["auroc"] > values[best]]
     missed = [run.name for run in ranked if run.name not in above]
-    if not missed:
+    if len(ranked) > MAX_NAMED:
+        outcome = f"{len(above)} of {len(ranked)} runs are above it."
+    elif not missed:
         outcome = "Every run is above it."
     elif not above:
         outcome = "No run is above it."
