@@ -67,3 +67,9 @@ def test_groups_on_other_images_are_not_paired(runs):
     other = [_run(f"other_s{i}", i, 1.0, 0.8, ids="b") for i in range(2)]
     _, rows = seeds.table(seeds.groups([*runs[:3], *other]))
     assert rows[1][-1] == "other images"
+
+
+def test_a_seed_counts_once(runs):
+    again = _run("plain_again", 0, 0.0, 0.1)
+    found = seeds.groups([*runs[:3], again])
+    assert [run.name for run in found[0].runs] == [r.name for r in runs[:3]]

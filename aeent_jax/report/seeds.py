@@ -43,7 +43,8 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     """Groups runs by configuration, the seed left out.
 
     Args:
-      runs: in any order; those without rank metrics are passed over.
+      runs: in any order; those without rank metrics are passed over, and so
+        are repetitions of a seed.
 
     Returns:
       The groups in the order of their first runs; none where every
@@ -56,7 +57,10 @@ def groups(runs: Sequence[Run]) -> list[Group]:
         decisive = {
             key: settings[key] for key in settings if key not in _INDECISIVE
         }
-        found.setdefault(repr(decisive), []).append(run)
+        members = found.setdefault(repr(decisive), [])
+        seeds = [member.config["train"]["seed"] for member in members]
+        if run.config["train"]["seed"] not in seeds:
+            members.append(run)
     if all(len(members) == 1 for members in found.values()):
         return []
     return [Group(_common_name(members), members) for members in found.values()]
