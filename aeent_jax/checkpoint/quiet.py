@@ -1,10 +1,10 @@
 """Keeps Orbax's chatter out of the output of a run.
 
-Orbax narrates each save at INFO. One failed write it logs four times at ERROR,
-each time with a traceback, before it raises; and as it closes its event loop
-while TensorStore is still reporting to it, one more traceback is printed for
-each array. All of this is about an exception that is raised as well, and here
-becomes one sentence.
+Orbax narrates each save, and warns of its own waiting. One failed write it logs
+four times, each time with a traceback, before it raises; and as it closes its
+event loop while TensorStore is still reporting to it, one more traceback is
+printed for each array. What matters of this is raised as an exception as well,
+which here becomes one sentence.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def quiet_orbax() -> None:
-    """Lets only warnings of Orbax through; asking again changes nothing."""
+    """Silences Orbax from here on; asking again changes nothing."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_not_chatter)
     if not isinstance(sys.unraisablehook, _UnraisableHook):
@@ -21,8 +21,6 @@ def quiet_orbax() -> None:
 
 
 def _is_not_chatter(record: logging.LogRecord) -> bool:
-    if record.levelno == logging.WARNING:
-        return True
     # asyncio reports futures of TensorStore that nobody waited for.
     return not (
         "/orbax/" in record.pathname or "OCDBT database" in record.getMessage()
