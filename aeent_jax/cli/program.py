@@ -2,11 +2,12 @@
 
 import logging
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags
+
+from aeent_jax.cli import config_flag
 
 # What a user can mend. Anything else is our mistake and keeps its traceback.
 _USER_ERRORS = (ValueError, OSError, FloatingPointError)
@@ -27,31 +28,20 @@ def run(
         try:
             return main(rest)
         except _USER_ERRORS as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_one_line(error)}", file=sys.stderr)
             return 1
 
     def parse(args: Sequence[str]) -> list[str]:
-        _let_configs_import_each_other(args)
         try:
-            return flags.FLAGS(list(args))
-        except (flags.Error, AttributeError, KeyError, TypeError) as error:
-            sys.exit(f"error: {_first_sentence(error)}")
+            return flags.FLAGS(config_flag.complete(args))
+        except (flags.Error, *_USER_ERRORS) as error:
+            sys.exit(f"error: {_one_line(error)}")
 
     app.run(guarded, argv=argv, flags_parser=parse)
 
 
-def _let_configs_import_each_other(args: Sequence[str]) -> None:
-    """Makes `from configs import default` work from any current folder."""
-    for arg in args:
-        name, _, value = arg.partition("=")
-        if name in ("--config", "-config") and value:
-            path = pathlib.Path(value.split(":")[0]).absolute()
-            sys.path.insert(0, str(path.parents[1]))
-
-
-def _first_sentence(error: Exception) -> str:
-    text = error.args[0] if error.args else error
-    return " ".join(str(text).split())
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def refuse_positional(rest: Sequence[str]) -> None:

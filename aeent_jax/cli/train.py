@@ -4,19 +4,14 @@ aeent train --config=configs/default.py --workdir=runs/default \
     --config.entropy.estimator=coding_rate --config.train.seed=1
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
-from aeent_jax.cli import program
+from aeent_jax.cli import config_flag, program
 
-_DEFAULT = pathlib.Path(__file__).parents[2] / "configs" / "default.py"
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", str(_DEFAULT), "Configuration file.", lock_config=True
-)
+_CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
 
 
