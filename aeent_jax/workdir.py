@@ -197,7 +197,9 @@ class MetricsWriter:
     def __init__(
         self, workdir: pathlib.Path, restored_step: int, *, tensorboard: bool
     ):
-        """Opens the file and drops what was written after `restored_step`.
+        """Opens the file and drops what is about to be written again.
+
+        That is all after `restored_step`, and the closing evaluation at it.
 
         Args:
           workdir: the run's folder.
@@ -223,7 +225,8 @@ class MetricsWriter:
                 record = json.loads(line)
             except ValueError:
                 continue  # The line that a killed run did not finish.
-            if record["step"] <= step:
+            trained = any(key.startswith("train/") for key in record)
+            if record["step"] < step or (record["step"] == step and trained):
                 kept.append(line + "\n")
         partial = self._path.with_name(self._path.name + ".partial")
         partial.write_text("".join(kept))
