@@ -224,8 +224,10 @@ def _intervals(found: Mapping[str, metrics.Interval]) -> dict[str, list[float]]:
     return {f"{name}_interval": list(pair) for name, pair in found.items()}
 
 
-def _summary(scores: np.ndarray) -> dict[str, float]:
+def _summary(scores: np.ndarray) -> dict[str, float] | None:
     """Mean, spread and quantiles of the normals' scores: for thresholds."""
+    if not len(scores):
+        return None
     return {
         "mean": float(scores.mean()),
         "sd": float(scores.std()),
