@@ -18,6 +18,20 @@ def with_covariance(covariance, n, seed=0):
     return z @ whiten @ np.linalg.cholesky(covariance).T
 
 
+@jax.jit
+def evaluate(z, mask, sigma=1.0):
+    """The value of the masked latents, and its gradient."""
+
+    def value(z):
+        return entropy.coding_rate(z, sample_mask=mask, sigma=sigma).value
+
+    return jax.value_and_grad(value)(z)
+
+
+def everything(z):
+    return np.ones(len(z), bool)
+
+
 def full_covariance(dim, condition):
     rotation = np.eye(1)
     if dim > 1:
@@ -33,13 +47,17 @@ def test_matches_the_capacity_of_a_gaussian_channel(dim, condition):
     z = with_covariance(covariance, 2 * dim + 3) + 5
     _, expected = np.linalg.slogdet(np.eye(dim) + covariance / sigma**2)
     # float32: 1e-6 of each factor of the determinant, of which there are dim.
-    narrow = entropy.coding_rate(jnp.float32(z), sigma=sigma)
-    np.testing.assert_allclose(narrow.value, expected / 2, rtol=5e-6)
+    narrow, _ = evaluate(np.float32(z), everything(z), sigma)
+    np.testing.assert_allclose(narrow, expected / 2, rtol=5e-6)
     with jax.enable_x64(True):
-        wide = entropy.coding_rate(z, sigma=sigma)
-        np.testing.assert_allclose(wide.value, expected / 2, rtol=1e-12)
-    assert narrow.kind == "I"
-    assert narrow.per_query is None
+        wide, _ = evaluate(z, everything(z), sigma)
+        np.testing.assert_allclose(wide, expected / 2, rtol=1e-12)
+
+
+def test_is_an_information_of_the_whole_batch():
+    found = entropy.coding_rate(jnp.ones((4, 2)))
+    assert found.kind == "I"
+    assert found.per_query is None
 
 
 @pytest.mark.parametrize(("n", "dim"), [(7, 3), (3, 7), (5, 5)])
@@ -64,11 +82,8 @@ def test_masked_rows_change_neither_value_nor_gradient(n, dim):
     full = jnp.concatenate([z[:2], rubbish, z[2:]])
     mask = jnp.isfinite(full[:, 0])
 
-    def value(z, mask=None):
-        return entropy.coding_rate(z, sample_mask=mask).value
-
-    expected, gradient = jax.value_and_grad(value)(z)
-    got, full_gradient = jax.value_and_grad(value)(full, mask)
+    expected, gradient = evaluate(z, everything(z))
+    got, full_gradient = evaluate(full, mask)
     # Another order of summation in float32.
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     np.testing.assert_allclose(full_gradient[mask], gradient, atol=1e-5)
@@ -117,12 +132,11 @@ def test_reads_low_from_few_rows():
 @pytest.mark.parametrize("n", [3, 20])
 def test_bad_latents_give_nan(bad, n):
     z = jax.random.normal(jax.random.key(0), (n, 5)).at[1, 1].set(bad)
-    assert jnp.isnan(entropy.coding_rate(z).value)
+    assert jnp.isnan(evaluate(z, everything(z))[0])
 
 
 def test_equal_latents_carry_nothing_and_pull_nowhere():
-    value, gradient = jax.value_and_grad(
-        lambda z: entropy.coding_rate(z).value
-    )(jnp.ones((8, 3)))
+    z = jnp.ones((8, 3))
+    value, gradient = evaluate(z, everything(z))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)

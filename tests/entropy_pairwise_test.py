@@ -10,12 +10,10 @@ from aeent_jax.entropy import pairwise
 # m, n, dim, tile, exclude_self: one tile, tiles that do not divide, one row.
 SHAPES = [
     (17, 17, 3, None, True),
-    (64, 64, 16, 24, False),
     (64, 64, 16, 24, True),
     (13, 37, 2, 5, False),
     (37, 13, 1, 16, True),
-    (1, 3, 4, 2, True),
-    (3, 2, 128, 1, False),
+    (1, 3, 128, 2, True),
 ]
 
 

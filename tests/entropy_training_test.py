@@ -95,7 +95,7 @@ def test_coding_rate_reaches_reverse_water_filling(weight):
 
 
 def test_penalty_on_clean_latents_shrinks_them_and_compresses_nothing():
-    x = make_source(256)
+    x = make_source(128)
     run = functools.partial(train, x, name="kde_loo", channel=False, latent=4)
     (free, _), (penalised, scales) = run(0.0), run(0.3)
     free_distortion, free_scale = clean_terms(free)
@@ -109,7 +109,7 @@ def test_penalty_on_clean_latents_shrinks_them_and_compresses_nothing():
 
 
 def test_leave_one_out_on_the_channel_settles_and_follows_the_weight():
-    x = make_source(256)
+    x = make_source(128)
     rates = []
     for weight in (0.03, 0.1, 0.3, 1.0):
         params, scales = train(x, weight, name="kde_loo", steps=2000)
