@@ -20,5 +20,6 @@ bootstrap
 cd -- "$root"
 say "Checking style with ruff."
 "$venv/bin/python" -m ruff check
+"$venv/bin/python" -m ruff format --check --quiet
 say "Running the tests."
 exec "$venv/bin/python" -m pytest "${selection[@]}" "$@"
