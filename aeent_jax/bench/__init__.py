@@ -1,0 +1,1 @@
+"""Speed on this hardware, always beside something it is compared with."""

@@ -1,0 +1,57 @@
+"""`aeent bench train`: how fast this hardware trains, beside plain flax.
+
+aeent bench train [--steps=6] [--json]
+    [--config=FILE] [--batch_size=64] [--latent_dim=64]
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from aeent_jax.cli import config_flag, program
+
+_CONFIG = config_flag.define()
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Short for --config.train.batch_size."
+)
+_LATENT_DIM = flags.DEFINE_integer(
+    "latent_dim", None, "Short for --config.model.latent_dim."
+)
+_STEPS = flags.DEFINE_integer("steps", 6, "Steps of one round.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
+
+
+def _train() -> None:
+    program.configure_jax()
+    from aeent_jax.bench import tables, training
+
+    config = _CONFIG.value
+    if _BATCH_SIZE.value is not None:
+        config.train.batch_size = _BATCH_SIZE.value
+    if _LATENT_DIM.value is not None:
+        config.model.latent_dim = _LATENT_DIM.value
+    result = training.measure(
+        config, _STEPS.value, say=lambda line: print(line, file=sys.stderr)
+    )
+    print(json.dumps(result) if _JSON.value else tables.format_training(result))
+
+
+_BENCHES = {"train": _train}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one benchmark; returns the exit status."""
+    names = argv[1:]
+    if len(names) != 1 or names[0] not in _BENCHES:
+        raise ValueError(
+            f"aeent bench needs one of {', '.join(_BENCHES)}, found "
+            f"{' '.join(names) or 'none'}."
+        )
+    _BENCHES[names[0]]()
+    return 0
+
+
+if __name__ == "__main__":
+    program.run(main)
