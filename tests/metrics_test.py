@@ -8,6 +8,7 @@ import pytest
 from sklearn import metrics as sk_metrics
 
 from aeent_jax import metrics
+from aeent_jax.metrics import resampling
 
 _FROZEN = pathlib.Path(__file__).parent / "testdata" / "metrics.npz"
 # Two float64 sums over at most 1e6 terms in another order.
@@ -162,7 +163,7 @@ def test_bins_of_the_pixel_bootstrap_change_metrics_little(change):
     maps = change(maps, masks)
     exact = metrics.pixel_metrics(maps, masks)
     every_image_once = np.ones((1, len(maps)))
-    binned = metrics._pixel_samples(maps, masks, every_image_once)
+    binned = resampling._pixel_samples(maps, masks, every_image_once)
     for name, values in binned.items():
         assert values[0] == pytest.approx(exact[name], abs=1e-3), name
 

@@ -1,8 +1,4 @@
-"""Rank metrics of anomaly scores and their bootstrap intervals, on the host.
-
-Plain numpy, float64, no jax. A metric is computed from counts of abnormal and
-normal examples per distinct score, from the highest score down, which takes
-one sort and treats ties as scikit-learn does. All metrics are fractions.
+"""Bootstrap intervals of rank metrics over resampled images.
 
 Intervals are 95 % percentile intervals over resampled *images*, drawn with
 replacement within the normal and within the abnormal ones. They answer "what
@@ -11,6 +7,8 @@ not in them.
 """
 
 import numpy as np
+
+from aeent_jax.metrics import ranking
 
 Interval = tuple[float, float]
 
@@ -21,78 +19,6 @@ _PERCENTILES = (2.5, 97.5)
 _QUANTILES = np.concatenate(
     [np.linspace(0, 1, 512), 1 - np.geomspace(1e-6, 1e-2, 128)]
 )
-
-
-def has_both_classes(labels: np.ndarray) -> bool:
-    """Whether rank metrics are defined: some labels are 0 and some are 1.
-
-    Ask before `image_metrics` (with labels) and `pixel_metrics` (with masks):
-    both raise on one class only, as a run without abnormal images has.
-
-    Args:
-      labels: `[N]` labels, or masks of any shape; 0 normal, 1 abnormal.
-
-    Returns:
-      True if both classes are present.
-    """
-    positives = np.count_nonzero(labels)
-    return bool(0 < positives < np.size(labels))
-
-
-def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Area under the ROC curve and average precision over images.
-
-    Args:
-      scores: `[N]` anomaly scores, higher = more anomalous.
-      labels: `[N]`, 0 normal, 1 abnormal.
-
-    Returns:
-      `auroc` and `ap`, fractions, equal to scikit-learn's.
-
-    Raises:
-      ValueError: If scores are not finite, shapes differ, or a class is empty.
-    """
-    scores, labels = _checked_images(scores, labels)
-    _, positives, negatives = _rank(scores, labels)
-    return {
-        "auroc": float(_auroc(positives, negatives)),
-        "ap": float(_average_precision(positives, negatives)),
-    }
-
-
-def pixel_metrics(
-    score_maps: np.ndarray, masks: np.ndarray
-) -> dict[str, float]:
-    """Localisation metrics, pooled over all pixels of all images.
-
-    A pixel is predicted abnormal where its score is strictly above the
-    threshold. `oracle_dice` is the exact maximum of the pooled Dice over all
-    thresholds; the threshold is chosen with the test masks, which no user
-    has, hence the name.
-
-    Args:
-      score_maps: `[N, H, W]`, higher = more anomalous.
-      masks: `[N, H, W]`, non-zero where abnormal.
-
-    Returns:
-      `pixel_ap`, `pixel_auroc`, `oracle_dice` (fractions) and
-      `oracle_dice_threshold` (in units of the score maps).
-
-    Raises:
-      ValueError: If maps are not finite, shapes differ, or a class is empty.
-    """
-    score_maps, masks = _checked_maps(score_maps, masks)
-    values, positives, negatives = _rank(score_maps.ravel(), masks.ravel())
-    dice = _dice(positives, negatives)
-    best = int(np.argmax(dice))
-    # Strictly above the next lower score is at or above this one.
-    below = np.append(values[1:], np.nextafter(values[-1], -np.inf))
-    return {
-        "pixel_ap": float(_average_precision(positives, negatives)),
-        "pixel_auroc": float(_auroc(positives, negatives)),
-        "oracle_dice": float(dice[best]),
-        "oracle_dice_threshold": float(below[best]),
-    }
 
 
 def bootstrap(
@@ -127,11 +53,11 @@ def bootstrap(
     Raises:
       ValueError: As in `image_metrics` and `pixel_metrics`.
     """
-    scores, labels = _checked_images(scores, labels)
+    scores, labels = ranking.checked_images(scores, labels)
     counts = _resample(labels, num_resamples, seed)
     samples = _image_samples(scores, labels, counts)
     if score_maps is not None or masks is not None:
-        score_maps, masks = _checked_maps(score_maps, masks, len(labels))
+        score_maps, masks = ranking.checked_maps(score_maps, masks, len(labels))
         samples |= _pixel_samples(score_maps, masks, counts)
     return {name: _interval(values) for name, values in samples.items()}
 
@@ -172,7 +98,7 @@ def paired_bootstrap(
       ValueError: As in `image_metrics` and `pixel_metrics`.
     """
     a, b = np.atleast_2d(a), np.atleast_2d(b)
-    _, labels = _checked_images(a[0], labels)
+    _, labels = ranking.checked_images(a[0], labels)
     counts = _resample(labels, num_resamples, seed)
     point_a, samples_a = _mean_over_seeds(a, maps_a, labels, masks, counts)
     point_b, samples_b = _mean_over_seeds(b, maps_b, labels, masks, counts)
@@ -189,8 +115,8 @@ def _mean_over_seeds(scores, maps, labels, masks, counts):
     """Metrics of one method and their resamples, both averaged over seeds."""
     points, samples = [], []
     for seed_scores in scores:
-        checked, _ = _checked_images(seed_scores, labels)
-        points.append(image_metrics(checked, labels))
+        checked, _ = ranking.checked_images(seed_scores, labels)
+        points.append(ranking.image_metrics(checked, labels))
         samples.append(_image_samples(checked, labels, counts))
     if masks is not None:
         maps = np.asarray(maps)
@@ -201,48 +127,16 @@ def _mean_over_seeds(scores, maps, labels, masks, counts):
                 f"{len(scores)}; pass the maps of every seed."
             )
         for i, seed_maps in enumerate(maps):
-            checked, checked_masks = _checked_maps(
+            checked, checked_masks = ranking.checked_maps(
                 seed_maps, masks, len(labels)
             )
-            exact = pixel_metrics(checked, checked_masks)
+            exact = ranking.pixel_metrics(checked, checked_masks)
             points[i] |= {name: exact[name] for name in _PIXEL_METRICS}
             samples[i] |= _pixel_samples(checked, checked_masks, counts)
     return (
         {k: float(np.mean([p[k] for p in points])) for k in points[0]},
         {k: np.mean([s[k] for s in samples], axis=0) for k in samples[0]},
     )
-
-
-def _rank(scores, labels):
-    """Abnormal and normal counts per distinct score, from the highest down."""
-    order = np.argsort(scores)[::-1]
-    ranked = scores[order]
-    starts = np.flatnonzero(np.append(True, ranked[1:] != ranked[:-1]))
-    positives = np.add.reduceat(labels[order].astype(np.float64), starts)
-    sizes = np.diff(np.append(starts, len(ranked)))
-    return ranked[starts], positives, sizes - positives
-
-
-def _auroc(positives, negatives):
-    """AUROC of counts `[..., thresholds]`; ties count one half."""
-    above = np.cumsum(positives, axis=-1) - positives / 2
-    pairs = positives.sum(-1) * negatives.sum(-1)
-    return (negatives * above).sum(-1) / pairs
-
-
-def _average_precision(positives, negatives):
-    """Sum over thresholds of precision times the gain in recall."""
-    true = np.cumsum(positives, axis=-1)
-    # A resample may hold nothing above its first thresholds.
-    predicted = np.maximum(true + np.cumsum(negatives, axis=-1), 1)
-    return (positives * true / predicted).sum(-1) / positives.sum(-1)
-
-
-def _dice(positives, negatives):
-    """Dice of predicting everything down to each threshold."""
-    true = np.cumsum(positives, axis=-1)
-    predicted = true + np.cumsum(negatives, axis=-1)
-    return 2 * true / (predicted + positives.sum(-1, keepdims=True))
 
 
 def _resample(labels, num_resamples, seed):
@@ -267,8 +161,8 @@ def _image_samples(scores, labels, counts):
     positives = np.add.reduceat(drawn_positives, starts, axis=1)
     negatives = np.add.reduceat(drawn - drawn_positives, starts, axis=1)
     return {
-        "auroc": _auroc(positives, negatives),
-        "ap": _average_precision(positives, negatives),
+        "auroc": ranking.auroc(positives, negatives),
+        "ap": ranking.average_precision(positives, negatives),
     }
 
 
@@ -282,9 +176,9 @@ def _pixel_samples(score_maps, masks, counts):
     drawn = positives.sum(-1) > 0
     positives, negatives = positives[drawn], negatives[drawn]
     samples = {
-        "pixel_ap": _average_precision(positives, negatives),
-        "pixel_auroc": _auroc(positives, negatives),
-        "oracle_dice": _dice(positives, negatives).max(-1),
+        "pixel_ap": ranking.average_precision(positives, negatives),
+        "pixel_auroc": ranking.auroc(positives, negatives),
+        "oracle_dice": ranking.dice(positives, negatives).max(-1),
     }
     filled = {}
     for name, values in samples.items():
@@ -318,60 +212,3 @@ def _interval(samples):
     """The 95 % percentile interval; resamples without a value are left out."""
     low, high = np.nanpercentile(samples, _PERCENTILES)
     return float(low), float(high)
-
-
-def _checked_images(scores, labels):
-    """Float64 scores and 0/1 labels, or a ValueError that says why not."""
-    scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
-    if scores.ndim != 1 or scores.shape != labels.shape:
-        raise ValueError(
-            f"Found scores {scores.shape} and labels {labels.shape}; both "
-            "must be [N]."
-        )
-    _check_finite(scores, "anomaly scores")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError(
-            f"Found labels {np.unique(labels).tolist()}; they must be 0 "
-            "(normal) or 1 (abnormal)."
-        )
-    if not has_both_classes(labels):
-        raise ValueError(
-            f"Found {len(labels)} images of one class only; rank metrics need "
-            "normal and abnormal ones: skip them where has_both_classes(labels)"
-            " is false."
-        )
-    return scores, labels.astype(np.int64)
-
-
-def _checked_maps(score_maps, masks, num_images=None):
-    """Score maps and boolean masks, or a ValueError that says why not."""
-    score_maps, masks = np.asarray(score_maps), np.asarray(masks) != 0
-    if score_maps.ndim != 3 or score_maps.shape != masks.shape:
-        raise ValueError(
-            f"Found score maps {score_maps.shape} and masks {masks.shape}; "
-            "both must be [N, H, W]."
-        )
-    if num_images is not None and len(score_maps) != num_images:
-        raise ValueError(
-            f"Found {len(score_maps)} score maps and {num_images} images; "
-            "pass one map for every image, in the same order."
-        )
-    _check_finite(score_maps, "score maps")
-    if not has_both_classes(masks):
-        raise ValueError(
-            f"Found {np.count_nonzero(masks)} abnormal of {masks.size} pixels;"
-            " pixel metrics need normal and abnormal ones: skip them where "
-            "has_both_classes(masks) is false."
-        )
-    return score_maps, masks
-
-
-def _check_finite(values, name):
-    """Raises where a value is NaN or infinite, with the first such image."""
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"Found NaN or infinity in the {name} of {bad.sum()} of {len(bad)}"
-            f" images (first: image {int(np.argmax(bad))}); they must be "
-            "finite: look for a training run that diverged."
-        )
