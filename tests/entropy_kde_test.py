@@ -154,7 +154,7 @@ LAWS = {
 def _loo_of_sets(z):
     """By bandwidth: the values of many sets `[sets, n, dim]`."""
     return {
-        bandwidth: jax.vmap(
+        str(bandwidth): jax.vmap(
             lambda z, b=bandwidth: entropy.kde_loo(z, bandwidth=b).value
         )(z)
         for bandwidth in ("scott", 0.1, 1.0)

@@ -4,7 +4,7 @@ The one numeric primitive of the kernel estimators. Rows of `x` are queries and
 rows of `y` samples; with `D_ij = |x_i - y_j|^2` and `b = 1 / (2 s^2)`
 
     L_i = log sum_j exp(-b D_ij)      w_ij = exp(-b D_ij - L_i)
-    T_i = sum_j w_ij D_ij             V_i = sum_j w_ij D_ij (D_ij - T_i)
+    T_i = sum_j w_ij D_ij             V_i = sum_j w_ij (D_ij - T_i)^2
 
 Pairs are visited in tiles with a running maximum, and the backward pass visits
 them again, so memory is O(n (dim + tile)) and never n x n. With cotangents g of
@@ -153,7 +153,7 @@ def _backward(exclude_self, tile, residuals, cotangents):
             distance, valid, is_self = _distances(exclude_self, row, column)
             exponent = -b * distance - lse[:, None]
             w = jnp.exp(jnp.where(valid, exponent, _MASKED))
-            spread = jnp.sum(w * distance * (distance - mean[:, None]), 1)
+            spread = jnp.sum(w * (distance - mean[:, None]) ** 2, 1)
             # The self has a term of its own, below.
             pull = jnp.where(
                 is_self, 0, w * (offset[:, None] + slope[:, None] * distance)
