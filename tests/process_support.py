@@ -1,0 +1,67 @@
+"""Runs `aeent` in processes of its own, forked from one that has imported it.
+
+Importing takes seconds, and dozens of tests start processes. The process that
+is forked has initialised no backend of JAX, so a fork is as good as a start.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import sys
+
+from aeent_jax.cli import main
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["aeent_jax.train", "process_support"])
+
+
+@dataclasses.dataclass
+class Command:
+    """A command that was started; its output is in files."""
+
+    process: multiprocessing.Process
+    folder: pathlib.Path
+
+    @property
+    def out(self) -> str:
+        return (self.folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self.folder / "err").read_text()
+
+    def wait(self) -> int:
+        """The exit status; negative for the signal that ended it."""
+        self.process.join(timeout=600)
+        assert self.process.exitcode is not None, "the command hangs"
+        return self.process.exitcode
+
+    def kill(self, number) -> int:
+        os.kill(self.process.pid, number)
+        return self.wait()
+
+
+def start(folder: pathlib.Path, *args: str) -> Command:
+    """Starts `aeent ARGS`, with all caches and its output in `folder`."""
+    folder.mkdir(exist_ok=True)
+    for name in ("out", "err"):
+        (folder / name).write_text("")
+    process = _CONTEXT.Process(target=_run, args=(args, folder), daemon=True)
+    process.start()
+    return Command(process, folder)
+
+
+def run(folder: pathlib.Path, *args: str) -> tuple[int, str, str]:
+    """Runs `aeent ARGS`; returns exit status, stdout and stderr."""
+    command = start(folder, *args)
+    return command.wait(), command.out, command.err
+
+
+def _run(args, folder):
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_TRUNC), number)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    sys.argv = ["aeent", *args]
+    main.main()

@@ -1,0 +1,192 @@
+"""Tiny networks, data and configurations for the tests of training."""
+
+import json
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+import PIL.Image
+from jax.experimental.compilation_cache import compilation_cache
+
+from aeent_jax import (
+    checkpoint,
+    methods,
+    models,
+    objective,
+    parallel,
+    progress,
+    train_step,
+)
+from configs import default
+
+IMAGE_SIZE = 16
+LATENT_DIM = 4
+
+
+def use_compilation_cache(folder: pathlib.Path):
+    """Lets tests that compile the same program share it; a generator."""
+    # The cache decides once whether it is used, at the first compilation.
+    names = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def make_images(count: int, seed: int = 0) -> np.ndarray:
+    """Smooth blobs `[count, 16, 16, 1]` uint8, which differ."""
+    rng = np.random.default_rng(seed)
+    grid = np.arange(IMAGE_SIZE)
+    y, x = rng.uniform(4, 12, (2, count, 1))
+    width = rng.uniform(2, 5, (count, 1))
+    rows = np.exp(-(((grid - y) / width) ** 2))
+    columns = np.exp(-(((grid - x) / width) ** 2))
+    blobs = rows[:, :, None] * columns[:, None, :]
+    return (40 + 200 * blobs).astype(np.uint8)[..., None]
+
+
+def write_images(
+    folder: pathlib.Path, images: np.ndarray, prefix: str = ""
+) -> None:
+    """Writes `[N, H, W, 1]` as 00.png, 01.png and so on."""
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        path = folder / f"{prefix}{i:02d}.png"
+        PIL.Image.fromarray(image[..., 0]).save(path)
+
+
+def make_class_folders(root: pathlib.Path) -> pathlib.Path:
+    """14 normals to train; 6 normal and 5 abnormal, with masks, to test."""
+    write_images(root / "train/normal", make_images(14, seed=0))
+    write_images(root / "test/normal", make_images(6, seed=1))
+    abnormal, masks = make_images(5, seed=2), np.zeros((5, 16, 16, 1), np.uint8)
+    abnormal[:, 3:6, 3:7] = 255
+    masks[:, 3:6, 3:7] = 255
+    write_images(root / "test/abnormal", abnormal, "a")
+    write_images(root / "test/masks", masks, "a")
+    return root
+
+
+def make_network(axis_name: str | None = parallel.AXIS) -> models.Autoencoder:
+    """A tiny network."""
+    return models.make_autoencoder(
+        image_size=IMAGE_SIZE,
+        channels=1,
+        latent_dim=LATENT_DIM,
+        base_width=4,
+        hidden_dim=32,
+        depth=1,
+        axis_name=axis_name,
+    )
+
+
+def make_program(
+    optimizer: optax.GradientTransformation, **rate
+) -> train_step.Program:
+    """A tiny network with the channel and `kde_loo`, or as `rate` says."""
+    term = {
+        "sigma": 0.5,
+        "estimator": "kde_loo",
+        "weight": 1e-2,
+        "bandwidth": "channel",
+        "allow_unsound": False,
+    }
+    return train_step.Program(
+        method=methods.get_method("ae"),
+        network=make_network(),
+        rate=objective.make_rate(**(term | rate)),
+        optimizer=optimizer,
+    )
+
+
+def tiny(root: pathlib.Path | str, cache_dir: pathlib.Path | str) -> dict:
+    """Keys of a run of 3 epochs of 4 steps, the last ragged, on two devices.
+
+    Args:
+      root: the folder of images.
+      cache_dir: of prepared copies.
+    """
+    return {
+        "data.name": "folder",
+        "data.root": str(root),
+        "data.cache_dir": str(cache_dir),
+        "data.image_size": IMAGE_SIZE,
+        "model.latent_dim": LATENT_DIM,
+        "model.base_width": 4,
+        "model.hidden_dim": 32,
+        "channel.sigma": 0.5,
+        "entropy.weight": 1e-2,
+        "train.epochs": 3,
+        "train.batch_size": 4,
+        "eval.batch_size": 8,
+        "eval.num_resamples": 10,
+        "parallel.num_devices": 2,
+        "checkpoint.every_steps": 2,
+        "log.tensorboard": False,
+    }
+
+
+def make_config(
+    root: pathlib.Path, cache_dir: pathlib.Path, **overrides
+) -> ml_collections.ConfigDict:
+    """The configuration of `tiny`; in overrides `__` stands for the dot."""
+    config = default.get_config()
+    config.lock()
+    overrides = {key.replace("__", "."): v for key, v in overrides.items()}
+    config.update_from_flattened_dict(tiny(root, cache_dir) | overrides)
+    return config
+
+
+class Recorder(progress.Progress):
+    """Keeps what a run says, and calls back after every step."""
+
+    def __init__(self, after_step=lambda done: None):
+        super().__init__(0)
+        self.said: list[str] = []
+        self.shown: list[int] = []
+        self._after_step = after_step
+
+    def say(self, text):
+        self.said.append(text)
+
+    def show(self, done, note):
+        self.shown.append(done)
+        self._after_step(done)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [text for text in self.said if text.startswith("WARNING")]
+
+
+def final_state(workdir, config) -> checkpoint.Restored:
+    """The newest checkpoint of a run."""
+    from aeent_jax import run as run_lib
+
+    program = run_lib.make_program(config, total_steps=10**6)
+    like = jax.eval_shape(lambda: train_step.create_state(program, 0))
+    return checkpoint.restore_from(workdir, like)
+
+
+def assert_bitwise(actual, expected):
+    """Compares trees of host arrays by their bytes."""
+    actual, expected = map(jax.tree.flatten, (actual, expected))
+    assert actual[1] == expected[1]
+    for one, other in zip(actual[0], expected[0], strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert one.tobytes() == other.tobytes()
+
+
+def read_history(workdir) -> list[dict]:
+    """The records of metrics.jsonl."""
+    text = (pathlib.Path(workdir) / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
