@@ -108,9 +108,9 @@ def _check(config: ml_collections.ConfigDict, key: str, text: str | None):
         )
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=1)
-        hint = f"did you mean --config.{near[0]}?"
-        if not near:
-            hint = "the groups are " + ", ".join(config.keys()) + "."
+        hint = f"the groups are {', '.join(config)}."
+        if near:
+            hint = f"did you mean --config.{near[0]}?"
         raise ValueError(
             f"--config.{key} is no key of the configuration; {hint}"
         )

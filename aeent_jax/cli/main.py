@@ -1,5 +1,6 @@
 """The console script `aeent`: starts one of the programs beside it."""
 
+import difflib
 import importlib
 import sys
 
@@ -19,12 +20,16 @@ def main() -> None:
     """Runs `aeent COMMAND ...`."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
-        lines = [f"  aeent {c:<9} {text}" for c, text in COMMANDS.items()]
-        text = "\n".join(["usage:", *lines, "  aeent COMMAND --help"])
         if name in ("", "-h", "--help", "--helpfull"):
-            print(text)
+            lines = [f"  aeent {c:<9} {text}" for c, text in COMMANDS.items()]
+            print("\n".join(["usage:", *lines, "  aeent COMMAND --help"]))
             sys.exit(0)
-        sys.exit(f"aeent: there is no command {name!r}.\n{text}")
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" did you mean {near[0]}?" if near else ""
+        sys.exit(
+            f"error: there is no command {name!r};{hint} `aeent --help` lists"
+            " them."
+        )
     module = importlib.import_module(f"aeent_jax.cli.{name}")
     program.run(module.main, [f"aeent {name}", *sys.argv[2:]])
 

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import app, flags
 
@@ -32,12 +33,25 @@ def run(
             return 1
 
     def parse(args: Sequence[str]) -> list[str]:
+        if {"-h", "--help"} & set(args[1:]):
+            print(_help(main))
+            sys.exit(0)
         try:
             return flags.FLAGS(config_flag.complete(args))
         except (flags.Error, *_USER_ERRORS) as error:
             sys.exit(f"error: {_one_line(error)}")
 
     app.run(guarded, argv=argv, flags_parser=parse)
+
+
+def _help(main: Callable[..., Any]) -> str:
+    """The program's docstring and its flags; absl knows those of one module."""
+    module = sys.modules[main.__module__]
+    texts = [module.__doc__ or ""]
+    for name in (module.__name__, sys.argv[0], config_flag.__name__):
+        if name in flags.FLAGS.flags_by_module_dict():
+            texts.append(flags.FLAGS.module_help(name))
+    return "\n".join(texts)
 
 
 def _one_line(error: Exception) -> str:
