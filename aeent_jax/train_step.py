@@ -148,7 +148,7 @@ def train_step(
         "loss": loss,
         "reconstruction_loss": error,
         "rate_nats": rate,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
         "step": state.step + 1,
         "count": count,
     }
