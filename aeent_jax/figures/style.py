@@ -42,11 +42,14 @@ RC: dict[Any, Any] = {
 # Of the pooled values; what lies above is drawn at the end of a scale.
 TOP_QUANTILE = 0.995
 
+# As large as all it holds: a layout does not count the text beside an image.
+_WHOLE = {"bbox_inches": "tight", "pad_inches": 0.05}
+
 
 def save(fig: figure.Figure, path: str | pathlib.Path) -> None:
     """Writes a figure as PNG on white, two pixels a point."""
     with mpl.rc_context(RC):
-        fig.savefig(path, format="png", dpi=144)
+        fig.savefig(path, format="png", dpi=144, **_WHOLE)
 
 
 def to_svg(fig: figure.Figure) -> str:
@@ -63,7 +66,13 @@ def to_svg(fig: figure.Figure) -> str:
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(RC):
-        fig.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        fig.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=metadata,
+            **_WHOLE,
+        )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(
