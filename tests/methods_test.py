@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_network_has_the_sizes_of_the_configuration(name):
     config.data.image_size, config.data.channels = 32, 3
     config.model.latent_dim = 5
     network = methods.get_method(name).make_network(config, None)
-    variables = network.init(0)
+    variables = jax.jit(network.init)(jax.random.key(0))
     x = jnp.zeros((2, 32, 32, 3))
     z, _ = network.encode(variables, x, train=False)
     x_hat, _ = network.decode(variables, z, train=False)
