@@ -20,11 +20,14 @@ def measure(z, sigma=1.0, mask=None, rng=KEY):
     return diagnostics.channel_diagnostics(z, rng, sigma, mask)
 
 
-def test_matches_the_definitions():
+def test_matches_the_definitions_on_the_valid_rows():
+    n, dim, sigma = 40, 16, 1.7
     with jax.enable_x64(True):
-        z, sigma = np.random.default_rng(0).normal(size=(40, 3)), 0.7
-        got = measure(z, sigma)
-        noise = np.asarray(jax.random.normal(KEY, z.shape, jnp.float64))
+        full = np.random.default_rng(0).normal(size=(64, dim))
+        full[n:] = np.nan
+        got = measure(full, sigma, np.arange(64) < n)
+        noise = np.asarray(jax.random.normal(KEY, full.shape, jnp.float64))
+    z, noise = full[:n], noise[:n]
     noisy = z + sigma * noise
     kernel = np.exp(-((noisy[:, None] - z[None]) ** 2).sum(-1) / (2 * sigma**2))
     own = -0.5 * (noise**2).sum(1)
@@ -35,13 +38,13 @@ def test_matches_the_definitions():
     others = kernel.sum(1) - np.diag(kernel)
     covariance = np.cov(z.T, ddof=0)
     share = np.linalg.eigvalsh(covariance) / np.trace(covariance)
+    _, logdet = np.linalg.slogdet(np.eye(dim) + covariance / sigma**2)
     expected = {
-        "rate_low": np.mean(own - np.log(kernel.sum(1))) + np.log(40),
-        "rate_up": np.mean(own - np.log(others)) + np.log(39),
+        "rate_low": np.mean(own - np.log(kernel.sum(1))) + np.log(n),
+        "rate_up": np.mean(own - np.log(others)) + np.log(n - 1),
         "rho": np.mean((weight * spread).sum(1)) / sigma**2,
-        "saturation": 1 - np.mean(np.log(clean.sum(1))) / np.log(40),
-        "coding_rate": 0.5
-        * np.linalg.slogdet(np.eye(3) + covariance / sigma**2)[1],
+        "saturation": 1 - np.mean(np.log(clean.sum(1))) / np.log(n),
+        "coding_rate": 0.5 * logdet,
         "effective_rank": np.exp(-np.sum(share * np.log(share))),
         "variance": np.diag(covariance),
     }
@@ -51,63 +54,63 @@ def test_matches_the_definitions():
         np.testing.assert_allclose(got[name], value, rtol=1e-11, err_msg=name)
 
 
-@pytest.mark.parametrize(("n", "dim"), [(256, 8), (1024, 2), (1024, 64)])
+@jax.jit
+def measure_sets(z, sigma):
+    """The means over eight sets `[8, n, dim]`, each with noise of its own."""
+    keys = jax.random.split(KEY, 8)
+    found = jax.vmap(measure, (0, None, None, 0))(z, sigma, None, keys)
+    return jax.tree.map(lambda v: jnp.mean(v, 0), found)
+
+
+@pytest.mark.parametrize(
+    ("n", "dim"),
+    [
+        (256, 8),
+        (1024, 64),
+        pytest.param(256, 64, marks=pytest.mark.slow),
+        pytest.param(1024, 2, marks=pytest.mark.slow),
+        pytest.param(4096, 16, marks=pytest.mark.slow),
+    ],
+)
 def test_bracket_is_within_its_promise_of_the_true_rate(n, dim):
     # The largest rate for which 0.3 nat are promised at this n.
     rate = math.log(n) - 3
     sigma = 1 / math.sqrt(math.exp(2 * rate / dim) - 1)
-    found = jax.jit(jax.vmap(measure, (0, None, None, 0)))(
-        normal(8 * n, dim).reshape(8, n, dim),
-        sigma,
-        None,
-        jax.random.split(KEY, 8),
-    )
-    low, up = jnp.mean(found["rate_low"]), jnp.mean(found["rate_up"])
+    found = measure_sets(normal(8 * n, dim).reshape(8, n, dim), sigma)
     # Four standard errors of the mean of eight sets; one scatters by .13 at
-    # n = 256 and .06 at n = 1024.
-    slack = 4 * (0.13 if n == 256 else 0.06) / math.sqrt(8)
-    assert rate - 0.3 - slack < low < rate + slack
-    assert rate - slack < up < rate + 0.3 + slack
+    # n = 256 and less above.
+    slack = 4 * 0.13 * math.sqrt(256 / n / 8)
+    assert rate - 0.3 - slack < found["rate_low"] < rate + slack
+    assert rate - slack < found["rate_up"] < rate + 0.3 + slack
+
+
+def test_rho_counts_the_active_dimensions():
+    # Three dimensions with variance 9 among silent ones: 3 * 9/10.
+    active = jnp.where(jnp.arange(64) < 3, 3.0, 0.0)
+    z = normal(8 * 1024, 64).reshape(8, 1024, 64) * active
+    found = measure_sets(z, 1.0)
+    # The samples' own posterior is narrower than the population's.
+    assert 2.5 < found["rho"] < 2.7
+    assert found["effective_rank"] == pytest.approx(3, abs=0.01)
 
 
 def test_low_end_never_exceeds_log_n_and_high_end_does():
-    found = measure(100 * normal(64, 8))
+    found = measure(100 * normal(64, 16))
     # float32 of terms of about 4 nats.
     assert found["rate_low"] <= math.log(64) + 1e-5
     assert found["rate_up"] > 10 * math.log(64)
     assert found["saturation"] == pytest.approx(1, abs=1e-6)
 
 
-def test_rho_counts_the_active_dimensions():
-    # Three dimensions with variance 9, five silent: 3 * 9/10 in the limit.
-    z = normal(4096, 8) * jnp.array([3.0] * 3 + [0.0] * 5)
-    found = measure(z)
-    # Bias from 4096 samples at 3.5 nats, measured .05.
-    assert found["rho"] == pytest.approx(2.7, abs=0.15)
-    assert found["effective_rank"] == pytest.approx(3, abs=0.01)
-
-
-def test_padding_changes_nothing():
-    z = normal(30, 4)
-    full = jnp.concatenate([z, jnp.full((10, 4), jnp.nan)])
-    got = measure(full, mask=jnp.arange(40) < 30)
-    # The noise of the first rows is another for another shape: compare what
-    # does not depend on it.
-    expected = measure(z)
-    for name in ("saturation", "coding_rate", "effective_rank", "variance"):
-        np.testing.assert_allclose(got[name], expected[name], rtol=1e-5)
-    assert all(jnp.all(jnp.isfinite(v)) for v in got.values())
-
-
 def test_equal_latents_carry_nothing():
-    found = measure(jnp.ones((16, 3)))
+    found = measure(jnp.ones((64, 16)))
     for name in ("rate_low", "rho", "saturation", "coding_rate"):
         assert found[name] == pytest.approx(0, abs=1e-6)
     assert found["effective_rank"] == 0
 
 
 def test_nan_in_any_latent_makes_everything_nan():
-    found = measure(normal(16, 3).at[2].set(jnp.nan))
+    found = measure(normal(64, 16).at[2].set(jnp.nan))
     for name, value in found.items():
         assert jnp.all(jnp.isnan(value)), name
 

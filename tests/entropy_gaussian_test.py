@@ -60,7 +60,7 @@ def test_is_an_information_of_the_whole_batch():
     assert found.per_query is None
 
 
-@pytest.mark.parametrize(("n", "dim"), [(7, 3), (3, 7), (5, 5)])
+@pytest.mark.parametrize(("n", "dim"), [(7, 3), (5, 5)])
 def test_primal_equals_dual(n, dim):
     with jax.enable_x64(True):
         a = np.random.default_rng(0).normal(size=(n, dim))
@@ -75,14 +75,12 @@ def test_primal_equals_dual(n, dim):
             np.testing.assert_allclose(gradient, one @ inverse, atol=1e-13)
 
 
-@pytest.mark.parametrize(("n", "dim"), [(20, 3), (4, 9)])
+@pytest.mark.parametrize(("n", "dim"), [(20, 5), (4, 9)])
 def test_masked_rows_change_neither_value_nor_gradient(n, dim):
-    z = jax.random.normal(jax.random.key(0), (n, dim))
-    rubbish = jnp.full((6, dim), jnp.nan)
-    full = jnp.concatenate([z[:2], rubbish, z[2:]])
-    mask = jnp.isfinite(full[:, 0])
-
-    expected, gradient = evaluate(z, everything(z))
+    full = jax.random.normal(jax.random.key(0), (n, dim))
+    mask = np.arange(n) % 4 != 1
+    expected, gradient = evaluate(full[mask], mask[mask])
+    full = jnp.where(mask[:, None], full, jnp.nan)
     got, full_gradient = evaluate(full, mask)
     # Another order of summation in float32.
     np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -92,32 +90,24 @@ def test_masked_rows_change_neither_value_nor_gradient(n, dim):
 
 @pytest.mark.parametrize("valid", [0, 1])
 def test_fewer_than_two_valid_rows_carry_nothing(valid):
-    z = jax.random.normal(jax.random.key(0), (4, 2))
-    value, gradient = jax.value_and_grad(
-        lambda z: (
-            entropy.coding_rate(z, sample_mask=jnp.arange(4) < valid).value
-        )
-    )(z)
+    z = jax.random.normal(jax.random.key(0), (4, 9))
+    value, gradient = evaluate(z, np.arange(4) < valid)
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
 
 
 def test_scale_of_the_noise_is_a_gauge():
-    z = jax.random.normal(jax.random.key(0), (50, 4))
+    z = jax.random.normal(jax.random.key(0), (20, 5))
+    before, _ = evaluate(z, everything(z), 1.0)
+    after, _ = evaluate(3 * z, everything(z), 3.0)
     # float32
-    np.testing.assert_allclose(
-        entropy.coding_rate(3 * z, sigma=3.0).value,
-        entropy.coding_rate(z, sigma=1.0).value,
-        rtol=1e-6,
-    )
+    np.testing.assert_allclose(after, before, rtol=1e-6)
 
 
-def test_bounds_the_information_of_the_samples_themselves():
-    # Far point masses carry log 8 through the channel, whatever the distance.
-    z = 10 * jax.random.normal(jax.random.key(0), (8, 4))
-    assert entropy.coding_rate(z).value > math.log(8)
-    kl = entropy.to_rate(entropy.kde_kl(z, bandwidth=1.0), 1.0, 4)
-    assert entropy.coding_rate(z).value > kl
+def test_bounds_the_information_of_far_point_masses():
+    # They carry log n through the channel, however far apart they are.
+    z = 10 * jax.random.normal(jax.random.key(0), (20, 5))
+    assert evaluate(z, everything(z))[0] > math.log(20)
 
 
 def test_reads_low_from_few_rows():
@@ -129,14 +119,14 @@ def test_reads_low_from_few_rows():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("n", [3, 20])
-def test_bad_latents_give_nan(bad, n):
-    z = jax.random.normal(jax.random.key(0), (n, 5)).at[1, 1].set(bad)
+@pytest.mark.parametrize(("n", "dim"), [(20, 5), (4, 9)])
+def test_bad_latents_give_nan(bad, n, dim):
+    z = jax.random.normal(jax.random.key(0), (n, dim)).at[1, 1].set(bad)
     assert jnp.isnan(evaluate(z, everything(z))[0])
 
 
 def test_equal_latents_carry_nothing_and_pull_nowhere():
-    z = jnp.ones((8, 3))
+    z = jnp.ones((20, 5))
     value, gradient = evaluate(z, everything(z))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)

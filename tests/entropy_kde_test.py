@@ -94,10 +94,8 @@ def test_resub_matches_scipy_in_one_dimension(rule):
 PROMISED = {
     (1, 1024): (0.00, 0.01),
     (2, 1024): (-0.05, 0.01),
-    (4, 256): (-0.45, 0.18),
     (4, 1024): (-0.28, 0.13),
     (8, 1024): (-2.0, 0.44),
-    (16, 256): (-6.9, 2.0),
     (16, 1024): (-6.6, 1.5),
 }
 
@@ -238,20 +236,20 @@ def test_far_point_masses_carry_log_k():
 
 
 def test_kl_bounds_the_mixture_entropy_and_resub_of_noise_finds_it():
-    centres = normal(32, 2)
-    sigma = 0.4
-    picks = jax.random.randint(jax.random.key(1), (20000,), 0, 32)
-    draws = centres[picks] + sigma * normal(20000, 2, seed=2)
-    everywhere = jnp.full(20000, -1)
-    exact = entropy.kde_resub(draws, centres, everywhere, bandwidth=sigma)
+    rng = np.random.default_rng(0)
+    sigma, centres = 0.4, rng.normal(size=(40, 3))
+    draws = centres[rng.integers(0, 40, 2000)]
+    draws = draws + sigma * rng.normal(size=draws.shape)
     logpdf = scipy.stats.multivariate_normal.logpdf
-    density = np.mean(
-        [np.exp(logpdf(draws, c, sigma**2)) for c in np.asarray(centres)], 0
-    )
-    np.testing.assert_allclose(exact.value, -np.log(density).mean(), rtol=1e-5)
-    assert float(exact.value) <= float(
-        entropy.kde_kl(centres, bandwidth=sigma).value
-    )
+    density = np.mean([np.exp(logpdf(draws, c, sigma**2)) for c in centres], 0)
+    with jax.enable_x64(True):
+        kl, _ = evaluate(centres, sigma)["kde_kl"]
+        found = entropy.kde_resub(
+            draws, centres, np.full(2000, -1), bandwidth=sigma
+        )
+        np.testing.assert_allclose(found.per_query, -np.log(density))
+    # The bound is .3 nat above; 2000 draws scatter the mean by .03.
+    assert np.mean(-np.log(density)) < kl.value
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
@@ -392,16 +390,6 @@ def test_equal_latents_have_the_kernels_entropy_and_no_scale_for_a_rule():
         np.testing.assert_allclose(gradient, 0, atol=1e-7)
     for found, _ in evaluate(z, "scott").values():
         assert jnp.isnan(found.value)
-
-
-def test_vmap_and_scan_agree_with_a_loop():
-    z = normal(120, 3).reshape(3, 40, 3)
-    looped = [evaluate(row, 0.5)["kde_loo"][1] for row in z]
-    gradient = jax.grad(lambda z: entropy.kde_loo(z, bandwidth=0.5).value)
-    _, scanned = jax.lax.scan(lambda c, row: (c, gradient(row)), None, z)
-    # The same operations in other fusions.
-    for got in (jax.jit(jax.vmap(gradient))(z), scanned):
-        np.testing.assert_allclose(got, jnp.stack(looped), atol=1e-6)
 
 
 def test_narrow_latents_are_cast_up():

@@ -86,7 +86,8 @@ def pairwise_lse(
         exactly 0 where they are equal. None says that no query has a self.
       sample_mask: `[n]` bool, which samples count; default all.
       exclude_self: whether the sum leaves the self out.
-      tile: rows and columns of a tile; by default chosen from the sizes.
+      tile: rows and columns of a tile at most; by default chosen from the
+        sizes.
 
     Returns:
       L: `[m]`, about -1e30 for a query without any valid sample.
@@ -100,7 +101,7 @@ def pairwise_lse(
         sample_mask = jnp.ones(n, bool)
     in_range = (query_index >= 0) & (query_index < n)
     if tile is None:
-        tile = max(m, n, 1) if max(m, n) <= DENSE_ROWS else TILE
+        tile = DENSE_ROWS if max(m, n) <= DENSE_ROWS else TILE
     points = (a.astype(dtype) for a in (x, y, jnp.asarray(inv_two_var)))
     index = jnp.where(in_range, query_index, -1)
     return _lse(exclude_self, tile, *_alike(*points), index, sample_mask)
@@ -275,6 +276,7 @@ def _add(so_far, new):
 def _split(tile: int, array: jax.Array) -> jax.Array:
     """`[rows, ...]` to `[tiles, tile, ...]`, with zeros (False) at the end."""
     rows = array.shape[0]
+    tile = max(min(tile, rows), 1)
     tiles = max(-(-rows // tile), 1)
     padding = [(0, tiles * tile - rows)] + [(0, 0)] * (array.ndim - 1)
     return jnp.pad(array, padding).reshape(tiles, tile, *array.shape[1:])
