@@ -224,10 +224,8 @@ def _intervals(found: Mapping[str, metrics.Interval]) -> dict[str, list[float]]:
     return {f"{name}_interval": list(pair) for name, pair in found.items()}
 
 
-def _summary(scores: np.ndarray) -> dict[str, float] | None:
+def _summary(scores: np.ndarray) -> dict[str, float]:
     """Mean, spread and quantiles of the normals' scores: for thresholds."""
-    if not len(scores):
-        return None
     return {
         "mean": float(scores.mean()),
         "sd": float(scores.std()),

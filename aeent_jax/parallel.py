@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import jax_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
@@ -128,16 +127,23 @@ class Parallel:
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of host arrays on every device."""
         if self.mode == "pmap":
-            return jax_utils.replicate(tree, self.devices)
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+            # As `pmap` places its results: from another mesh, though of the
+            # same devices, the step would compile a second time.
+            copies = jax.tree.map(self._stack, tree)
+            return self._put(copies, PartitionSpec(AXIS))
+        return self._put(tree, PartitionSpec())
+
+    def _stack(self, array: np.ndarray) -> np.ndarray:
+        """A view of `array` with a leading axis of devices."""
+        array = np.asarray(array)
+        return np.broadcast_to(array, (self.num_devices, *array.shape))
 
     def shard(self, tree: PyTree) -> PyTree:
         """Puts the rows of host arrays `[B, ...]` on the devices, in order."""
         if self.mode == "pmap":
             split = (self.num_devices, -1)
             return jax.tree.map(lambda a: a.reshape(split + a.shape[1:]), tree)
-        spec = NamedSharding(self._mesh, PartitionSpec(AXIS))
-        return jax.device_put(tree, spec)
+        return self._put(tree, PartitionSpec(AXIS))
 
     def fetch_replicated(self, tree: PyTree) -> PyTree:
         """Returns host copies of replicated arrays."""
@@ -158,6 +164,9 @@ class Parallel:
         # Indexing a mapped array on the device is slow; its first shard is not.
         host = np.asarray(array.addressable_data(0))
         return host[0] if self.mode == "pmap" else host
+
+    def _put(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
+        return jax.device_put(tree, NamedSharding(self._mesh, spec))
 
     @functools.cached_property
     def _mesh(self) -> Mesh:

@@ -36,14 +36,15 @@ class Plan:
     def steps_from(self, step: int) -> int:
         """How many steps the call that begins at `step` does.
 
-        Calls end at the ends of epochs, at checkpoints and at multiples of
-        `steps_per_call`, so a resumed run groups its steps as before.
+        Calls end at the ends of epochs, at checkpoints and, counted from the
+        beginning of the epoch, at multiples of `steps_per_call`, so a resumed
+        run groups its steps as before.
         """
-        size = self.steps_per_call
-        ends = [self.steps_per_epoch, size]
-        if self.checkpoint_every:
-            ends.append(self.checkpoint_every)
-        room = min((step // end + 1) * end - step for end in ends)
+        size, every = self.steps_per_call, self.checkpoint_every
+        done = step % self.steps_per_epoch
+        room = min(self.steps_per_epoch - done, size - done % size)
+        if every:
+            room = min(room, every - step % every)
         return size if room == size else 1
 
     def ends_epoch(self, step: int) -> bool:

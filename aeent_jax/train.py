@@ -262,11 +262,12 @@ def _end_epoch(run, state, step, interval, writer, say):
     epoch, config = step // run.plan.steps_per_epoch, run.config
     _warn_of_saturation(run, interval, say)
     every = config.eval.every_epochs
+    is_last = step == run.plan.total_steps
     evaluated = {}
-    if every and epoch % every == 0 and step < run.plan.total_steps:
+    if every and epoch % every == 0 and not is_last:
         results = run.evaluator.evaluate(state.variables, run.dataset, step)
         evaluated = evaluate.flat_metrics(results)
-    if epoch % config.log.every_epochs == 0 or evaluated:
+    if epoch % config.log.every_epochs == 0 or evaluated or is_last:
         record = run.stamp(step) | interval.summary(run.program.rate)
         writer.write(record | evaluated)
         return _Interval()

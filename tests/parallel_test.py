@@ -81,6 +81,30 @@ def test_only_donated_arguments_are_given_away(mapping):
     assert not y.is_deleted()
 
 
+def test_a_step_that_gets_its_own_result_back_compiles_once(mapping):
+    compiled = []
+
+    def count(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    mapped = mapping.map(
+        lambda state, x: state + lax.psum(jnp.sum(x), parallel.AXIS),
+        [parallel.REPLICATED, parallel.SHARDED],
+        parallel.REPLICATED,
+        donate=(0,),
+    )
+    state = mapping.replicate(np.float32(0))
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        for _ in range(3):
+            state = mapped(state, mapping.shard(rows()))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert len(compiled) == 1
+    assert mapping.fetch_replicated(state) == 3 * rows().sum()
+
+
 def test_padded_is_the_next_multiple():
     mapping = parallel.make_parallel("pmap", 8)
     assert [mapping.padded(n) for n in (1, 8, 9, 64)] == [8, 8, 16, 64]

@@ -4,6 +4,7 @@ Importing takes seconds, and dozens of tests start processes. The process that
 is forked has initialised no backend of JAX, so a fork is as good as a start.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -38,30 +39,44 @@ class Command:
         return self.process.exitcode
 
     def kill(self, number) -> int:
-        os.kill(self.process.pid, number)
+        """Sends a signal; what has ended already keeps its own status."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
         return self.wait()
 
 
-def start(folder: pathlib.Path, *args: str) -> Command:
-    """Starts `aeent ARGS`, with all caches and its output in `folder`."""
+def start(
+    folder: pathlib.Path, cache_home: pathlib.Path, *args: str
+) -> Command:
+    """Starts `aeent ARGS`.
+
+    Args:
+      folder: where its output goes.
+      cache_home: stands for ~/.cache.
+      *args: the command line.
+    """
     folder.mkdir(exist_ok=True)
     for name in ("out", "err"):
         (folder / name).write_text("")
-    process = _CONTEXT.Process(target=_run, args=(args, folder), daemon=True)
+    process = _CONTEXT.Process(
+        target=_run, args=(args, folder, cache_home), daemon=True
+    )
     process.start()
     return Command(process, folder)
 
 
-def run(folder: pathlib.Path, *args: str) -> tuple[int, str, str]:
-    """Runs `aeent ARGS`; returns exit status, stdout and stderr."""
-    command = start(folder, *args)
+def run(
+    folder: pathlib.Path, cache_home: pathlib.Path, *args: str
+) -> tuple[int, str, str]:
+    """Runs what `start` starts; returns exit status, stdout and stderr."""
+    command = start(folder, cache_home, *args)
     return command.wait(), command.out, command.err
 
 
-def _run(args, folder):
+def _run(args, folder, cache_home):
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_TRUNC), number)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    os.environ["XDG_CACHE_HOME"] = str(cache_home)
     sys.argv = ["aeent", *args]
     main.main()

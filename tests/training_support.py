@@ -25,21 +25,28 @@ IMAGE_SIZE = 16
 LATENT_DIM = 4
 
 
-def use_compilation_cache(folder: pathlib.Path):
-    """Lets tests that compile the same program share it; a generator."""
-    # The cache decides once whether it is used, at the first compilation.
-    names = {
-        "jax_compilation_cache_dir": str(folder),
+def cache_home(tmp_path_factory) -> pathlib.Path:
+    """Stands for ~/.cache: all tests of one session compile a program once."""
+    return tmp_path_factory.getbasetemp() / "cache"
+
+
+def use_compilation_cache(home: pathlib.Path):
+    """Has this process use the cache that commands use; a generator."""
+    values = {
+        "jax_compilation_cache_dir": str(home / "aeent_jax" / "xla"),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+    before = {name: getattr(jax.config, name) for name in values}
+    _configure_jax(values)
     yield
-    for name, value in before.items():
+    _configure_jax(before)
+
+
+def _configure_jax(values):
+    for name, value in values.items():
         jax.config.update(name, value)
+    # Whether there is a cache is decided once, at the first compilation.
     compilation_cache.reset_cache()
 
 

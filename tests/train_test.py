@@ -1,0 +1,493 @@
+import functools
+import json
+import math
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+import training_support
+from training_support import Recorder
+
+from aeent_jax import evaluate, train
+from aeent_jax import run as run_lib
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory):
+    yield from training_support.use_compilation_cache(
+        training_support.cache_home(tmp_path_factory)
+    )
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory):
+    """The tiny configuration on one folder of images."""
+    folder = tmp_path_factory.mktemp("data")
+    root = training_support.make_class_folders(folder / "images")
+    return functools.partial(
+        training_support.make_config, root, folder / "cache"
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(make_config, tmp_path_factory):
+    """A run of 12 steps: its folder, what it returned and what it said."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    say = Recorder()
+    results = train.train(make_config(), folder, say=say)
+    return folder, results, say
+
+
+def stop_after(step, number=signal.SIGTERM):
+    def after_step(done):
+        if done == step:
+            signal.raise_signal(number)
+
+    return Recorder(after_step)
+
+
+def interrupt(config, folder, step, number=signal.SIGTERM):
+    """Trains until `step`; returns the sentence of the interruption."""
+    with pytest.raises(train.InterruptedRunError) as caught:
+        train.train(config, folder, say=stop_after(step, number))
+    return str(caught.value)
+
+
+def steps_on_disk(folder):
+    names = [path.name for path in (folder / "checkpoints").iterdir()]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def assert_same_end(folder, other, config):
+    one, two = (
+        training_support.final_state(path, config) for path in (folder, other)
+    )
+    assert one.step == two.step
+    training_support.assert_bitwise(one.state, two.state)
+
+
+def assert_no_duplicates(folder):
+    """No metric of a step is written twice; returns the records."""
+    records = training_support.read_history(folder)
+    keys = [
+        (record["step"], name)
+        for record in records
+        for name in record
+        if "/" in name
+    ]
+    assert len(keys) == len(set(keys))
+    steps = [record["step"] for record in records]
+    assert steps == sorted(steps)
+    return records
+
+
+def test_run_leaves_everything_in_the_workdir(uninterrupted):
+    folder, results, say = uninterrupted
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "environment.json",
+        "eval",
+        "metrics.jsonl",
+    ]
+    assert steps_on_disk(folder) == [10, 12]  # keep=2
+    found = json.loads((folder / "eval/test/metrics.json").read_text())
+    assert found == json.loads(json.dumps(results))
+    assert (results["step"], results["num_images"]) == (12, 11)
+    assert 0 <= results["auroc"] <= 1
+    assert say.shown == list(range(1, 13))
+    assert say.said[0] == (
+        "ae on folder {'train': 14, 'test': 11}, batch 4 over 2 cpu device(s)"
+        f" (2 each), 12 steps, workdir {folder}"
+    )
+    assert say.warnings == []
+
+
+def test_metrics_have_the_documented_keys(uninterrupted):
+    folder, results, _ = uninterrupted
+    *epochs, last = assert_no_duplicates(folder)
+    assert [record["step"] for record in epochs] == [4, 8, 12]
+    assert [record["epoch"] for record in epochs] == [1, 2, 3]
+    for record in epochs:
+        speed = {"train/images_per_second"}
+        assert set(record) - speed == {
+            "step",
+            "epoch",
+            "wall_seconds",
+            "train/loss",
+            "train/reconstruction_loss",
+            "train/rate_nats",
+            "train/grad_norm",
+        }
+    assert epochs[-1]["train/images_per_second"] > 0
+    seconds = [record["wall_seconds"] for record in [*epochs, last]]
+    assert seconds == sorted(seconds)
+    assert (last["step"], last["epoch"]) == (12, 3)
+    flat = evaluate.flat_metrics(results)
+    assert {k: v for k, v in last.items() if "/" in k} == flat
+
+
+def test_epoch_metrics_are_means_over_images(uninterrupted, make_config):
+    folder, _, _ = uninterrupted
+    run = run_lib.Run(make_config(), folder)
+    state = run.parallel.replicate(run.initial_state())
+    losses, counts = [], []
+    for step in range(4):
+        state, metrics = run.step_fn(
+            state, *run.place_constants(), *run.batch(step, 1)
+        )
+        metrics = run.parallel.fetch_replicated(metrics)
+        losses.append(metrics["loss"][0])
+        counts.append(metrics["count"][0])
+    assert counts == [4, 4, 4, 2]
+    first = training_support.read_history(folder)[0]
+    np.testing.assert_allclose(
+        first["train/loss"],
+        np.average(losses, weights=counts),
+        rtol=1e-6,  # the losses are float32
+    )
+
+
+def test_nothing_compiles_after_the_first_epoch(make_config, tmp_path):
+    compiled, at_step = [], {}
+
+    def count(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    say = Recorder(lambda done: at_step.update({done: len(compiled)}))
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        train.train(make_config(), tmp_path / "run", say=say)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert at_step[1] > 0
+    # The ragged batch is step 4, the first checkpoint step 2.
+    assert at_step[12] == at_step[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_run_goes_on_bitwise(
+    make_config, uninterrupted, tmp_path, number
+):
+    config, folder = make_config(), tmp_path / "run"
+    # In the middle of an epoch, at its end, and where a checkpoint is due.
+    stops = [1, 4, 10] if number == signal.SIGTERM else [3]
+    for step in stops:
+        assert interrupt(config, folder, step, number) == (
+            f"Stopped by {number.name} after step {step} of 12; the state is"
+            " saved, and the same command goes on from it."
+        )
+        assert steps_on_disk(folder)[-1] == step
+        assert not (folder / "eval").exists()
+    say = Recorder()
+    train.train(config, folder, say=say)
+    assert f"Going on from step {stops[-1]}." in say.said
+    assert say.shown == list(range(stops[-1] + 1, 13))
+    assert_same_end(folder, uninterrupted[0], config)
+    steps = [record["step"] for record in assert_no_duplicates(folder)]
+    assert steps == [4, 8, 12, 12]
+
+
+def test_signal_after_the_last_step_still_evaluates(make_config, tmp_path):
+    say = stop_after(12)
+    results = train.train(make_config(), tmp_path / "run", say=say)
+    assert results["step"] == 12
+
+
+def test_signal_handlers_are_put_back(make_config, tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    interrupt(make_config(), tmp_path / "run", 1)
+    after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert after == before
+
+
+def test_finished_run_is_only_evaluated_again(
+    make_config, uninterrupted, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    shutil.rmtree(folder / "eval")
+    before = training_support.read_history(folder)
+    say = Recorder()
+    results = train.train(make_config(), folder, say=say)
+    assert "Training is complete at step 12; only evaluating." in say.said
+    assert say.shown == []
+    assert results["auroc"] == uninterrupted[1]["auroc"]
+    assert (folder / "eval/test/metrics.json").exists()
+    after = assert_no_duplicates(folder)
+    assert [record["step"] for record in after] == [4, 8, 12, 12]
+    assert after[:-1] == before[:-1]
+
+
+def test_more_epochs_go_on_from_the_end(make_config, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    say = Recorder()
+    config = make_config(train__epochs=4)
+    results = train.train(config, folder, say=say)
+    assert say.shown == [13, 14, 15, 16]
+    assert results["step"] == 16
+    straight = tmp_path / "straight"
+    train.train(config, straight, say=Recorder())
+    assert_same_end(folder, straight, config)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate])
+def test_damaged_newest_checkpoint_is_reported_and_the_one_before_used(
+    make_config, uninterrupted, tmp_path, damage
+):
+    folder, config = tmp_path / "run", make_config()
+    interrupt(config, folder, 7)
+    assert steps_on_disk(folder) == [6, 7]
+    files = [p for p in (folder / "checkpoints/7").rglob("*") if p.is_file()]
+    damage(max(files, key=lambda path: path.stat().st_size))
+    say = Recorder()
+    train.train(config, folder, say=say)
+    (warning,) = say.warnings
+    assert warning.startswith(
+        f"WARNING: {folder / 'checkpoints/7'} is damaged: "
+    )
+    assert "Going on from step 6." in say.said
+    assert say.shown == list(range(7, 13))
+    assert_same_end(folder, uninterrupted[0], config)
+    assert_no_duplicates(folder)
+
+
+def test_checkpoint_of_another_network_is_refused(
+    make_config, uninterrupted, tmp_path
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copytree(uninterrupted[0] / "checkpoints", folder / "checkpoints")
+    config = make_config(model__latent_dim=3)
+    (folder / "config.json").write_text(config.to_json())
+    with pytest.raises(ValueError, match=r".") as caught:
+        train.train(config, folder, say=Recorder())
+    assert "is of another network: " in str(caught.value)
+    assert steps_on_disk(folder) == [10, 12]
+
+
+def test_another_configuration_is_refused_before_anything_is_touched(
+    make_config, uninterrupted
+):
+    folder, _, _ = uninterrupted
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    config = make_config(train__seed=1, entropy__estimator="coding_rate")
+    with pytest.raises(ValueError, match=r".") as caught:
+        train.train(config, folder, say=Recorder())
+    assert str(caught.value) == (
+        f"--workdir={folder} belongs to another configuration:"
+        " entropy.estimator is kde_loo there and coding_rate here; train.seed"
+        " is 0 there and 1 here. Give another workdir, or the same"
+        " configuration to go on with that run."
+    )
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_loss_that_is_not_finite_stops_and_leaves_earlier_checkpoints(
+    make_config, tmp_path
+):
+    folder = tmp_path / "run"
+    config = make_config(
+        optimizer__learning_rate=1e30,
+        # The first step moves nothing, so that there is something to lose.
+        optimizer__warmup_steps=2,
+        checkpoint__every_steps=1,
+        checkpoint__keep=9,
+    )
+    with pytest.raises(FloatingPointError) as caught:
+        train.train(config, folder, say=Recorder())
+    message = str(caught.value)
+    name, _, rest = message.partition(" is ")
+    assert name in ("loss", "grad_norm")
+    step = int(rest.split(" at step ")[1].split(",")[0])
+    assert message.endswith(
+        f", so training stopped; the checkpoints in {folder / 'checkpoints'}"
+        " are of earlier steps. Lower optimizer.learning_rate or set"
+        " optimizer.clip_norm=1, and use a new workdir."
+    )
+    assert steps_on_disk(folder) == list(range(1, step))
+    restored = training_support.final_state(folder, config)
+    assert restored.damaged == ()
+    assert restored.step == step - 1
+
+
+def test_evaluation_in_the_course_of_training_changes_nothing(
+    make_config, uninterrupted, tmp_path
+):
+    config = make_config(
+        eval__every_epochs=1, log__every_epochs=2, checkpoint__every_steps=0
+    )
+    folder = tmp_path / "run"
+    train.train(config, folder, say=Recorder())
+    records = assert_no_duplicates(folder)
+    evaluated = [r["step"] for r in records if "eval/test/auroc" in r]
+    # At the end of training it is the last line's.
+    assert evaluated == [4, 8, 12]
+    assert [r["step"] for r in records if "train/loss" in r] == [4, 8, 12]
+    assert "eval/rate_nats" in records[0]
+    assert steps_on_disk(folder) == [12]
+    assert_same_end(folder, uninterrupted[0], config)
+
+
+def test_weights_of_another_run_are_a_start(
+    make_config, uninterrupted, tmp_path
+):
+    config = make_config(
+        checkpoint__restore_from=str(uninterrupted[0]),
+        # So small that nothing moves, and the end shows the start.
+        optimizer__learning_rate=1e-30,
+        train__epochs=1,
+    )
+    say = Recorder()
+    train.train(config, tmp_path / "run", say=say)
+    assert f"Starting from the weights of {uninterrupted[0]}." in say.said
+    assert say.shown == [1, 2, 3, 4]
+    found, wanted = (
+        training_support.final_state(path, config)
+        for path in (tmp_path / "run", uninterrupted[0])
+    )
+    assert (found.step, wanted.step) == (4, 12)
+    for one, other in zip(
+        *(jax.tree.leaves(r.state.params) for r in (found, wanted)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-20)
+
+
+def test_a_run_goes_on_rather_than_starting_from_other_weights(
+    make_config, uninterrupted, tmp_path
+):
+    config = make_config(checkpoint__restore_from=str(uninterrupted[0]))
+    folder = tmp_path / "run"
+    interrupt(config, folder, 1)
+    say = stop_after(2)
+    with pytest.raises(train.InterruptedRunError):
+        train.train(config, folder, say=say)
+    assert "Going on from step 1." in say.said
+    assert not any(text.startswith("Starting from") for text in say.said)
+
+
+def test_weights_that_are_not_there_are_an_error(make_config, tmp_path):
+    config = make_config(checkpoint__restore_from=str(tmp_path / "nothing"))
+    with pytest.raises(FileNotFoundError) as caught:
+        train.train(config, tmp_path / "run", say=Recorder())
+    assert str(caught.value) == (
+        f"There is no checkpoint in {tmp_path / 'nothing'}; give the workdir"
+        " of a run that has saved one."
+    )
+
+
+def test_normals_alone_train_and_are_scored(tmp_path):
+    root = tmp_path / "images"
+    training_support.write_images(root, training_support.make_images(9))
+    config = training_support.make_config(
+        root, tmp_path / "cache", train__epochs=1
+    )
+    results = train.train(config, tmp_path / "run", say=Recorder())
+    assert (results["split"], results["num_abnormal"]) == ("train", 0)
+    assert not {"auroc", "pixel_ap", "baselines"} & set(results)
+    assert results["rate_nats"] > 0
+    assert (tmp_path / "run/eval/train/scores.csv").exists()
+
+
+def test_held_out_normals_choose_the_best_checkpoint(make_config, tmp_path):
+    config = make_config(
+        data__validation_fraction=0.3,
+        checkpoint__keep=1,
+        # Steps of this length spoil the first ones.
+        optimizer__learning_rate=0.3,
+    )
+    train.train(config, tmp_path, say=Recorder())
+    latest = run_lib.evaluate_workdir(tmp_path)
+    best = run_lib.evaluate_workdir(tmp_path, best=True)
+    assert latest["step"] == 9  # 10 images in batches of 4, three epochs
+    assert {best["step"], latest["step"]} == set(steps_on_disk(tmp_path))
+
+
+def test_network_is_evaluated_again_without_training(
+    make_config, uninterrupted, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    shutil.rmtree(folder / "eval")
+    found = run_lib.evaluate_workdir(folder)
+    assert found["auroc"] == uninterrupted[1]["auroc"]
+    assert (folder / "eval/test/metrics.json").exists()
+    with pytest.raises(FileNotFoundError) as caught:
+        run_lib.evaluate_workdir(folder, best=True)
+    assert str(caught.value) == (
+        f"No checkpoint in {folder / 'checkpoints'} has a criterion to be the"
+        " best by; train with data.validation_fraction above 0, or take the"
+        " latest."
+    )
+
+
+def test_rate_is_null_without_a_channel(make_config, tmp_path):
+    config = make_config(
+        channel__sigma=0.0, entropy__weight=0.0, train__epochs=1
+    )
+    results = train.train(config, tmp_path, say=Recorder())
+    assert results["rate_nats"] is None
+    first, last = assert_no_duplicates(tmp_path)
+    assert first["train/rate_nats"] is None
+    assert last["eval/rate_nats"] is None
+    assert "train/latent_entropy_nats" not in first
+
+
+def test_entropy_without_a_channel_is_not_called_a_rate(make_config, tmp_path):
+    config = make_config(
+        channel__sigma=0.0,
+        entropy__allow_unsound=True,
+        entropy__bandwidth="0.5",
+        train__epochs=1,
+    )
+    train.train(config, tmp_path, say=Recorder())
+    first, _ = assert_no_duplicates(tmp_path)
+    assert first["train/rate_nats"] is None
+    assert math.isfinite(first["train/latent_entropy_nats"])
+
+
+def test_saturated_estimator_is_warned_of_once(make_config, tmp_path):
+    config = make_config(channel__sigma=1e-3, entropy__estimator="kde_kl")
+    say = Recorder()
+    train.train(config, tmp_path, say=say)
+    (warning,) = say.warnings
+    assert "kde_kl" in warning
+    assert "log n" in warning
+
+
+def test_steps_of_one_call_resume_bitwise(make_config, tmp_path):
+    config = make_config(train__steps_per_call=3, checkpoint__every_steps=4)
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    say = Recorder()
+    train.train(config, straight, say=say)
+    assert say.shown == [3, 4, 7, 8, 11, 12]
+    interrupt(config, stopped, 7)
+    train.train(config, stopped, say=Recorder())
+    assert_same_end(stopped, straight, config)
+
+
+def test_modes_of_mapping_train_alike(make_config, uninterrupted, tmp_path):
+    config = make_config(parallel__mode="shard_map")
+    results = train.train(config, tmp_path, say=Recorder())
+    _, expected, _ = uninterrupted
+    # Adam amplifies rounding in 12 steps: STACK-level differences of 1e-3.
+    np.testing.assert_allclose(
+        results["reconstruction_error"]["test_normal"],
+        expected["reconstruction_error"]["test_normal"],
+        rtol=1e-3,
+    )
