@@ -140,7 +140,6 @@ def test_metrics_file_holds_what_is_returned(written):
     assert files == [
         "metrics.json",
         "panel.npz",
-        "panel.npz",
         "panel.png",
         "score_maps.npz",
         "scores.csv",

@@ -1,0 +1,178 @@
+"""Real processes that are killed, stopped and started again until done."""
+
+import pathlib
+import random
+import signal
+import time
+
+import process_support
+import pytest
+import training_support
+
+STEPS = 24  # 6 epochs of 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = tmp_path_factory.mktemp("kill")
+    training_support.make_class_folders(made / "images")
+    return made
+
+
+@pytest.fixture(scope="module")
+def train_args(folder):
+    flags = training_support.tiny(folder / "images", folder / "prepared")
+    flags |= {"train.epochs": 6, "checkpoint.every_steps": 1}
+    return [f"--config.{key}={value}" for key, value in flags.items()]
+
+
+@pytest.fixture(scope="module")
+def start(folder, train_args, tmp_path_factory):
+    """Starts `aeent train` in a workdir."""
+    cache_home = training_support.cache_home(tmp_path_factory)
+
+    def call(workdir):
+        return process_support.start(
+            folder / "process",
+            cache_home,
+            "train",
+            f"--workdir={workdir}",
+            *train_args,
+        )
+
+    return call
+
+
+def final_state(workdir, folder):
+    config = training_support.make_config(
+        folder / "images", folder / "prepared"
+    )
+    return training_support.final_state(workdir, config)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start, folder):
+    command = start(folder / "uninterrupted")
+    assert command.wait() == 0, command.err
+    restored = final_state(folder / "uninterrupted", folder)
+    assert restored.step == STEPS
+    return restored.state
+
+
+class Life:
+    """A run in a workdir, from a start to a death."""
+
+    def __init__(self, start, workdir):
+        self._folder = workdir / "checkpoints"
+        self.first = self.latest()
+        self.command = start(workdir)
+
+    def latest(self) -> int:
+        """The step of the newest complete checkpoint, 0 without any."""
+        names = [path.name for path in self._listed()]
+        return max([int(name) for name in names if name.isdigit()], default=0)
+
+    def saves_in_flight(self) -> list[pathlib.Path]:
+        """What Orbax has begun to write, under a temporary name."""
+        return [p for p in self._listed() if "orbax-checkpoint-tmp" in p.name]
+
+    def _listed(self):
+        return list(self._folder.iterdir()) if self._folder.is_dir() else []
+
+    def wait_for(self, condition) -> bool:
+        """Whether it came true before the process ended."""
+        while self.command.process.is_alive():
+            if condition():
+                return True
+            time.sleep(0.001)
+        return False
+
+    def saved(self, count):
+        """A condition: `count` checkpoints were saved in this life."""
+        return lambda: self.latest() >= self.first + count
+
+
+def kill_in_a_save(start, workdir):
+    """Kills runs until one died in a save; how many kills it took."""
+    for kills in range(1, 6):
+        life = Life(start, workdir)
+        # Not in the first: there must be one to go back to.
+        assert life.wait_for(life.saved(1))
+        assert life.wait_for(life.saves_in_flight)
+        assert life.command.kill(signal.SIGKILL) == -signal.SIGKILL
+        if life.saves_in_flight() and life.latest():
+            return kills
+    pytest.fail("no kill fell in a save")
+    return 0
+
+
+def kill_at_random(start, workdir, rng):
+    """Kills a run after a few checkpoints; whether it was still running."""
+    life = Life(start, workdir)
+    if life.wait_for(life.saved(rng.randrange(4))):
+        time.sleep(rng.uniform(0, 0.1))
+    return life.command.kill(signal.SIGKILL) == -signal.SIGKILL
+
+
+def finish(start, workdir):
+    command = start(workdir)
+    assert command.wait() == 0, command.err
+    return command
+
+
+def assert_as_if_never_killed(workdir, folder, uninterrupted):
+    restored = final_state(workdir, folder)
+    assert (restored.step, restored.damaged) == (STEPS, ())
+    training_support.assert_bitwise(restored.state, uninterrupted)
+    records = training_support.read_history(workdir)
+    trained = [r["step"] for r in records if "train/loss" in r]
+    assert trained == [4, 8, 12, 16, 20, 24]
+    assert [r["step"] for r in records if "eval/test/auroc" in r] == [STEPS]
+
+
+def test_killed_and_stopped_run_ends_as_if_it_never_was(
+    start, folder, uninterrupted
+):
+    workdir = folder / "killed"
+    kill_in_a_save(start, workdir)
+
+    life = Life(start, workdir)
+    assert life.wait_for(life.saved(2))
+    assert life.command.kill(signal.SIGTERM) == 0
+    last = life.command.err.splitlines()[-1]
+    step = life.latest()
+    assert last == (
+        f"Stopped by SIGTERM after step {step} of {STEPS}; the state is saved,"
+        " and the same command goes on from it."
+    )
+    assert "Traceback" not in life.command.err
+
+    rng = random.Random(0)
+    assert kill_at_random(start, workdir, rng)
+    command = finish(start, workdir)
+    assert "Going on from step " in command.err
+    assert_as_if_never_killed(workdir, folder, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_any_kills_leave_no_trace(start, folder, uninterrupted, seed):
+    workdir, rng = folder / f"random{seed}", random.Random(seed)
+    kill_in_a_save(start, workdir)
+    while kill_at_random(start, workdir, rng):
+        pass
+    finish(start, workdir)
+    assert_as_if_never_killed(workdir, folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_kill_before_the_first_checkpoint_leaves_a_fresh_start(
+    start, folder, uninterrupted
+):
+    workdir = folder / "early"
+    life = Life(start, workdir)
+    assert life.wait_for((workdir / "config.json").exists)
+    life.command.kill(signal.SIGKILL)
+    assert life.latest() == 0
+    finish(start, workdir)
+    assert_as_if_never_killed(workdir, folder, uninterrupted)
