@@ -178,7 +178,7 @@ def test_ratio_is_that_of_each_round():
     # A machine that slows down fourfold in between changes no ratio.
     base = [100.0, 100.0, 25.0]
     assert rounds.ratio([200.0, 200.0, 50.0], base) == (2.0, 2.0, 2.0)
-    assert rounds.ratio([100.0, 300.0, 50.0], base) == (2.0, 1.0, 3.0)
+    assert rounds.ratio([100.0, 400.0, 50.0], base) == (2.0, 1.0, 4.0)
 
 
 @pytest.mark.parametrize("own_process", [True, False])
