@@ -10,7 +10,7 @@ import pytest
 import training_support
 
 from aeent_jax import models, train_step
-from aeent_jax.bench import plain, rounds, tables, trainers, training
+from aeent_jax.bench import machine, plain, rounds, tables, trainers, training
 from aeent_jax.cli import bench as bench_cli
 
 SIZES = {"latent_dim": 4, "base_width": 4, "hidden_dim": 32}
@@ -226,7 +226,7 @@ def test_trainer_in_its_own_process_has_the_devices_it_asks_for(
     config.parallel.num_devices = 2
     make = functools.partial(
         trainers.make_in_own_process,
-        functools.partial(trainers.Ours, config.to_dict(), str(tmp_path / "w")),
+        functools.partial(trainers.Ours, config, tmp_path / "w"),
         2,
         str(tmp_path / "xla"),
     )
@@ -248,15 +248,16 @@ def test_trainer_in_its_own_process_has_the_devices_it_asks_for(
     assert [record["epoch"] for record in records] == [1.0]
 
 
-def test_measures_and_prints(config, tmp_path):
+@pytest.mark.slow
+def test_measures_and_prints(config):
     config.entropy.estimator = "none"
     config.entropy.weight = 0.0
     said = []
     result = training.measure(
-        config, 1, say=said.append, own_processes=False, num_devices=2
+        config, 1, say=said.append, own_processes=False, num_devices=1
     )
     assert json.loads(json.dumps(result)) == result
-    assert list(result["entries"]) == ["plain", "one", "default", "shard_map"]
+    assert list(result["entries"]) == ["plain", "default", "shard_map"]
     for entry in result["entries"].values():
         for measured in (entry["step"], entry["epoch"]):
             assert measured["images_per_second"] > 0
@@ -270,22 +271,21 @@ def test_measures_and_prints(config, tmp_path):
         assert word in text
 
 
-def test_table_warns_of_a_busy_machine(config):
-    result = example_result(load_average=3.0)
-    assert "The load average was 3.0 on 2 cores" in (
-        tables.format_training(result)
-    )
-    result = example_result(load_average=0.1)
-    assert "load average" not in tables.format_training(result)
+@pytest.mark.parametrize(
+    ("other_work", "warns"), [(1.5, True), (0.1, False), (None, False)]
+)
+def test_table_warns_of_a_busy_machine(other_work, warns):
+    text = tables.format_training(example_result(other_work))
+    assert ("Other work took 1.5 of 2 cores" in text) == warns
 
 
 def test_table_shows_medians_ratios_and_the_second_start():
-    text = tables.format_training(example_result(load_average=0.0))
+    text = tables.format_training(example_result(other_work=0.0))
     assert "244  1.00 (1.0-1.0)" in text
     assert "first step done after 6.5 s (imports 3.0, data 0.5, init" in text
 
 
-def example_result(load_average):
+def example_result(other_work):
     ratio = {"median": 1.0, "low": 1.0, "high": 1.0}
     measured = {
         "images_per_second": 244.0,
@@ -307,7 +307,8 @@ def example_result(load_average):
             ),
             "devices": ["cpu"],
             "cores": 2,
-            "load_average": load_average,
+            "processor": "EPYC",
+            "other_work_cores": other_work,
         },
         "size": {
             "image_size": 64,
@@ -330,6 +331,28 @@ def example_result(load_average):
         "pmap_over_shard_map": {"step": ratio, "epoch": ratio},
         "second_start_seconds": startup,
     }
+
+
+def test_own_work_is_not_that_of_others(monkeypatch):
+    clock = {"wall": 100.0, "busy": 7000, "own": 5.0}
+    tick = os.sysconf("SC_CLK_TCK")
+
+    def stat(path):
+        # user, nice, system, idle, iowait, irq, softirq, steal, guest.
+        busy, idle = int(clock["busy"] * tick), int(clock["wall"] * tick)
+        return f"cpu  {busy - 30} 10 10 {idle} {idle} 3 3 4 77\ncpu0 1 2 3\n"
+
+    monkeypatch.setattr(machine.pathlib.Path, "read_text", stat)
+    monkeypatch.setattr(machine.time, "monotonic", lambda: clock["wall"])
+    monkeypatch.setattr(
+        machine.os,
+        "times",
+        lambda: (clock["own"], 1.0, 1.0, 1.0, clock["wall"]),
+    )
+    other_work = machine.OtherWork()
+    clock.update(wall=110.0, busy=7018, own=11.0)
+    # 18 s of work, 6 of them ours, in 10 s.
+    assert other_work.cores() == pytest.approx(1.2)
 
 
 def test_refuses_less_than_one_step(config):

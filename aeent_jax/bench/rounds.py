@@ -9,7 +9,7 @@ import contextlib
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection as connection_lib
 from typing import Any, NamedTuple, Protocol
 
@@ -28,7 +28,7 @@ class Trainer(Protocol):
       startup: seconds of the phases of its construction, in order.
     """
 
-    startup: Mapping[str, float]
+    startup: dict[str, float]
 
     def run_steps(self, steps: int) -> int:
         """Runs steps to their end; returns how many images they took."""
@@ -118,7 +118,7 @@ def _serve(
     try:
         imports = {"imports": time.time() - begun}
         trainer = make_trainer()
-        _tell(connection, imports | dict(trainer.startup))
+        _tell(connection, imports | trainer.startup)
         while (order := _hear(connection)) != EPOCH:
             begun = time.perf_counter()
             images = trainer.run_steps(order)
@@ -161,12 +161,12 @@ def _hear(connection: connection_lib.Connection) -> Any:
 
 
 def take_turns(
-    contenders: Mapping[Hashable, Contender],
+    contenders: Mapping[str, Contender],
     order: int | str,
     rounds: int,
     *,
     uncounted: int = 0,
-) -> dict[Hashable, list[float]]:
+) -> dict[str, list[float]]:
     """Gives every contender the order in each of the rounds: A B A B A B.
 
     Args:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-# Waiting processes for each core, from which absolute numbers are too low.
-_BUSY = 0.25
+# Of our cores, taken by others, from which absolute numbers are too low.
+_BUSY = 0.1
 _PHASES = ("imports", "data", "init", "first step")
 
 
@@ -41,8 +41,9 @@ def _describe_machine(environment: Mapping[str, Any]) -> str:
     devices, packages = environment["devices"], environment["packages"]
     versions = ", ".join(f"{name} {packages[name]}" for name in _PACKAGES)
     return (
-        f"{len(devices)} x {devices[0]}, {environment['cores']} cores, Python"
-        f" {environment['python']}, {versions}"
+        f"{len(devices)} device(s) of kind {devices[0]},"
+        f" {environment['cores']} cores of {environment['processor']}\n"
+        f"Python {environment['python']}, {versions}"
     )
 
 
@@ -88,10 +89,10 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         "that names an estimator has channel and rate; the others do what"
         " plain flax does.",
     ]
-    load, cores = environment["load_average"], environment["cores"]
-    if load > _BUSY * cores:
+    others, cores = environment["other_work_cores"], environment["cores"]
+    if others is not None and others > _BUSY * cores:
         notes.append(
-            f"The load average was {load} on {cores} cores: other work ran"
-            " beside, so only ratios mean something."
+            f"Other work took {others:.1f} of {cores} cores meanwhile, so only"
+            " the ratios mean something."
         )
     return notes

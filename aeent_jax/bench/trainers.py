@@ -1,12 +1,13 @@
 """The two trainers that the training benchmark compares."""
 
 import os
+import pathlib
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -62,15 +63,17 @@ class _Stopwatch:
 class Ours:
     """This project's step and its real loop, from `train.train`."""
 
-    def __init__(self, config: dict[str, Any], directory: str):
+    def __init__(
+        self, config: ml_collections.ConfigDict, directory: pathlib.Path
+    ):
         """Builds a run and does its first step twice, compiling each time.
 
         Args:
-          config: the resolved configuration, as a dictionary.
+          config: the resolved configuration.
           directory: for the workdir of the real loop.
         """
         parallel.keep_freed_memory()
-        self._config = ml_collections.ConfigDict(config).lock()
+        self._config = config
         self._directory = directory
         watch = _Stopwatch()
         self._run = run_lib.Run(self._config, directory)
@@ -130,26 +133,25 @@ class _EndsOfEpochs(progress.Progress):
 class Plain:
     """`plain.train_step` and the loop that one would write around it."""
 
-    def __init__(self, config: dict[str, Any]):
+    def __init__(self, config: ml_collections.ConfigDict):
         """Loads the data and does the first step twice, compiling each time.
 
         Args:
-          config: the resolved configuration, as a dictionary.
+          config: the resolved configuration.
         """
-        settings = ml_collections.ConfigDict(config)
         watch = _Stopwatch()
-        self._all = run_lib.load_data(settings).splits["train"].images
+        self._all = run_lib.load_data(config).splits["train"].images
         self.startup = {"data": watch.lap()}
-        self._batch_size = settings.train.batch_size
-        self._order = np.random.default_rng(settings.train.seed)
+        self._batch_size = config.train.batch_size
+        self._order = np.random.default_rng(config.train.seed)
         self._state = plain.create_state(
-            plain.Autoencoder(settings.data.channels, **settings.model),
-            settings.data.image_size,
-            settings.optimizer.learning_rate,
-            settings.train.seed,
+            plain.Autoencoder(config.data.channels, **config.model.to_dict()),
+            config.data.image_size,
+            config.optimizer.learning_rate,
+            config.train.seed,
         )
         rows = self._all[: self._batch_size]
-        self._x = jax.device_put(train_step.normalise(rows))
+        self._x = train_step.normalise(jnp.asarray(rows))
         self.startup["init"] = watch.lap()
         for name in ("first step", "first step, cached"):
             self._step = jax.jit(lambda *args: plain.train_step(*args))

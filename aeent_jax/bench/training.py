@@ -3,18 +3,18 @@
 import contextlib
 import dataclasses
 import functools
-import os
+import pathlib
 import statistics
 import tempfile
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
 from aeent_jax import run as run_lib
 from aeent_jax import workdir
-from aeent_jax.bench import rounds, trainers
+from aeent_jax.bench import machine, rounds, trainers
 
 _STEP_ROUNDS = 5
 _EPOCH_ROUNDS = 3
@@ -40,7 +40,7 @@ class Entry:
 
     name: str
     num_devices: int
-    overrides: dict[str, Any] | None
+    overrides: Mapping[str, Any] | None
 
 
 def list_entries(
@@ -107,65 +107,69 @@ def measure(
     if steps < 1:
         raise ValueError(f"--steps is {steps}, but must be at least 1.")
     run_lib.check_config(config)
-    machine = _machine()
     if own_processes is None:
         own_processes = jax.default_backend() == "cpu"
     say("Preparing the data ...")
     images = len(run_lib.load_data(config).splits["train"])
     entries = list_entries(config, num_devices or jax.local_device_count())
+    other_work = machine.OtherWork()
     with tempfile.TemporaryDirectory(prefix="aeent-bench-") as folder:
         start = functools.partial(_start, config, folder, own_processes, say)
-        with contextlib.ExitStack() as stack:
-            contenders = {
-                key: stack.enter_context(contextlib.closing(start(entry)))
-                for key, entry in entries.items()
-            }
-            say("Measuring steps ...")
-            step = rounds.take_turns(contenders, steps, _STEP_ROUNDS)
-            say("Measuring epochs ...")
-            # The first epoch builds the run and compiles.
-            epoch = rounds.take_turns(
-                contenders, rounds.EPOCH, _EPOCH_ROUNDS, uncounted=1
-            )
+        measured = _compete(entries, start, steps, say)
         second_start = None
         if own_processes:
             with contextlib.closing(start(entries["default"])) as contender:
                 second_start = contender.startup
+    environment = workdir.environment() | machine.describe()
     return {
         "benchmark": "train",
-        "environment": workdir.environment() | machine,
+        "environment": environment | {"other_work_cores": other_work.cores()},
         "size": _size(config, images) | {"steps_per_round": steps},
-        "entries": {
-            key: {
-                "name": entry.name,
-                "num_devices": entry.num_devices,
-                "startup_seconds": contenders[key].startup,
-                "step": _summary(step[key], step["plain"]),
-                "epoch": _summary(epoch[key], epoch["plain"]),
-            }
-            for key, entry in entries.items()
-        },
+        "entries": _summarise(entries, measured),
         "pmap_over_shard_map": {
-            "step": rounds.ratio(step["default"], step["shard_map"])._asdict(),
-            "epoch": rounds.ratio(
-                epoch["default"], epoch["shard_map"]
-            )._asdict(),
+            unit: rounds.ratio(rates["default"], rates["shard_map"])._asdict()
+            for unit, rates in measured.rates.items()
         },
         "second_start_seconds": second_start,
     }
+
+
+class _Measured(NamedTuple):
+    """What the contenders did, by the keys of the entries."""
+
+    startup: dict[str, dict[str, float]]
+    rates: dict[str, dict[str, list[float]]]  # Of "step" and of "epoch".
+
+
+def _compete(entries, start, steps, say) -> _Measured:
+    with contextlib.ExitStack() as stack:
+        contenders = {
+            key: stack.enter_context(contextlib.closing(start(entry)))
+            for key, entry in entries.items()
+        }
+        say("Measuring steps ...")
+        step = rounds.take_turns(contenders, steps, _STEP_ROUNDS)
+        say("Measuring epochs ...")
+        # The first epoch builds the run and compiles.
+        epoch = rounds.take_turns(
+            contenders, rounds.EPOCH, _EPOCH_ROUNDS, uncounted=1
+        )
+    startup = {key: c.startup for key, c in contenders.items()}
+    return _Measured(startup, {"step": step, "epoch": epoch})
 
 
 def _start(config, folder, own_process, say, entry) -> rounds.Contender:
     say(f"Starting {entry.name} on {entry.num_devices} device(s) ...")
     config, cache = config.copy_and_resolve_references(), f"{folder}/xla"
     if entry.overrides is None:
-        make = functools.partial(trainers.Plain, config.to_dict())
+        make = functools.partial(trainers.Plain, config)
     else:
         devices = {"parallel.num_devices": entry.num_devices}
-        config.update_from_flattened_dict(entry.overrides | _ENDLESS | devices)
-        make = functools.partial(
-            trainers.Ours, config.to_dict(), tempfile.mkdtemp(dir=folder)
+        config.update_from_flattened_dict(
+            {**entry.overrides, **_ENDLESS, **devices}
         )
+        directory = pathlib.Path(tempfile.mkdtemp(dir=folder))
+        make = functools.partial(trainers.Ours, config, directory)
     if own_process:
         make = functools.partial(
             trainers.make_in_own_process, make, entry.num_devices, cache
@@ -173,14 +177,6 @@ def _start(config, folder, own_process, say, entry) -> rounds.Contender:
     else:
         trainers.use_cache(cache)
     return rounds.Contender(make, own_process=own_process)
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        # Processes that wanted to run in the last minute, before this one.
-        "load_average": round(os.getloadavg()[0], 2),
-    }
 
 
 def _size(config: ml_collections.ConfigDict, images: int) -> dict[str, Any]:
@@ -193,9 +189,17 @@ def _size(config: ml_collections.ConfigDict, images: int) -> dict[str, Any]:
     }
 
 
-def _summary(rates: list[float], plain: list[float]) -> dict[str, Any]:
-    return {
-        "images_per_second": statistics.median(rates),
-        "over_plain_flax": rounds.ratio(rates, plain)._asdict(),
-        "rounds": rates,
-    }
+def _summarise(entries: dict[str, Entry], measured: _Measured):
+    summaries = {}
+    for key, entry in entries.items():
+        summary = {"name": entry.name, "num_devices": entry.num_devices}
+        summary["startup_seconds"] = measured.startup[key]
+        for unit, rates in measured.rates.items():
+            ratio = rounds.ratio(rates[key], rates["plain"])
+            summary[unit] = {
+                "images_per_second": statistics.median(rates[key]),
+                "over_plain_flax": ratio._asdict(),
+                "rounds": rates[key],
+            }
+        summaries[key] = summary
+    return summaries
