@@ -89,20 +89,19 @@ def test_resub_matches_scipy_in_one_dimension(rule):
         )
 
 
-# Mean error in nats of (resub, loo) with Scott's bandwidth on a standard
-# Gaussian, as the module promises.
-PROMISED = {
-    (1, 1024): (0.00, 0.01),
-    (2, 1024): (-0.05, 0.01),
-    (4, 1024): (-0.28, 0.13),
-    (8, 1024): (-2.0, 0.44),
-    (16, 1024): (-6.6, 1.5),
-}
-
-
-@pytest.mark.parametrize(("dim", "n"), list(PROMISED))
-def test_error_on_a_gaussian_is_the_promised_one(dim, n):
-    seeds = 8
+@pytest.mark.parametrize(
+    # Mean error in nats of resub and loo that the module promises at n = 1024.
+    ("dim", "resub", "loo"),
+    [
+        (1, 0.00, 0.01),
+        pytest.param(2, -0.05, 0.01, marks=pytest.mark.slow),
+        (4, -0.28, 0.13),
+        pytest.param(8, -2.0, 0.44, marks=pytest.mark.slow),
+        (16, -6.6, 1.5),
+    ],
+)
+def test_error_on_a_gaussian_is_the_promised_one(dim, resub, loo):
+    seeds, n = 8, 1024
     z = normal(seeds * n, dim).reshape(seeds, n, dim)
     true = dim / 2 * math.log(2 * math.pi * math.e)
 
@@ -111,7 +110,7 @@ def test_error_on_a_gaussian_is_the_promised_one(dim, n):
         return jnp.stack(found) - true
 
     got = jnp.mean(jax.jit(jax.vmap(errors))(z), 0)
-    for error, promised in zip(got, PROMISED[dim, n], strict=True):
+    for error, promised in zip(got, (resub, loo), strict=True):
         # An entropy from n draws scatters by sqrt(dim/2n); four standard errors
         # of the mean, and the half unit of the promise's last digit.
         scatter = 4 * math.sqrt(dim / (2 * n * seeds))
@@ -243,13 +242,13 @@ def test_kl_bounds_the_mixture_entropy_and_resub_of_noise_finds_it():
     logpdf = scipy.stats.multivariate_normal.logpdf
     density = np.mean([np.exp(logpdf(draws, c, sigma**2)) for c in centres], 0)
     with jax.enable_x64(True):
-        kl, _ = evaluate(centres, sigma)["kde_kl"]
+        bound = float(evaluate(centres, sigma)["kde_kl"][0].value)
         found = entropy.kde_resub(
             draws, centres, np.full(2000, -1), bandwidth=sigma
         )
         np.testing.assert_allclose(found.per_query, -np.log(density))
     # The bound is .3 nat above; 2000 draws scatter the mean by .03.
-    assert np.mean(-np.log(density)) < kl.value
+    assert np.mean(-np.log(density)) < bound
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5, 5.0])
