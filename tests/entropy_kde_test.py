@@ -319,7 +319,9 @@ def test_a_clean_self_term_kills_the_radial_gradient_and_loo_keeps_it():
     assert radial(entropy.kde_loo, noisy) > 12.8
 
 
-@pytest.mark.parametrize("bandwidth", ["scott", 0.5])
+@pytest.mark.parametrize(
+    "bandwidth", ["scott", pytest.param(0.5, marks=pytest.mark.slow)]
+)
 def test_masked_rows_change_neither_value_nor_gradient(bandwidth):
     full = normal(40, 3)
     mask = np.arange(40) % 3 != 1

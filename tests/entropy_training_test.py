@@ -54,7 +54,7 @@ def clean_terms(params):
 @functools.partial(
     jax.jit, static_argnames=("name", "channel", "latent", "steps")
 )
-def train(x, weight, *, name, channel=True, latent=DIM, steps=3000):
+def train(x, weight, *, name, channel=True, latent=DIM, steps=2000):
     """Returns the parameters at the end and rms(z) of every step."""
     entry = entropy.ESTIMATORS[name]
     rng = jax.random.key(0)
@@ -112,7 +112,7 @@ def test_leave_one_out_on_the_channel_settles_and_follows_the_weight():
     x = make_source(128)
     rates = []
     for weight in (0.03, 0.1, 0.3, 1.0):
-        params, scales = train(x, weight, name="kde_loo", steps=2000)
+        params, scales = train(x, weight, name="kde_loo")
         # The independent meter is the rate of the Gaussian that z is.
         rates.append(float(expected_terms(params)[1]))
         if weight == 0.3:

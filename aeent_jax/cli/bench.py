@@ -49,7 +49,11 @@ def main(argv: Sequence[str]) -> int:
             f"aeent bench needs one of {', '.join(_BENCHES)}, found "
             f"{' '.join(names) or 'none'}."
         )
-    _BENCHES[names[0]]()
+    try:
+        _BENCHES[names[0]]()
+    except KeyboardInterrupt:
+        print("Stopped before the end, so there is no result.", file=sys.stderr)
+        return 130
     return 0
 
 
