@@ -161,17 +161,20 @@ def rate_share(
     if rate.estimator == "none":
         return jnp.zeros(())
     estimator = entropy.ESTIMATORS[rate.estimator]
-    samples = lax.all_gather(z, axis_name, tiled=True)
+    samples = lax.all_gather(
+        z_noisy if estimator.noisy_samples else z, axis_name, tiled=True
+    )
     sample_mask = lax.all_gather(mask, axis_name, tiled=True)
     count = jnp.sum(sample_mask)
     bandwidth = rate.sigma if rate.bandwidth == "channel" else rate.bandwidth
+    noise_argument = estimator.noise_argument
     estimate = estimator(
         z_noisy if estimator.noisy_queries else z,
         samples,
         positions,
         query_mask=mask,
         sample_mask=sample_mask,
-        **{estimator.noise_argument: bandwidth},
+        **({noise_argument: bandwidth} if noise_argument else {}),
     )
     if estimator.per_query:
         # Each query's own value, so that ragged shards weigh what they hold.

@@ -38,10 +38,12 @@ PARAMS = {
 PARAMS = jax.tree.map(np.float32, PARAMS)
 
 
-def measure(entry, z, noisy, *args, **masks):
+def measure(entry, z, noisy, index=None, *, gather=lambda rows: rows, **masks):
     """Calls an estimator as a trainer does, with noise of 0.6."""
     hyper = {entry.noise_argument: 0.6} if entry.noise_argument else {}
-    return entry(noisy if entry.noisy_queries else z, *args, **masks, **hyper)
+    queries = noisy if entry.noisy_queries else z
+    samples = gather(noisy if entry.noisy_samples else z)
+    return entry(queries, samples, index, **masks, **hyper)
 
 
 @functools.cache
@@ -52,7 +54,7 @@ def reference(valid):
     def loss(params, name):
         z = encode(params, x[mask])
         noisy = z + 0.6 * noise[mask]
-        return measure(entropy.ESTIMATORS[name], z, noisy, z).value
+        return measure(entropy.ESTIMATORS[name], z, noisy).value
 
     def all_losses(params):
         return {n: jax.value_and_grad(loss)(params, n) for n in NAMES}
@@ -71,7 +73,7 @@ def per_device(params, x, noise, mask):
     def loss(params, entry):
         z = encode(params, x)
         noisy = z + 0.6 * noise
-        found = measure(entry, z, noisy, gather(z), index, **masks)
+        found = measure(entry, z, noisy, index, gather=gather, **masks)
         if entry.per_query:
             return jnp.sum(found.per_query) / count, found.value
         return found.value / jax.lax.axis_size(AXIS), found.value
@@ -135,9 +137,7 @@ def test_mean_of_the_devices_own_entropies_is_another_number(name):
     z = encode(PARAMS, x)
     own = jax.jit(
         jax.vmap(
-            lambda z, noisy: (
-                measure(entropy.ESTIMATORS[name], z, noisy, z).value
-            )
+            lambda z, noisy: measure(entropy.ESTIMATORS[name], z, noisy).value
         )
     )(z.reshape(8, 6, DIM), (z + 0.6 * noise).reshape(8, 6, DIM))
     assert abs(np.mean(own) - reference(FULL)[name][0]) > 0.1

@@ -22,13 +22,7 @@ def test_unknown_name_lists_the_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_entry_is_the_function_of_the_same_name(name):
     z = jax.random.normal(jax.random.key(0), (10, 2))
-    function = {
-        "none": entropy.none,
-        "kde_loo": entropy.kde_loo,
-        "kde_resub": entropy.kde_resub,
-        "kde_kl": entropy.kde_kl,
-        "coding_rate": entropy.coding_rate,
-    }[name]
+    function = getattr(entropy, name)
     entry = entropy.ESTIMATORS[name]
     assert entry.function is function
     found = entry(z)
@@ -54,11 +48,11 @@ def test_noise_argument_is_a_keyword_and_takes_a_traced_sigma(name):
 def test_only_the_self_term_keeps_the_rate_of_far_latents_below_log_n(name):
     entry = entropy.ESTIMATORS[name]
     z = far_apart()
-    queries = z
-    if entry.noisy_queries:
-        queries = z + jax.random.normal(jax.random.key(1), z.shape)
+    noisy = z + jax.random.normal(jax.random.key(1), z.shape)
     hyper = {entry.noise_argument: 1.0} if entry.noise_argument else {}
-    rate = entropy.to_rate(entry(queries, z, **hyper), 1.0, 3)
+    queries = noisy if entry.noisy_queries else z
+    samples = noisy if entry.noisy_samples else z
+    rate = entropy.to_rate(entry(queries, samples, **hyper), 1.0, 3)
     if name == "none":
         assert rate == 0
     elif entry.includes_self:

@@ -73,18 +73,25 @@ class Estimator:
       function: the estimator.
       per_query: whether `value` is the mean of `per_query`, to be reduced over
         devices by sums and counts, or one number of the whole batch.
+      direction: what the value is of the true one: "upper bound", "lower
+        bound", "neither" or "exact", with the condition where there is one.
       noisy_queries: whether, to measure the channel, the queries are
         `z + sigma*eps` or the clean `z`.
+      noisy_samples: the same of the samples.
       includes_self: whether the sum contains the query's own sample, so that
         the rate cannot exceed log n.
       noise_argument: the keyword that takes the channel's sigma, None if none.
+      hyper: other keywords, each a key of the configuration's entropy group.
     """
 
     function: Callable[..., Estimate]
+    direction: str
     per_query: bool = False
     noisy_queries: bool = False
+    noisy_samples: bool = False
     includes_self: bool = False
     noise_argument: str | None = None
+    hyper: tuple[str, ...] = ()
 
     def __call__(self, *args, **kwargs) -> Estimate:
         """Calls the estimator."""
@@ -102,19 +109,32 @@ class _Table(dict):
 
 
 ESTIMATORS = _Table(
-    none=Estimator(none),
+    none=Estimator(none, "exact where nothing is measured"),
     kde_loo=Estimator(
-        kde_loo, per_query=True, noisy_queries=True, noise_argument="bandwidth"
+        kde_loo,
+        "upper bound in expectation",
+        per_query=True,
+        noisy_queries=True,
+        noise_argument="bandwidth",
     ),
     kde_resub=Estimator(
         kde_resub,
+        "neither; at most log n nats of rate",
         per_query=True,
         noisy_queries=True,
         includes_self=True,
         noise_argument="bandwidth",
     ),
     kde_kl=Estimator(
-        kde_kl, per_query=True, includes_self=True, noise_argument="bandwidth"
+        kde_kl,
+        "upper bound for the mixture; at most log n nats of rate",
+        per_query=True,
+        includes_self=True,
+        noise_argument="bandwidth",
     ),
-    coding_rate=Estimator(coding_rate, noise_argument="sigma"),
+    coding_rate=Estimator(
+        coding_rate,
+        "upper bound for the population's covariance",
+        noise_argument="sigma",
+    ),
 )
