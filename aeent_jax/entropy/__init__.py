@@ -31,6 +31,8 @@ from aeent_jax.entropy.diagnostics import (
 from aeent_jax.entropy.estimate import Estimate, to_rate
 from aeent_jax.entropy.gaussian import coding_rate
 from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
+from aeent_jax.entropy.marginal import histogram, kde_marginal, vasicek
+from aeent_jax.entropy.neighbors import knn
 from aeent_jax.entropy.pairwise import pairwise_lse
 
 __all__ = [
@@ -40,13 +42,17 @@ __all__ = [
     "Estimator",
     "channel_diagnostics",
     "coding_rate",
+    "histogram",
     "kde_kl",
     "kde_loo",
+    "kde_marginal",
     "kde_resub",
+    "knn",
     "none",
     "pairwise_lse",
     "saturation_warning",
     "to_rate",
+    "vasicek",
 ]
 
 
@@ -131,6 +137,34 @@ ESTIMATORS = _Table(
         per_query=True,
         includes_self=True,
         noise_argument="bandwidth",
+    ),
+    kde_marginal=Estimator(
+        kde_marginal,
+        "upper bound in expectation",
+        per_query=True,
+        noisy_queries=True,
+        noise_argument="bandwidth",
+        hyper=("group",),
+    ),
+    knn=Estimator(
+        knn,
+        "neither",
+        per_query=True,
+        noisy_queries=True,
+        noisy_samples=True,
+        hyper=("k",),
+    ),
+    vasicek=Estimator(
+        vasicek,
+        "upper bound in the limit of many rows",
+        noisy_samples=True,
+        hyper=("spacing",),
+    ),
+    histogram=Estimator(
+        histogram,
+        "neither",
+        noisy_samples=True,
+        hyper=("num_bins", "miller_madow"),
     ),
     coding_rate=Estimator(
         coding_rate,

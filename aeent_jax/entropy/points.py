@@ -1,5 +1,6 @@
 """The arguments all estimators share: checked, defaulted, made safe."""
 
+import numbers
 from typing import NamedTuple
 
 import jax
@@ -128,6 +129,36 @@ def centre(samples: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     count = jnp.maximum(jnp.sum(mask, dtype=samples.dtype), 1)
     mean = jnp.sum(samples, 0) / count
     return jnp.where(mask[:, None], samples - mean, 0), count
+
+
+def log(value: jax.Array) -> jax.Array:
+    """Returns the logarithm of what cannot be negative, safe at 0.
+
+    At 0 the value is -inf and the gradient 0, not NaN: between points that
+    coincide no direction is better than another. NaN stays NaN.
+    """
+    is_zero = value == 0
+    return jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1, value)))
+
+
+def at_least(name: str, value: int, least: int, meaning: str) -> int:
+    """Returns an integer that is known while tracing and not too small.
+
+    Args:
+      name: what the caller's argument is called, for the message.
+      value: the integer.
+      least: the smallest that makes sense.
+      meaning: what it is, for the message.
+
+    Raises:
+      ValueError: not an integer, or a smaller one.
+    """
+    if not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(
+            f"{name} is {value!r}, and an integer of at least {least} is"
+            f" needed: it is {meaning}."
+        )
+    return value
 
 
 def _latents(name: str, array: jax.Array) -> jax.Array:

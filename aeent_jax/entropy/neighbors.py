@@ -1,0 +1,136 @@
+"""Entropy from the distances to nearest neighbours, in nats.
+
+How accurate it is. Mean error in nats for a standard Gaussian with k = 3, at n
+= 1024: dim 1 +.00, dim 4 -.02, dim 8 +.01, dim 16 +.72. The density is taken as
+constant over a ball that holds k of the n points; in high dimensions that ball
+is as wide as the law itself, the error grows, and more points hardly help. It
+has either sign: the estimate is a bound of nothing.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from aeent_jax.entropy import points
+from aeent_jax.entropy.estimate import Estimate, masked_mean
+
+# Distances that are held at a time: some queries against all samples. Measured
+# on two CPU cores, n = 4096 and dim 16: 47 ms in blocks of 2**18, 133 ms in
+# four times as large ones, which leave the cache.
+_PAIRS = 2**18
+
+
+def knn(
+    queries: jax.Array,
+    samples: jax.Array | None = None,
+    query_index: jax.Array | None = None,
+    *,
+    query_mask: jax.Array | None = None,
+    sample_mask: jax.Array | None = None,
+    k: int = 3,
+) -> Estimate:
+    """Nearest-neighbour entropy, in nats; per query.
+
+    `psi(n) - psi(k) + log c + dim * mean_i log r_i`, with r_i the distance of
+    query i to its k-th nearest sample other than its own, psi the digamma
+    function and c the volume of the unit ball. For a query from elsewhere,
+    which leaves no sample out, psi(n + 1) takes the place of psi(n). There is
+    no bandwidth: for a channel both the queries and the samples are
+    `z + sigma*eps`. It does not saturate.
+
+    Neighbours are ranked by norms and products: in float32 two whose squared
+    distances differ by less than about 1e-7 |z - mean|^2 may change places.
+    What enters the value is the difference of the two rows, and the gradient is
+    that of its logarithm, `dim * (q_i - z) / r_i^2`, exact while the neighbours
+    stay the same. Memory is O(n (dim + k)) and a block, never n x n.
+
+    Args:
+      queries: `[m, dim]`.
+      samples: `[n, dim]`, default the queries.
+      query_index: `[m]` integers, the row of `samples` that belongs to each
+        query, default its row number; -1 for a query from elsewhere.
+      query_mask: `[m]` bool, default all.
+      sample_mask: `[n]` bool, default all, or the queries' where samples are
+        the queries.
+      k: which neighbour, at least 1; a larger one scatters less and blurs more.
+        A query with fewer valid neighbours, as in a ragged last batch, takes
+        the farthest of them, and their number as its k.
+
+    Returns:
+      Estimate of kind "h". `per_query` is -inf where k samples coincide with
+      the query and inf where it has no valid neighbour, both with gradient 0.
+
+    Raises:
+      ValueError: k below 1, fewer than k + 1 samples, or a shape that does not
+        fit.
+
+    Reference: Kozachenko and Leonenko 1987, Sample estimate of the entropy of a
+    random vector; with digamma functions and any k in Kraskov, Stoegbauer and
+    Grassberger 2004, equation 20, whose distance is the diameter.
+    """
+    points.at_least("k", k, 1, "the number of a neighbour")
+    resolved = points.resolve(
+        queries,
+        samples,
+        query_index,
+        query_mask,
+        sample_mask,
+        min_samples=k + 1,
+    )
+    x, y, index, query_mask, sample_mask = resolved
+    n, dim = y.shape
+    neighbour = _kth_neighbour(jax.lax.stop_gradient(resolved), k)
+    log_square = points.log(jnp.sum((x - y[neighbour]) ** 2, 1))
+    # A bad sample is nobody's neighbour; without this it would go unseen.
+    good = jnp.isfinite(log_square) | (log_square == -jnp.inf)
+    good &= jnp.all(jnp.isfinite(y))
+    log_square = jnp.where(good, log_square, jnp.nan)
+
+    has_self = (index >= 0) & (index < n) & sample_mask[index]
+    others = (jnp.sum(sample_mask) - has_self).astype(y.dtype)
+    psi = jax.scipy.special.digamma
+    log_ball = 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim + 1)
+    per_query = (
+        psi(others + 1)
+        - psi(jnp.clip(others, 1, k))
+        + log_ball
+        + 0.5 * dim * log_square
+    )
+    per_query = jnp.where(others > 0, per_query, jnp.inf)
+    per_query = jnp.where(query_mask, per_query, 0)
+    return Estimate(masked_mean(per_query, query_mask), "h", per_query)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def _kth_neighbour(resolved: points.Points, k: int) -> jax.Array:
+    """Returns the row of the samples that is k-th nearest to each query.
+
+    The farthest of the valid ones where they are fewer than k, and any row
+    where there is none.
+
+    Returns:
+      `[m]` int32.
+    """
+    x, y, index, _, mask = resolved
+    n = y.shape[0]
+    # The rounding error of norms and products is least about the mean.
+    centre = jnp.sum(y, 0) / jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)
+    x, y = x - centre, y - centre
+    square = jnp.sum(y**2, 1)
+    rows = jnp.arange(n, dtype=index.dtype)
+
+    def search(query: tuple[jax.Array, jax.Array]) -> jax.Array:
+        point, own = query
+        # Said explicitly: the default is a short format on accelerators.
+        product = jnp.matmul(y, point, precision=jax.lax.Precision.HIGHEST)
+        # |y - x|^2 without |x|^2, which does not change the order.
+        nearness = 2 * product - square
+        nearness = jnp.where(mask & (rows != own), nearness, -jnp.inf)
+        nearness, nearest = jax.lax.top_k(nearness, k)
+        distance = jnp.sum((point - y[nearest]) ** 2, 1)
+        valid = nearness > -jnp.inf
+        return nearest[jnp.argmax(jnp.where(valid, distance, -1))]
+
+    return jax.lax.map(search, (x, index), batch_size=max(_PAIRS // n, 1))
