@@ -2,6 +2,8 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.stats
 
 
 def dense_lse(x, y, inv_two_var, index=None, mask=None, exclude_self=False):
@@ -23,3 +25,19 @@ def relative_error(got, expected):
     """Largest difference over the largest expected magnitude."""
     difference = jnp.max(jnp.abs(got - expected))
     return float(difference / jnp.max(jnp.abs(expected)))
+
+
+# Laws of independent dimensions, by name.
+LAWS = {
+    "gaussian": scipy.stats.norm(scale=2),
+    "uniform": scipy.stats.uniform(scale=3),
+    "laplace": scipy.stats.laplace(scale=0.5),
+    "student_t": scipy.stats.t(df=5),
+}
+
+
+def draws_and_entropy(name, shape):
+    """Float32 draws of a law, and the entropy of one dimension in nats."""
+    law = LAWS[name]
+    draws = law.rvs(shape, random_state=np.random.default_rng(0))
+    return np.float32(draws), float(law.entropy())

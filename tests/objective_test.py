@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aeent_jax import objective, parallel
+from aeent_jax import entropy, objective, parallel
 
 SIGMA = 0.7
 BATCH, DIM = 16, 3
@@ -252,8 +252,8 @@ def test_sound_combinations(overrides, rate, is_measured):
     [
         (
             {"estimator": "kde"},
-            "entropy.estimator is 'kde', and one of ['coding_rate', 'kde_kl',"
-            " 'kde_loo', 'kde_resub', 'none'] is needed: check the spelling.",
+            "entropy.estimator is 'kde', and one of"
+            f" {sorted(entropy.ESTIMATORS)} is needed: check the spelling.",
         ),
         (
             {"sigma": -1.0},

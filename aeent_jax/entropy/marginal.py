@@ -6,9 +6,10 @@ high by the total correlation: these charge for what the latents' dimensions
 repeat of each other. In return every estimate is one of few dimensions, where
 entropies can be had from few rows.
 
-How accurate they are. Mean error per dimension in nats for a standard Gaussian,
-at n = 64 / 256 / 1024: `kde_marginal` with Scott's bandwidth A, `vasicek` B,
-`histogram` C. An error of one dimension is summed over all of them.
+How accurate they are. Mean error in nats of one dimension of a standard
+Gaussian, at n = 64 / 256 / 1024: `kde_marginal` with Scott's bandwidth +.02 /
++.01 / .00, `vasicek` -.14 / -.04 / -.01, `histogram` -.12 / -.03 / -.01. These
+add up: over 64 dimensions, from 64 rows, `vasicek` reads 9 nats low.
 """
 
 import math
@@ -165,6 +166,7 @@ def vasicek(
             f"spacing is {spacing} for {n} samples, and less than half of their"
             " number is needed: pass 0 for the rule, or more latents."
         )
+    valid = jnp.arange(n) < jnp.sum(mask)
     count = jnp.maximum(jnp.sum(mask), 1)
     rule = jnp.floor(jnp.sqrt(count.astype(y.dtype)) + 0.5).astype(count.dtype)
     half = spacing or rule
@@ -174,7 +176,7 @@ def vasicek(
     rank = jnp.arange(n)
     upper = ordered[jnp.minimum(rank + half, count - 1)]
     lower = ordered[jnp.clip(rank - half, 0, count - 1)]
-    width = jnp.where((rank < count)[:, None], upper - lower, 1)
+    width = jnp.where(valid[:, None], upper - lower, 1)
     mean = jnp.sum(points.log(width)) / count
     scale = y.shape[1] * jnp.log(count / (2 * half).astype(y.dtype))
     # NaN would hide among the last, too.

@@ -1,0 +1,282 @@
+import functools
+import math
+
+import entropy_reference as reference
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from sklearn import neighbors
+
+from aeent_jax import entropy
+
+
+def normal(n, dim, seed=0):
+    return jax.random.normal(jax.random.key(seed), (n, dim))
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def evaluate(z, mask=None, k=3):
+    """The estimate of the masked latents, and its value's gradient."""
+
+    def value(z):
+        found = entropy.knn(z, query_mask=mask, k=k)
+        return found.value, found
+
+    (_, found), gradient = jax.value_and_grad(value, has_aux=True)(z)
+    return found, gradient
+
+
+def formula(distance, n, k, dim):
+    """The estimate by its definition, from the distances to neighbours k."""
+    log_ball = dim / 2 * math.log(math.pi) - math.lgamma(dim / 2 + 1)
+    psi = scipy.special.digamma
+    return psi(n) - psi(k) + log_ball + dim * np.log(distance)
+
+
+def naive(z, k=3):
+    """The estimate from all differences, sorted."""
+    n, dim = z.shape
+    square = jnp.sum((z[:, None] - z[None]) ** 2, -1)
+    # Row 0 of the order is the query itself.
+    nearest = jnp.sort(square, 1)[:, k]
+    return jnp.mean(formula(1.0, n, k, dim) + dim / 2 * jnp.log(nearest))
+
+
+@pytest.mark.parametrize(("dim", "k"), [(1, 1), (5, 3)])
+def test_matches_the_formula_on_the_distances_of_scikit_learn(dim, k):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(200, dim))
+        tree = neighbors.NearestNeighbors(n_neighbors=k + 1).fit(z)
+        found, _ = evaluate(z, k=k)
+        np.testing.assert_allclose(
+            found.per_query,
+            formula(tree.kneighbors(z)[0][:, k], 200, k, dim),
+            rtol=1e-12,
+            atol=1e-13,
+        )
+
+
+def test_a_query_from_elsewhere_has_all_samples_for_neighbours():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        queries, samples = rng.normal(size=(30, 2)), rng.normal(size=(90, 2))
+        tree = neighbors.NearestNeighbors(n_neighbors=3).fit(samples)
+        found = entropy.knn(queries, samples, np.full(30, -1))
+        np.testing.assert_allclose(
+            found.per_query,
+            formula(tree.kneighbors(queries)[0][:, 2], 91, 3, 2),
+            rtol=1e-12,
+            atol=1e-13,
+        )
+
+
+@pytest.mark.parametrize(
+    # Mean error in nats that the module promises at n = 1024.
+    ("dim", "promised"),
+    [
+        (1, -0.01),
+        (4, -0.06),
+        pytest.param(8, -0.03, marks=pytest.mark.slow),
+        (16, 0.67),
+    ],
+)
+def test_error_on_a_gaussian_is_the_promised_one(dim, promised):
+    seeds, n = 8, 1024
+    z = normal(seeds * n, dim).reshape(seeds, n, dim)
+    values = jax.jit(jax.vmap(lambda z: entropy.knn(z).value))(z)
+    error = jnp.mean(values) - dim / 2 * math.log(2 * math.pi * math.e)
+    # -log p scatters by dim/2 in variance, and the volume of the ball by
+    # trigamma(3) = .39; four standard errors of the mean over all draws, and
+    # the half unit of the promise's last digit.
+    scatter = 4 * math.sqrt((dim / 2 + 0.39) / (n * seeds))
+    assert abs(error - promised) < scatter + 0.005
+
+
+@pytest.mark.parametrize("law", list(reference.LAWS))
+def test_finds_the_entropy_of_known_laws(law):
+    z, true = reference.draws_and_entropy(law, (8, 1024, 2))
+    values = jax.jit(jax.vmap(lambda z: entropy.knn(z).value))(z)
+    # A bias of at most .04, and four standard errors of the mean (.06).
+    assert abs(jnp.mean(values) - 2 * true) < 0.1
+
+
+def test_finds_the_entropy_of_a_gaussian_with_a_full_covariance():
+    covariance = np.array([[4.0, 1.8], [1.8, 1.0]])
+    law = scipy.stats.multivariate_normal(cov=covariance)
+    draws = law.rvs((8, 1024), random_state=np.random.default_rng(0))
+    values = jax.jit(jax.vmap(lambda z: entropy.knn(z).value))(draws)
+    # A bias of at most .04, and four standard errors of the mean (.05).
+    assert abs(jnp.mean(values) - law.entropy()) < 0.09
+
+
+def test_moves_rotations_and_orders_change_nothing():
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(200, 5))
+        rotation = scipy.stats.special_ortho_group.rvs(5, random_state=0)
+        expected = evaluate(z)[0].value
+        for same in (z + 100, z @ rotation, z[::-1]):
+            # Moving by 100 rounds the latents by 1e-14.
+            np.testing.assert_allclose(
+                evaluate(same)[0].value, expected, rtol=1e-12
+            )
+
+
+def test_scaling_adds_dim_times_log_of_the_scale():
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(200, 5))
+        expected = evaluate(z)[0].value + 5 * math.log(7)
+        np.testing.assert_allclose(
+            evaluate(7 * z)[0].value, expected, rtol=1e-12
+        )
+
+
+# 600 rows are more than one block.
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 5e-6)]
+)
+def test_gradient_is_that_of_the_naive_formula(dtype, tolerance):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(600, 3)).astype(dtype)
+        found, gradient = evaluate(z)
+        value, expected = jax.jit(jax.value_and_grad(naive))(np.float64(z))
+        assert gradient.dtype == dtype
+        np.testing.assert_allclose(found.value, value, rtol=tolerance)
+        error = reference.relative_error(gradient, expected)
+        assert error < tolerance
+
+
+def test_gradient_sums_to_zero_and_obeys_euler():
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(600, 3))
+        _, gradient = evaluate(z)
+        np.testing.assert_allclose(gradient.sum(0), 0, atol=1e-12)
+        # H(aZ) = H(Z) + dim log a.
+        np.testing.assert_allclose(jnp.sum(z * gradient), 3, rtol=1e-12)
+
+
+def test_gradient_reaches_queries_and_samples_with_opposite_signs():
+    queries, samples = normal(9, 2), normal(20, 2, seed=1)
+
+    def value(queries, samples):
+        return entropy.knn(queries, samples, jnp.full(9, -1)).value
+
+    of_queries, of_samples = jax.grad(value, (0, 1))(queries, samples)
+    # float32 sums of 9 terms of up to 2.
+    np.testing.assert_allclose(of_queries.sum(0), -of_samples.sum(0), atol=1e-5)
+    assert jnp.any(of_queries != 0)
+
+
+def test_masked_rows_change_neither_value_nor_gradient():
+    full = normal(40, 3)
+    mask = np.arange(40) % 3 != 1
+    expected, part = evaluate(full[mask])
+    full = jnp.where(mask[:, None], full, jnp.nan)
+    found, gradient = evaluate(full, mask)
+    # Another order of summation in float32.
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-6)
+    np.testing.assert_allclose(gradient[mask], part, atol=1e-6)
+    np.testing.assert_array_equal(gradient[~mask], 0)
+    np.testing.assert_array_equal(found.per_query[~mask], 0)
+
+
+def test_fewer_valid_neighbours_than_k_make_do_with_the_farthest():
+    z = normal(40, 3)
+    found, gradient = evaluate(z, np.arange(40) < 3)
+    expected, part = evaluate(z[:3], k=2)
+    # The same numbers in another block.
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:3], part, rtol=1e-5)
+
+
+@pytest.mark.parametrize("valid", [0, 1])
+def test_without_any_valid_neighbour_there_is_no_gradient(valid):
+    found, gradient = evaluate(normal(40, 3), np.arange(40) < valid)
+    assert found.value == (np.inf if valid else 0)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_equal_latents_have_no_entropy_and_pull_nowhere():
+    found, gradient = evaluate(jnp.ones((40, 3)))
+    np.testing.assert_array_equal(found.per_query, -np.inf)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_only_k_duplicates_make_a_query_minus_infinite():
+    z = normal(40, 3)
+    pair, _ = evaluate(z.at[1].set(z[0]))
+    assert jnp.isfinite(pair.value)
+    four, gradient = evaluate(z.at[1:4].set(z[0]))
+    np.testing.assert_array_equal(four.per_query[:4], -np.inf)
+    assert jnp.all(jnp.isfinite(four.per_query[4:]))
+    assert jnp.all(jnp.isfinite(gradient))
+
+
+def test_two_rows_have_the_entropy_of_their_distance():
+    found, _ = evaluate(jnp.array([[0.0], [3.0]]), k=1)
+    # psi(2) - psi(1) = 1, and a ball of length 2 * 3.
+    assert found.value == pytest.approx(1 + math.log(6), rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_bad_latent_makes_every_row_nan(bad):
+    found, _ = evaluate(normal(40, 3).at[4, 0].set(bad))
+    assert jnp.all(jnp.isnan(found.per_query))
+    queries = normal(4, 3, seed=1)
+    samples = normal(40, 3).at[4, 0].set(bad)
+    there = entropy.knn(queries, samples, jnp.full(4, -1))
+    assert jnp.all(jnp.isnan(there.per_query))
+    here = entropy.knn(queries.at[1, 2].set(bad), normal(40, 3), jnp.arange(4))
+    np.testing.assert_array_equal(jnp.isnan(here.per_query), [0, 1, 0, 0])
+
+
+def test_narrow_latents_are_cast_up():
+    z = normal(40, 3).astype(jnp.bfloat16)
+    narrow, _ = evaluate(z)
+    wide, _ = evaluate(z.astype(jnp.float32))
+    assert narrow.value.dtype == jnp.float32
+    assert narrow.value == wide.value
+
+
+def test_is_the_same_without_jit_and_under_vmap_and_scan():
+    z = normal(80, 3).reshape(2, 40, 3)
+
+    def value(z):
+        return entropy.knn(z).value
+
+    @jax.jit
+    def mapped(z):
+        scanned = jax.lax.scan(lambda _, one: (None, value(one)), None, z)[1]
+        return scanned, jax.vmap(value)(z)
+
+    expected = [evaluate(one)[0].value for one in z]
+    # Another order of summation in float32.
+    np.testing.assert_allclose(value(z[0]), expected[0], rtol=1e-6)
+    for got in mapped(z):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "sentence"),
+    [
+        (3, 3, "has 3 rows, .* at least 4: pass more latents"),
+        (9, 0, "k is 0, and an integer of at least 1 is needed"),
+        (9, 1.5, "k is 1.5, and an integer"),
+    ],
+)
+def test_unusable_numbers_of_neighbours_are_refused(n, k, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        entropy.knn(jnp.ones((n, 2)), k=k)
+
+
+def test_memory_grows_with_n_and_not_with_its_square():
+    def compiled(n):
+        z = jax.ShapeDtypeStruct((n, 16), jnp.float32)
+        return evaluate.lower(z).compile()
+
+    small, large = compiled(8192), compiled(16384)
+    sizes = [c.memory_analysis().temp_size_in_bytes for c in (small, large)]
+    assert sizes[1] < 2.2 * sizes[0]
+    assert "f32[16384,16384]" not in large.as_text()
