@@ -73,6 +73,15 @@ def test_a_query_from_elsewhere_has_all_samples_for_neighbours():
         )
 
 
+def test_a_query_whose_own_sample_is_masked_is_from_elsewhere():
+    z = normal(40, 3)
+    mask = jnp.arange(40) != 2
+    own = entropy.knn(z, z, sample_mask=mask).per_query[2]
+    elsewhere = entropy.knn(z[2:3], z[mask], jnp.array([-1])).per_query[0]
+    # float32
+    assert own == pytest.approx(float(elsewhere), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     # Mean error in nats that the module promises at n = 1024.
     ("dim", "promised"),
@@ -183,12 +192,13 @@ def test_masked_rows_change_neither_value_nor_gradient():
 
 
 def test_fewer_valid_neighbours_than_k_make_do_with_the_farthest():
-    z = normal(40, 3)
-    found, gradient = evaluate(z, np.arange(40) < 3)
-    expected, part = evaluate(z[:3], k=2)
+    # Far from 0, where masked rows are put.
+    z = normal(40, 3) + 9
+    found, gradient = evaluate(z, np.arange(40) >= 37)
+    expected, part = evaluate(z[37:], k=2)
     # The same numbers in another block.
     np.testing.assert_allclose(found.value, expected.value, rtol=1e-6)
-    np.testing.assert_allclose(gradient[:3], part, rtol=1e-5)
+    np.testing.assert_allclose(gradient[37:], part, rtol=1e-5)
 
 
 @pytest.mark.parametrize("valid", [0, 1])
