@@ -32,6 +32,7 @@ from aeent_jax.entropy.estimate import Estimate, to_rate
 from aeent_jax.entropy.gaussian import coding_rate
 from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
 from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.scaling import rescale
 
 __all__ = [
     "ESTIMATORS",
@@ -45,6 +46,7 @@ __all__ = [
     "kde_resub",
     "none",
     "pairwise_lse",
+    "rescale",
     "saturation_warning",
     "to_rate",
 ]

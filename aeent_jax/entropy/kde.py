@@ -35,7 +35,7 @@ def kde_loo(
     *,
     query_mask: jax.Array | None = None,
     sample_mask: jax.Array | None = None,
-    bandwidth: str | float | jax.Array = "scott",
+    bandwidth: bandwidths.Bandwidth = "scott",
 ) -> Estimate:
     """Leave-one-out kernel density entropy, in nats; per query.
 
@@ -56,7 +56,8 @@ def kde_loo(
       sample_mask: `[n]` bool, default all, or the queries' where samples are
         the queries.
       bandwidth: positive standard deviation of the kernel, in the unit of the
-        latents, or the name of a rule in `bandwidth.RULES`.
+        latents, a name of `bandwidth.RULES`, or a rule such as
+        `bandwidth.LooMl(max_queries=512)`.
 
     Returns:
       Estimate of kind "h". `per_query` is about 1e30, with gradient 0, where a
@@ -82,7 +83,7 @@ def kde_resub(
     *,
     query_mask: jax.Array | None = None,
     sample_mask: jax.Array | None = None,
-    bandwidth: str | float | jax.Array = "scott",
+    bandwidth: bandwidths.Bandwidth = "scott",
 ) -> Estimate:
     """Resubstitution kernel density entropy, in nats; per query.
 
@@ -123,7 +124,7 @@ def kde_kl(
     *,
     query_mask: jax.Array | None = None,
     sample_mask: jax.Array | None = None,
-    bandwidth: str | float | jax.Array = "scott",
+    bandwidth: bandwidths.Bandwidth = "scott",
 ) -> Estimate:
     """Pairwise-KL bound of the entropy of the kernel mixture; per query.
 
@@ -160,7 +161,7 @@ def kde_kl(
 
 def _kde(
     resolved: points.Points,
-    bandwidth: str | float | jax.Array,
+    bandwidth: bandwidths.Bandwidth,
     *,
     exclude_self: bool,
     offset: float,
