@@ -30,13 +30,21 @@ from aeent_jax.entropy.diagnostics import (
 )
 from aeent_jax.entropy.estimate import Estimate, to_rate
 from aeent_jax.entropy.gaussian import coding_rate
+from aeent_jax.entropy.information import (
+    Bracket,
+    mutual_information,
+    total_correlation,
+)
 from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
 from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.sampling import sample_queries
 from aeent_jax.entropy.scaling import rescale
 
 __all__ = [
     "ESTIMATORS",
+    "LEARNED",
     "RULES",
+    "Bracket",
     "Estimate",
     "Estimator",
     "channel_diagnostics",
@@ -44,11 +52,14 @@ __all__ = [
     "kde_kl",
     "kde_loo",
     "kde_resub",
+    "mutual_information",
     "none",
     "pairwise_lse",
     "rescale",
+    "sample_queries",
     "saturation_warning",
     "to_rate",
+    "total_correlation",
 ]
 
 
@@ -140,3 +151,6 @@ ESTIMATORS = _Table(
         noise_argument="sigma",
     ),
 )
+
+# Estimators with parameters of their own.
+LEARNED = {}
