@@ -196,8 +196,17 @@ def test_json_holds_null_for_what_is_not_finite(channel):
     assert found["estimators"] == channel["estimators"]
 
 
+def test_bracket_near_its_ceiling_is_said_to_be(channel):
+    warning = "The rate is not well below log n"
+    found = channel["diagnostics"]
+    for rate, warned in ((math.log(N) - 2, True), (math.log(N) - 4, False)):
+        result = channel | {"diagnostics": found | {"rate_up": rate}}
+        assert (warning in latents.format_table(result)) == warned
+
+
 def test_table_has_a_line_for_each_estimator(channel):
-    lines = latents.format_table(channel).splitlines()
+    text = latents.format_table(channel)
+    lines = text.split("\nThe rate is not")[0].splitlines()
     assert lines[0] == "60 latents of 3 dimensions, seed 0"
     for name, record in channel["estimators"].items():
         (line,) = [x for x in lines if x.startswith(f"{name} ")]

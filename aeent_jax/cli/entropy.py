@@ -38,6 +38,17 @@ _ACCURACY = flags.DEFINE_bool(
 _SEEDS = flags.DEFINE_integer("seeds", 8, "Of --accuracy: sets of latents.")
 
 
+def _load():
+    """Returns the latents, and the channel's sigma unless a flag gives it."""
+    from aeent_jax import latents
+    from aeent_jax import run as run_lib
+
+    if not _WORKDIR.value:
+        return latents.read(_LATENTS.value or ""), 1.0
+    z, sigma = run_lib.encode_workdir(_WORKDIR.value, _SPLIT.value)
+    return latents.check(z, f"The latents of {_WORKDIR.value}"), sigma
+
+
 def main(argv: Sequence[str]) -> int:
     """Measures and prints; returns the exit status."""
     program.refuse_positional(argv)
@@ -48,18 +59,12 @@ def main(argv: Sequence[str]) -> int:
         )
     program.configure_jax()
     from aeent_jax import latents
-    from aeent_jax import run as run_lib
 
     if _ACCURACY.value:
         found = latents.measure_accuracy(_SEEDS.value)
         print(latents.format_accuracy(found, _SEEDS.value))
         return 0
-    sigma = 1.0
-    if _LATENTS.value:
-        z = latents.read(_LATENTS.value)
-    else:
-        z, sigma = run_lib.encode_workdir(_WORKDIR.value, _SPLIT.value)
-        z = latents.check(z, f"The latents of {_WORKDIR.value}")
+    z, sigma = _load()
     result = latents.measure(
         z,
         sigma if _SIGMA.value is None else _SIGMA.value,

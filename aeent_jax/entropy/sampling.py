@@ -79,6 +79,7 @@ def sample_queries(
     queries = noisy if estimator.noisy_queries else z
     samples = noisy if estimator.noisy_samples else z
     found = estimator(queries[rows], samples, rows, **hyper)
+    assert found.per_query is not None, "the entry says that there is one"
     spread = jnp.std(found.per_query, ddof=1)
     error = jax.lax.stop_gradient(spread * jnp.sqrt((1 - m / n) / m))
     return dataclasses.replace(

@@ -178,14 +178,18 @@ def _prepare(name: str, latents: Latents) -> tuple[Call, str, int | None]:
         found = entropy.sample_queries(
             entry, clean, max_queries=queries, rng=rng, noisy=output, **hyper
         )
-        return *values(found), found.diagnostics["standard_error"]
+        h, rate = values(found)
+        return h, rate, found.diagnostics["standard_error"]
 
     def whole_batch(clean, output, rng):
         del rng
         found = entry(output if entry.noisy_samples else clean, **hyper)
-        return *values(found), jnp.zeros(())
+        h, rate = values(found)
+        return h, rate, jnp.zeros(())
 
-    def values(found):
+    def values(
+        found: entropy.Estimate,
+    ) -> tuple[jax.Array | None, jax.Array | None]:
         if found.kind == "h" and not latents.is_channel:
             return found.value, None
         rate = entropy.to_rate(found, latents.sigma, latents.clean.shape[1])

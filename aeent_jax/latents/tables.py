@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 _WIDTH = 100
+# What entropy/diagnostics.py promises holds below log n - 3.
+_TOO_FEW = (
+    "The rate is not well below log n, so the two ends may be far apart and rho"
+    " reads low: measure more latents, or a larger sigma, or trust coding_rate."
+)
 
 
 def format_json(result: Mapping[str, Any]) -> str:
@@ -129,4 +134,7 @@ def _always(result: Mapping[str, Any]) -> list[str]:
         "effective rank": f"{found['effective_rank']:.2f}{of}",
         "total correlation": text,
     }
-    return [f"{name:<19}{text}" for name, text in entries.items()]
+    lines = [f"{name:<19}{text}" for name, text in entries.items()]
+    if found["rate_up"] > math.log(found["rows"]) - 3:
+        lines += _wrapped([_TOO_FEW])
+    return lines
