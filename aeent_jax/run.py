@@ -231,6 +231,44 @@ def evaluate_workdir(
       FileNotFoundError: there is no run or no checkpoint.
       ValueError: the checkpoint cannot be used.
     """
+    run, restored, variables = _restore(directory, best=best)
+    return run.evaluator.evaluate(
+        variables, run.dataset, restored.step, run.directory
+    )
+
+
+def encode_workdir(
+    directory: str | pathlib.Path, split: str
+) -> tuple[np.ndarray, float]:
+    """Encodes a split with the newest checkpoint of a run.
+
+    Args:
+      directory: the workdir of a run.
+      split: a name of its data set's splits.
+
+    Returns:
+      Clean latents `[N, D]` float32 in the split's order, and the run's
+      `channel.sigma`.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: there is no such split, or the checkpoint cannot be used.
+    """
+    run, _, variables = _restore(directory)
+    splits = run.dataset.splits
+    if split not in splits:
+        raise ValueError(
+            f"The data of {directory} has no split {split!r}; choose one of"
+            f" {', '.join(splits)}."
+        )
+    scored = run.evaluator.score(variables, splits[split].images)
+    return scored.z, run.config.channel.sigma
+
+
+def _restore(
+    directory: str | pathlib.Path, *, best: bool = False
+) -> tuple[Run, checkpoint.Restored, Any]:
+    """A run, its checkpoint, and the variables of that on its devices."""
     directory = pathlib.Path(directory)
     config = workdir.load_config(directory)
     run = Run(config, directory)
@@ -238,7 +276,4 @@ def evaluate_workdir(
         lambda: train_step.create_state(run.program, config.train.seed)
     )
     restored = checkpoint.restore_from(directory, like, best=best)
-    variables = run.parallel.replicate(restored.state.variables)
-    return run.evaluator.evaluate(
-        variables, run.dataset, restored.step, directory
-    )
+    return run, restored, run.parallel.replicate(restored.state.variables)

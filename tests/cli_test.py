@@ -1,8 +1,10 @@
+import json
 import pathlib
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import process_support
 import pytest
 import training_support
@@ -349,3 +351,86 @@ def test_programs_can_be_run_as_modules(module, tmp_path):
         "error: --config.train.epoch is no key of the configuration; did you"
         " mean --config.train.epochs?\n"
     )
+
+
+ENTROPY_OF_A_RUN = ["entropy", "--workdir=FOLDER/run", "--json"]
+
+
+def test_entropy_measures_the_latents_of_a_run(trained, run):
+    names = "--estimators=kde_loo,coding_rate"
+    status, out, err = run(*ENTROPY_OF_A_RUN, "--split=test", names)
+    assert status == 0, err
+    found = json.loads(out)
+    # The run's own: 6 normals and 5 abnormals, 4 dimensions, sigma .5.
+    assert (found["rows"], found["dim"], found["sigma"]) == (11, 4, 0.5)
+    assert list(found["estimators"]) == ["kde_loo", "coding_rate"]
+    _, out, _ = run(*ENTROPY_OF_A_RUN, "--sigma=2", names)
+    wider = json.loads(out)
+    assert (wider["rows"], wider["sigma"]) == (14, 2.0)
+    rates = [
+        result["estimators"]["coding_rate"]["rate_nats"]
+        for result in (found, wider)
+    ]
+    assert rates[0] > rates[1] > 0
+
+
+def test_entropy_of_an_unknown_split_is_refused(trained, run, folder):
+    assert_one_sentence(
+        run(*ENTROPY_OF_A_RUN, "--split=validation"),
+        "The data of FOLDER/run has no split 'validation'; choose one of"
+        " train, test.",
+        folder,
+    )
+
+
+def test_entropy_of_a_run_without_channel_needs_a_sigma(
+    trained, run, folder, tmp_path
+):
+    shutil.copytree(folder / "run", tmp_path / "run")
+    path = tmp_path / "run/config.json"
+    config = json.loads(path.read_text())
+    config["channel"]["sigma"] = 0.0
+    config["entropy"] |= {"weight": 0.0, "estimator": "none"}
+    path.write_text(json.dumps(config))
+    args = ["entropy", f"--workdir={tmp_path}/run"]
+    assert_one_sentence(
+        run(*args),
+        "sigma is 0.0, and a positive number is needed, because without noise"
+        " the rate is infinite: give --sigma=1.0, say.",
+        folder,
+    )
+    status, out, err = run(*args, "--sigma=1", "--estimators=coding_rate")
+    assert status == 0, err
+    assert "\ncoding_rate " in out
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ([], "give one of --latents=z.npy, --workdir=DIR and --accuracy."),
+        (
+            ["--latents=FOLDER/z.npy", "--workdir=FOLDER/run"],
+            "give one of --latents=z.npy, --workdir=DIR and --accuracy.",
+        ),
+        (["--latents=FOLDER/none.npy"], "FOLDER/none.npy is no file, and"),
+        (["--workdir=FOLDER/empty"], "FOLDER/empty is not the workdir of"),
+        (
+            ["--latents=FOLDER/z.npy", "--estimators=kde_lo"],
+            "estimators holds 'kde_lo', and each must be one of none, kde_loo",
+        ),
+        (["--accuracy", "--seeds=1"], "seeds is 1, and at least 2"),
+        (["z.npy"], "'z.npy' is no flag of this command; flags are written"),
+    ],
+)
+def test_entropy_refuses_a_wrong_command_line(run, folder, args, sentence):
+    np.save(folder / "z.npy", np.eye(4))
+    assert_one_sentence(run("entropy", *args), sentence, folder)
+
+
+def test_entropy_prints_a_table_of_latents(run, folder):
+    np.save(folder / "z.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    status, out, err = run("entropy", "--latents=FOLDER/z.npy")
+    assert (status, err) == (0, "")
+    assert out.startswith("50 latents of 3 dimensions, seed 0\n")
+    assert "\nkde_loo " in out
+    assert "\ntotal correlation" in out

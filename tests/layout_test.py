@@ -49,6 +49,7 @@ LAW = {
     "parallel": _ALONE,
     "progress": _ALONE,
     "workdir": _ALONE,
+    "latents": {"entropy"},
     "objective": {"entropy"},
     "methods": {"models", "objective"},
     "plan": {"data"},
@@ -59,7 +60,8 @@ LAW = {
     "run": _BELOW_TRAINING | {"evaluate"},
     "train": _BELOW_TRAINING | {"evaluate", "run"},
     "bench": _BELOW_TRAINING | {"evaluate", "run", "train"},
-    "cli": _BELOW_TRAINING | {"bench", "evaluate", "report", "run", "train"},
+    "cli": _BELOW_TRAINING
+    | {"bench", "evaluate", "latents", "report", "run", "train"},
     "__init__": _ALONE,
 }
 

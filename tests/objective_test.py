@@ -275,17 +275,17 @@ def test_sound_combinations(overrides, rate, is_measured):
         (
             {"bandwidth": "scot"},
             "entropy.bandwidth is 'scot'; give a number above 0, or one of"
-            " channel, scott, silverman.",
+            " channel, scott, silverman, loo_ml, median.",
         ),
         (
             {"bandwidth": "0"},
             "entropy.bandwidth is '0'; give a number above 0, or one of"
-            " channel, scott, silverman.",
+            " channel, scott, silverman, loo_ml, median.",
         ),
         (
             {"bandwidth": "nan"},
             "entropy.bandwidth is 'nan'; give a number above 0, or one of"
-            " channel, scott, silverman.",
+            " channel, scott, silverman, loo_ml, median.",
         ),
         (
             {"sigma": 0.0},

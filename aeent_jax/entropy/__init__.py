@@ -30,14 +30,23 @@ from aeent_jax.entropy.diagnostics import (
 )
 from aeent_jax.entropy.estimate import Estimate, to_rate
 from aeent_jax.entropy.gaussian import coding_rate
+from aeent_jax.entropy.information import (
+    Bracket,
+    mutual_information,
+    total_correlation,
+)
 from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
 from aeent_jax.entropy.marginal import histogram, kde_marginal, vasicek
 from aeent_jax.entropy.neighbors import knn
 from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.sampling import sample_queries
+from aeent_jax.entropy.scaling import rescale
 
 __all__ = [
     "ESTIMATORS",
+    "LEARNED",
     "RULES",
+    "Bracket",
     "Estimate",
     "Estimator",
     "channel_diagnostics",
@@ -48,10 +57,14 @@ __all__ = [
     "kde_marginal",
     "kde_resub",
     "knn",
+    "mutual_information",
     "none",
     "pairwise_lse",
+    "rescale",
+    "sample_queries",
     "saturation_warning",
     "to_rate",
+    "total_correlation",
     "vasicek",
 ]
 
@@ -172,3 +185,6 @@ ESTIMATORS = _Table(
         noise_argument="sigma",
     ),
 )
+
+# Estimators with parameters of their own.
+LEARNED = {}

@@ -1,0 +1,82 @@
+"""`aeent entropy`: every estimator on latents of yours, or of a run.
+
+aeent entropy --latents=z.npy [--sigma=1.0] [--bandwidth=channel] [--json]
+aeent entropy --workdir=runs/default [--split=train]
+aeent entropy --accuracy [--seeds=8]
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from aeent_jax.cli import program
+
+_LATENTS = flags.DEFINE_string(
+    "latents", None, "A .npy file of [n, dim] latents."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of a run, whose images give the latents."
+)
+_SPLIT = flags.DEFINE_string("split", "train", "Of the run: train, val, test.")
+_SIGMA = flags.DEFINE_float(
+    "sigma", None, "Noise of the channel; 1, or the run's, where not given."
+)
+_BANDWIDTH = flags.DEFINE_string(
+    "bandwidth",
+    "channel",
+    "channel measures z + sigma*eps; a rule's name or a number measures z.",
+)
+_MAX_QUERIES = flags.DEFINE_integer(
+    "max_queries", None, "Of per-query estimators; 4096 above 16384 latents."
+)
+_ESTIMATORS = flags.DEFINE_list("estimators", [], "Names; all by default.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of noise, chosen rows and fits.")
+_JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
+_ACCURACY = flags.DEFINE_bool(
+    "accuracy", False, "Print errors on a standard Gaussian, as Markdown."
+)
+_SEEDS = flags.DEFINE_integer("seeds", 8, "Of --accuracy: sets of latents.")
+
+
+def _load():
+    """Returns the latents, and the channel's sigma unless a flag gives it."""
+    from aeent_jax import latents
+    from aeent_jax import run as run_lib
+
+    if not _WORKDIR.value:
+        return latents.read(_LATENTS.value or ""), 1.0
+    z, sigma = run_lib.encode_workdir(_WORKDIR.value, _SPLIT.value)
+    return latents.check(z, f"The latents of {_WORKDIR.value}"), sigma
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures and prints; returns the exit status."""
+    program.refuse_positional(argv)
+    sources = [_LATENTS.value, _WORKDIR.value, _ACCURACY.value]
+    if sum(map(bool, sources)) != 1:
+        raise ValueError(
+            "give one of --latents=z.npy, --workdir=DIR and --accuracy."
+        )
+    program.configure_jax()
+    from aeent_jax import latents
+
+    if _ACCURACY.value:
+        found = latents.measure_accuracy(_SEEDS.value)
+        print(latents.format_accuracy(found, _SEEDS.value))
+        return 0
+    z, sigma = _load()
+    result = latents.measure(
+        z,
+        sigma if _SIGMA.value is None else _SIGMA.value,
+        bandwidth=_BANDWIDTH.value,
+        max_queries=_MAX_QUERIES.value,
+        estimators=_ESTIMATORS.value,
+        seed=_SEED.value,
+    )
+    format_result = latents.format_json if _JSON.value else latents.format_table
+    print(format_result(result))
+    return 0
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,87 @@
+"""Estimates at a random choice of queries, for very many latents."""
+
+import dataclasses
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from aeent_jax.entropy.estimate import Estimate
+
+
+class PerQuery(Protocol):
+    """What is asked of an entry of `entropy.ESTIMATORS`."""
+
+    @property
+    def per_query(self) -> bool: ...  # noqa: D102
+
+    @property
+    def noisy_queries(self) -> bool: ...  # noqa: D102
+
+    @property
+    def noisy_samples(self) -> bool: ...  # noqa: D102
+
+    def __call__(self, *args, **kwargs) -> Estimate: ...  # noqa: D102
+
+
+def sample_queries(
+    estimator: PerQuery,
+    z: jax.Array,
+    *,
+    max_queries: int,
+    rng: jax.Array,
+    noisy: jax.Array | None = None,
+    **hyper,
+) -> Estimate:
+    """A per-query estimator at some of the rows, against all, in nats.
+
+    The cost is `max_queries n` pairs in place of n^2. In expectation over the
+    choice, without replacement, the value is that of all queries, bias and all.
+
+    Args:
+      estimator: an entry of `entropy.ESTIMATORS` with `per_query`.
+      z: `[n, dim]` clean latents.
+      max_queries: at least 2; of fewer rows all are queries.
+      rng: key of the choice.
+      noisy: `[n, dim]`, the channel's output, which takes the place of `z`
+        where the entry says so; default `z`, for the entropy of the latents
+        themselves.
+      **hyper: keywords of the estimator.
+
+    Returns:
+      Estimate with `per_query` `[max_queries]` and, beside the estimator's own
+      diagnostics, `standard_error`: the standard deviation of `per_query` over
+      the root of their number, times the finite population's
+      `sqrt(1 - max_queries/n)`. It covers the choice of queries alone, not that
+      of the n latents, and is 0 where all rows are queries.
+
+    Raises:
+      ValueError: the estimator is one of the whole batch, or `max_queries` is
+        below 2, or as the estimator.
+
+    Reference: Cochran 1977, Sampling Techniques, theorem 2.2.
+    """
+    if not estimator.per_query:
+        raise ValueError(
+            "This estimator is one of the whole batch, and one with a value for"
+            " each query is needed: pass it fewer latents instead."
+        )
+    if max_queries < 2:
+        raise ValueError(
+            f"max_queries is {max_queries}, and at least 2 are needed: their"
+            " scatter gives the standard error."
+        )
+    z = jnp.asarray(z)
+    noisy = z if noisy is None else jnp.asarray(noisy)
+    n = z.shape[0]
+    m = min(n, max_queries)
+    rows = jax.random.choice(rng, n, (m,), replace=False).astype(jnp.int32)
+    queries = noisy if estimator.noisy_queries else z
+    samples = noisy if estimator.noisy_samples else z
+    found = estimator(queries[rows], samples, rows, **hyper)
+    assert found.per_query is not None, "the entry says that there is one"
+    spread = jnp.std(found.per_query, ddof=1)
+    error = jax.lax.stop_gradient(spread * jnp.sqrt((1 - m / n) / m))
+    return dataclasses.replace(
+        found, diagnostics=found.diagnostics | {"standard_error": error}
+    )
