@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aeent_jax import objective, parallel
+from aeent_jax import channel, objective, parallel
 
 SIGMA = 0.7
 BATCH, DIM = 16, 3
@@ -44,9 +44,7 @@ def latents():
 
 def place_and_noise(z, key):
     positions = jax.lax.axis_index(parallel.AXIS) * len(z) + jnp.arange(len(z))
-    noisy = objective.add_channel_noise(
-        z, SIGMA, jax.random.key(key), positions
-    )
+    noisy = channel.add_noise(z, SIGMA, jax.random.key(key), positions)
     return positions, noisy
 
 
@@ -190,7 +188,7 @@ def test_noise_has_the_channels_deviation_and_is_fresh_in_each_step():
     z = jnp.full((4000, DIM), 5.0)
     draws = np.array(
         [
-            objective.add_channel_noise(
+            channel.add_noise(
                 z, SIGMA, jax.random.key(step), jnp.arange(len(z))
             )
             for step in range(2)
@@ -207,7 +205,7 @@ def test_noise_has_the_channels_deviation_and_is_fresh_in_each_step():
 def test_no_channel_changes_nothing():
     z = jnp.asarray(latents())
     positions = jnp.arange(len(z))
-    assert objective.add_channel_noise(z, 0, None, positions) is z
+    assert channel.add_noise(z, 0, None, positions) is z
 
 
 VALID = {

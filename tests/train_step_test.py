@@ -7,7 +7,7 @@ import optax
 import pytest
 import training_support
 
-from aeent_jax import entropy, objective, parallel, train_step
+from aeent_jax import channel, entropy, parallel, train_step
 from aeent_jax.data import batches
 
 SEED, WEIGHT, LEARNING_RATE = 7, 1e-2, 0.1
@@ -146,6 +146,7 @@ def test_equals_a_plain_step_on_the_valid_rows():
             "reconstruction_loss": error,
             "rate_nats": rate,
             "grad_norm": norm,
+            "weight": WEIGHT,
             "step": 1,
             "count": 4,
         },
@@ -202,6 +203,7 @@ def test_metrics_are_those_of_the_objective():
         "rate_nats",
         "reconstruction_loss",
         "step",
+        "weight",
     ]
     np.testing.assert_array_equal(metrics["step"], [1, 2, 3])
     np.testing.assert_array_equal(metrics["count"], [5, 5, 4])
@@ -258,7 +260,7 @@ def test_noise_differs_between_steps():
     # Through the objective: the same images, one step later.
     rng = jax.random.key(SEED)
     noise = [
-        objective.add_channel_noise(
+        channel.add_noise(
             jnp.zeros((2, 3)), 1.0, jax.random.fold_in(rng, step), jnp.arange(2)
         )
         for step in range(2)

@@ -120,6 +120,7 @@ def test_metrics_have_the_documented_keys(uninterrupted):
             "train/loss",
             "train/reconstruction_loss",
             "train/rate_nats",
+            "train/weight",
             "train/grad_norm",
         }
     assert epochs[-1]["train/images_per_second"] > 0
@@ -465,9 +466,9 @@ def test_saturated_estimator_is_warned_of_once(make_config, tmp_path):
     config = make_config(channel__sigma=1e-3, entropy__estimator="kde_kl")
     say = Recorder()
     train.train(config, tmp_path, say=say)
-    (warning,) = say.warnings
-    assert "kde_kl" in warning
-    assert "log n" in warning
+    at_start, warning = say.warnings
+    assert "cannot read more than log n = 1.4 nats" in at_start
+    assert "kde_kl is saturated" in warning
 
 
 def test_steps_of_one_call_resume_bitwise(make_config, tmp_path):

@@ -35,6 +35,7 @@ from aeent_jax.entropy.pairwise import pairwise_lse
 
 __all__ = [
     "ESTIMATORS",
+    "LEARNED",
     "RULES",
     "Estimate",
     "Estimator",
@@ -138,3 +139,6 @@ ESTIMATORS = _Table(
         noise_argument="sigma",
     ),
 )
+
+# Estimators with parameters of their own, which learn beside the encoder.
+LEARNED = _Table()
