@@ -184,30 +184,6 @@ def test_noise_depends_on_the_place_in_the_global_batch_alone(shares):
     )
 
 
-def test_noise_has_the_channels_deviation_and_is_fresh_in_each_step():
-    z = jnp.full((4000, DIM), 5.0)
-    draws = np.array(
-        [
-            channel.add_noise(
-                z, SIGMA, jax.random.key(step), jnp.arange(len(z))
-            )
-            for step in range(2)
-        ]
-    )
-    noise = (draws - 5.0) / SIGMA
-    # Four standard errors of 12000 draws.
-    np.testing.assert_allclose(noise.mean((1, 2)), 0.0, atol=4 / 12000**0.5)
-    np.testing.assert_allclose(noise.std((1, 2)), 1.0, atol=4 / 24000**0.5)
-    correlation = np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]
-    assert abs(correlation) < 4 / 12000**0.5
-
-
-def test_no_channel_changes_nothing():
-    z = jnp.asarray(latents())
-    positions = jnp.arange(len(z))
-    assert channel.add_noise(z, 0, None, positions) is z
-
-
 VALID = {
     "sigma": 1.0,
     "estimator": "kde_loo",
