@@ -87,7 +87,9 @@ def make_class_folders(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def make_network(axis_name: str | None = parallel.AXIS) -> models.Autoencoder:
+def make_network(
+    axis_name: str | None = parallel.AXIS, normalisation: str = "none"
+) -> models.Autoencoder:
     """A tiny network."""
     return models.make_autoencoder(
         image_size=IMAGE_SIZE,
@@ -97,6 +99,7 @@ def make_network(axis_name: str | None = parallel.AXIS) -> models.Autoencoder:
         hidden_dim=32,
         depth=1,
         axis_name=axis_name,
+        normalisation=normalisation,
     )
 
 
