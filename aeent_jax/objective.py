@@ -141,25 +141,29 @@ def make_rate(
         tuple((name, _parse((options or {})[name])) for name in entry.hyper),
         queue_size if estimator != "none" else 0,
     )
-    if rate.bandwidth in entropy.RULES and entry.noise_argument == "sigma":
-        raise ValueError(
-            f"entropy.bandwidth is {bandwidth!r}, but {estimator} takes the"
-            " noise of the channel or a number; set entropy.bandwidth=channel."
-        )
-    if queue_size and rate.is_learned:
-        raise ValueError(
-            f"entropy.queue_size is {queue_size}, but {estimator} compares no"
-            " latents with others: it remembers earlier ones in its"
-            " parameters; set entropy.queue_size=0."
-        )
+    _check_use(rate)
     if sigma > 0 or estimator == "none":
         return rate
     if not weight:
-        return dataclasses.replace(
-            rate, estimator="none", hyper=(), queue_size=0
-        )
+        return Rate(sigma, "none", weight, rate.bandwidth, noise)
     _check_without_channel(rate, allow_unsound)
     return rate
+
+
+def _check_use(rate: Rate) -> None:
+    takes = rate.entry.noise_argument
+    if rate.bandwidth in entropy.RULES and takes == "sigma":
+        raise ValueError(
+            f"entropy.bandwidth is {rate.bandwidth!r}, but {rate.estimator}"
+            " takes the noise of the channel or a number; set"
+            " entropy.bandwidth=channel."
+        )
+    if rate.queue_size and rate.is_learned:
+        raise ValueError(
+            f"entropy.queue_size is {rate.queue_size}, but {rate.estimator}"
+            " compares no latents with others: it remembers earlier ones in"
+            " its parameters; set entropy.queue_size=0."
+        )
 
 
 def _check_without_channel(rate: Rate, allow_unsound: bool) -> None:
@@ -250,12 +254,9 @@ def rate_share(
             estimator_params, queries, query_mask=mask, **rate.noise_options
         )
     else:
-        samples, sample_mask = lax.all_gather(
-            (samples_of(rate, z, z_noisy), mask), axis_name, tiled=True
+        samples, sample_mask = _gather_samples(
+            samples_of(rate, z, z_noisy), mask, axis_name, queue
         )
-        if queue is not None:
-            samples = jnp.concatenate([samples, queue.latents])
-            sample_mask = jnp.concatenate([sample_mask, queue.mask])
         estimate = rate.entry(
             queries,
             samples,
@@ -278,6 +279,17 @@ def rate_share(
         if queue is not None:
             share = _undiluted(share, queue.count / jnp.maximum(count, 1))
     return jnp.where(count >= 2, share, 0.0)
+
+
+def _gather_samples(own, mask, axis_name, queue):
+    """Samples of all devices and of the queue, and which of them count."""
+    samples, mask = lax.all_gather((own, mask), axis_name, tiled=True)
+    if queue is None:
+        return samples, mask
+    return (
+        jnp.concatenate([samples, queue.latents]),
+        jnp.concatenate([mask, queue.mask]),
+    )
 
 
 def _undiluted(value: jax.Array, queued: jax.Array) -> jax.Array:

@@ -237,26 +237,24 @@ def train_step(
         "step": state.step + 1,
         "count": batch.count,
     }
-    state = _updated(program, state, grads, stats)
-    ascent = controller.update(
-        program.control,
-        state.ascent,
-        rate=rate,
-        distortion=error,
-        step=state.step,
-        is_measured=batch.count >= 2,
+    state = _with_new_parameters(program, state, grads, stats)
+    state = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        queue=_pushed(program, state.queue, z, z_noisy, mask),
+        ascent=controller.update(
+            program.control,
+            state.ascent,
+            rate=rate,
+            distortion=error,
+            step=state.step,
+            is_measured=batch.count >= 2,
+        ),
     )
-    queue = state.queue
-    if queue is not None:
-        latents = objective.samples_of(program.rate, z, z_noisy)
-        gathered = lax.all_gather((latents, mask), axis, tiled=True)
-        queue = latent_queue.push(queue, *gathered)
-    return state.replace(
-        step=state.step + 1, queue=queue, ascent=ascent
-    ), metrics
+    return state, metrics
 
 
-def _updated(program, state, grads, stats):
+def _with_new_parameters(program, state, grads, stats):
     """The state with parameters and statistics after a step."""
     updates, opt_state = program.optimizer.update(
         grads[0], state.opt_state, state.params
@@ -264,7 +262,8 @@ def _updated(program, state, grads, stats):
     estimator_updates, estimator_opt_state = program.estimator_optimizer.update(
         grads[1], state.estimator_opt_state, state.estimator_params
     )
-    return state.replace(
+    return dataclasses.replace(
+        state,
         params=optax.apply_updates(state.params, updates),
         batch_stats=stats,
         opt_state=opt_state,
@@ -273,6 +272,15 @@ def _updated(program, state, grads, stats):
         ),
         estimator_opt_state=estimator_opt_state,
     )
+
+
+def _pushed(program, queue, z, z_noisy, mask):
+    """The queue, if there is one, with the latents of this step."""
+    if queue is None:
+        return None
+    latents = objective.samples_of(program.rate, z, z_noisy)
+    gathered = lax.all_gather((latents, mask), parallel.AXIS, tiled=True)
+    return latent_queue.push(queue, *gathered)
 
 
 def train_steps(
