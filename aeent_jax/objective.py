@@ -254,16 +254,9 @@ def rate_share(
             estimator_params, queries, query_mask=mask, **rate.noise_options
         )
     else:
-        samples, sample_mask = _gather_samples(
-            samples_of(rate, z, z_noisy), mask, axis_name, queue
-        )
-        estimate = rate.entry(
-            queries,
-            samples,
-            positions,
-            query_mask=mask,
-            sample_mask=sample_mask,
-            **dict(rate.hyper) | rate.noise_options,
+        own = samples_of(rate, z, z_noisy)
+        estimate = _estimate(
+            rate, queries, positions, mask, own, axis_name, queue
         )
     per_query = estimate.per_query
     if per_query is not None:
@@ -281,14 +274,19 @@ def rate_share(
     return jnp.where(count >= 2, share, 0.0)
 
 
-def _gather_samples(own, mask, axis_name, queue):
-    """Samples of all devices and of the queue, and which of them count."""
-    samples, mask = lax.all_gather((own, mask), axis_name, tiled=True)
-    if queue is None:
-        return samples, mask
-    return (
-        jnp.concatenate([samples, queue.latents]),
-        jnp.concatenate([mask, queue.mask]),
+def _estimate(rate, queries, positions, mask, own, axis_name, queue):
+    """Of this device's queries against the samples of all and of the queue."""
+    samples, sample_mask = lax.all_gather((own, mask), axis_name, tiled=True)
+    if queue is not None:
+        samples = jnp.concatenate([samples, queue.latents])
+        sample_mask = jnp.concatenate([sample_mask, queue.mask])
+    return rate.entry(
+        queries,
+        samples,
+        positions,
+        query_mask=mask,
+        sample_mask=sample_mask,
+        **dict(rate.hyper) | rate.noise_options,
     )
 
 

@@ -149,6 +149,18 @@ class _Batch(NamedTuple):
     rng: jax.Array
 
 
+def _make_batch(images, indices, mask, rng):
+    """This device's rows, and where they are in the global batch."""
+    size, device = len(indices), lax.axis_index(parallel.AXIS)
+    return _Batch(
+        x=normalise(images[indices]),
+        mask=mask,
+        positions=device * size + jnp.arange(size),
+        count=lax.psum(jnp.sum(mask), parallel.AXIS),
+        rng=rng,
+    )
+
+
 def _share_of_loss(trained, program, state, weight, batch):
     """This device's share of what is minimised, and what it is made of."""
     params, estimator_params = trained
@@ -210,15 +222,8 @@ def train_step(
       `weight` (of this step), `grad_norm` (of the network), `step` (after it),
       `count` (valid images).
     """
-    axis = parallel.AXIS
-    batch = _Batch(
-        x=normalise(images[indices]),
-        mask=mask,
-        positions=lax.axis_index(axis) * len(indices)
-        + jnp.arange(len(indices)),
-        count=lax.psum(jnp.sum(mask), axis),
-        rng=jax.random.fold_in(jax.random.key(knobs.seed), state.step),
-    )
+    rng = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
+    batch = _make_batch(images, indices, mask, rng)
     weight = controller.weight_of(
         program.control, state.ascent, knobs.weight, state.step
     )
@@ -227,7 +232,7 @@ def train_step(
         (state.params, state.estimator_params), program, state, weight, batch
     )
     # The loss is a sum of the devices' shares, and so is its gradient.
-    grads, error, rate = lax.psum((grads, error, rate), axis)
+    grads, error, rate = lax.psum((grads, error, rate), parallel.AXIS)
     metrics = {
         "loss": error + weight * rate,
         "reconstruction_loss": error,
