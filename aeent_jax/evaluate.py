@@ -2,7 +2,8 @@
 
 Exact: every image of a split is scored once, batches are padded and the padding
 is dropped, rank metrics are computed on the host over the whole split. Images
-are scored without channel noise.
+are scored without channel noise. The meter and the diagnostics are those of the
+Gaussian channel of the same sigma, also where training had uniform noise.
 """
 
 import csv

@@ -37,6 +37,7 @@ def _make_autoencoder(
         image_size=config.data.image_size,
         channels=config.data.channels,
         axis_name=axis_name,
+        normalisation=config.channel.normalisation,
         **config.model,
     )
 

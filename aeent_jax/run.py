@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+import optax
 
 from aeent_jax import (
     checkpoint,
+    controller,
     data,
     evaluate,
     methods,
@@ -27,6 +29,19 @@ from aeent_jax.data import batches, sources
 # many times slower than none.
 _STEPS_PER_CALL_ON_ACCELERATORS = 8
 
+# Keys that configurations of version 0.1.0 do not have, by group.
+_LATER_KEYS = {
+    "channel": ("noise", "normalisation"),
+    "entropy": (
+        "queue_size",
+        "controller",
+        "target",
+        "controller_rate",
+        "warmup_epochs",
+        "learning_rate",
+    ),
+}
+
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses what can be refused without the data.
@@ -35,8 +50,17 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       config: the resolved configuration.
 
     Raises:
-      ValueError: an unknown name, or a number out of its range.
+      ValueError: an unknown name, a number out of its range, or a
+        configuration of another version.
     """
+    for group, names in _LATER_KEYS.items():
+        for name in names:
+            if name not in config[group]:
+                raise ValueError(
+                    f"This configuration has no {group}.{name}, so it is of an"
+                    " earlier version; add what it lacks from"
+                    " configs/default.py to the config.json of that run."
+                )
     least = {
         "train.epochs": 1,
         "train.batch_size": 1,
@@ -92,7 +116,18 @@ def make_program(
       ValueError: a name or value that is not known.
     """
     method = methods.get_method(config.method)
-    rate = objective.make_rate(sigma=config.channel.sigma, **config.entropy)
+    group = config.entropy
+    rate = objective.make_rate(
+        sigma=config.channel.sigma,
+        noise=config.channel.noise,
+        estimator=group.estimator,
+        weight=group.weight,
+        bandwidth=group.bandwidth,
+        queue_size=group.queue_size,
+        allow_unsound=group.allow_unsound,
+        options=group.to_dict(),
+    )
+    warmup = group.warmup_epochs / config.train.epochs
     return train_step.Program(
         method=method,
         network=method.make_network(config, parallel.AXIS),
@@ -100,7 +135,27 @@ def make_program(
         optimizer=optimizer.make_optimizer(
             total_steps=total_steps, **config.optimizer
         ),
+        estimator_optimizer=_estimator_optimizer(rate, group.learning_rate),
+        control=controller.make_controller(
+            name=group.controller,
+            target=group.target,
+            step_size=group.controller_rate,
+            warmup_steps=warmup * total_steps,
+            weight=rate.weight,
+            is_measured=rate.is_measured,
+        ),
     )
+
+
+def _estimator_optimizer(rate, learning_rate):
+    if not rate.is_learned:
+        return optax.identity()
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(
+            f"entropy.learning_rate is {learning_rate}, but must be a finite"
+            " number above 0."
+        )
+    return optax.adam(learning_rate)
 
 
 class Run:

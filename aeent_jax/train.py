@@ -24,12 +24,19 @@ from aeent_jax import (
     evaluate,
     objective,
     progress,
+    soundness,
     train_step,
     workdir,
 )
 from aeent_jax import run as run_lib
 
-_AVERAGED = ("loss", "reconstruction_loss", "rate_nats", "grad_norm")
+_AVERAGED = (
+    "loss",
+    "reconstruction_loss",
+    "rate_nats",
+    "weight",
+    "grad_norm",
+)
 
 
 class InterruptedRunError(Exception):
@@ -176,8 +183,13 @@ def _say_start(run, step, say):
     )
     if step == run.plan.total_steps:
         say.say(f"Training is complete at step {step}; only evaluating.")
-    elif step:
+        return
+    if step:
         say.say(f"Going on from step {step}.")
+    for sentence in soundness.warnings(
+        run.program.rate, config.channel.normalisation, config.train.batch_size
+    ):
+        say.say(f"WARNING: {sentence}")
 
 
 @contextlib.contextmanager
@@ -286,15 +298,14 @@ def _save(run, checkpoints, state, step) -> None:
 def _warn_of_saturation(run, interval, say) -> None:
     """Says so, once, where the training estimator is at its ceiling."""
     rate = run.program.rate
-    estimator = entropy.ESTIMATORS[rate.estimator]
-    count = round(interval.count / interval.steps)
+    count = round(interval.count / interval.steps) + rate.queue_size
     if run.has_warned or not rate.is_measured or count < 2:
         return
     # In nats of rate, what an estimator with the self term reads is at most
     # log n.
     reached = interval.summary(rate)["train/rate_nats"] / math.log(count)
     warning = entropy.saturation_warning(
-        rate.estimator, estimator.includes_self, reached, count
+        rate.estimator, rate.includes_self, reached, count
     )
     if warning:
         run.has_warned = True

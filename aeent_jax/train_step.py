@@ -6,7 +6,8 @@ metrics are those of the global batch on any number of devices.
 """
 
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -14,27 +15,49 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from aeent_jax import methods, models, objective, parallel
+from aeent_jax import (
+    channel,
+    controller,
+    latent_queue,
+    methods,
+    models,
+    objective,
+    parallel,
+)
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
+
+# Of the keys by step, one of a step that never comes.
+_ESTIMATOR_STREAM = 2**32 - 1
 
 
 @flax.struct.dataclass
 class TrainState:
     """Everything that training changes.
 
+    What a run has no use for is an empty tree, so that its checkpoints hold
+    nothing of it.
+
     Attributes:
       step: int32 scalar, steps done.
       params: parameters of encoder and decoder.
-      batch_stats: running statistics of BatchNorm.
+      batch_stats: running statistics of BatchNorm, and of the latents' power.
       opt_state: of the optimizer.
+      estimator_params: of a learned estimator.
+      estimator_opt_state: of its optimizer.
+      queue: latents of earlier steps, the same on every device.
+      ascent: of a controller of the weight.
     """
 
     step: jax.Array
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree
+    estimator_params: PyTree = flax.struct.field(default_factory=dict)
+    estimator_opt_state: PyTree = ()
+    queue: latent_queue.Queue | None = None
+    ascent: PyTree = ()
 
     @property
     def variables(self) -> PyTree:
@@ -48,7 +71,8 @@ class Knobs:
 
     Attributes:
       seed: int32 scalar, of the channel noise.
-      weight: float32 scalar, of one nat in the loss.
+      weight: float32 scalar, of one nat in the loss; a controller starts from
+        it.
     """
 
     seed: jax.Array
@@ -64,28 +88,113 @@ class Program:
       network: encoder and decoder, synchronised over `parallel.AXIS`.
       rate: the rate term.
       optimizer: from gradients to updates.
+      estimator_optimizer: the same for the parameters of a learned estimator.
+      control: of the weight.
     """
 
     method: methods.Method
     network: models.Autoencoder
     rate: objective.Rate
     optimizer: optax.GradientTransformation
+    estimator_optimizer: optax.GradientTransformation = optax.identity()
+    control: controller.Controller = controller.Controller()
 
 
 def create_state(program: Program, seed: int | jax.Array) -> TrainState:
     """Draws the initial state; the same for any number of devices."""
-    variables = program.network.init(jax.random.key(seed))
+    rng, rate = jax.random.key(seed), program.rate
+    variables = program.network.init(rng)
+    dim = program.network.encoder.latent_dim
+    estimator_params = {}
+    if rate.is_learned:
+        estimator_rng = jax.random.fold_in(rng, _ESTIMATOR_STREAM)
+        estimator_params = rate.entry.init(
+            estimator_rng, dim, **dict(rate.hyper)
+        )
+    queue = None
+    if rate.queue_size:
+        queue = latent_queue.create(rate.queue_size, dim)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=program.optimizer.init(variables["params"]),
+        estimator_params=estimator_params,
+        estimator_opt_state=program.estimator_optimizer.init(estimator_params),
+        queue=queue,
+        ascent=controller.create(program.control),
     )
 
 
 def normalise(images: jax.Array) -> jax.Array:
     """Maps uint8 images to float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+class _Batch(NamedTuple):
+    """One device's rows of a global batch.
+
+    Attributes:
+      x: images in [-1, 1], `[B, H, W, C]`.
+      mask: `[B]` bool, False in padding.
+      positions: `[B]` int, places in the global batch.
+      count: valid rows of the global batch.
+      rng: the key of this step.
+    """
+
+    x: jax.Array
+    mask: jax.Array
+    positions: jax.Array
+    count: jax.Array
+    rng: jax.Array
+
+
+def _make_batch(images, indices, mask, rng):
+    """This device's rows, and where they are in the global batch."""
+    size, device = len(indices), lax.axis_index(parallel.AXIS)
+    return _Batch(
+        x=normalise(images[indices]),
+        mask=mask,
+        positions=device * size + jnp.arange(size),
+        count=lax.psum(jnp.sum(mask), parallel.AXIS),
+        rng=rng,
+    )
+
+
+def _share_of_loss(trained, program, state, weight, batch):
+    """This device's share of what is minimised, and what it is made of."""
+    params, estimator_params = trained
+    network, rate = program.network, program.rate
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    z, encoder_stats = network.encode(
+        variables, batch.x, batch.mask, train=True
+    )
+    z_noisy = channel.add_noise(
+        z, rate.sigma, batch.rng, batch.positions, rate.noise
+    )
+    x_hat, decoder_stats = network.decode(
+        variables, z_noisy, batch.mask, train=True
+    )
+    error = program.method.reconstruction(batch.x, x_hat)
+    error = jnp.sum(jnp.where(batch.mask, error, 0.0)) / batch.count
+    share = functools.partial(
+        objective.rate_share,
+        rate,
+        mask=batch.mask,
+        positions=batch.positions,
+        axis_name=parallel.AXIS,
+        queue=state.queue,
+    )
+    fixed = lax.stop_gradient
+    nats = share(z, z_noisy, estimator_params=fixed(estimator_params))
+    minimised = error + weight * nats
+    if rate.is_learned:
+        # Its own likelihood, unweighted: at weight 0 it learns as well.
+        minimised += share(
+            fixed(z), fixed(z_noisy), estimator_params=estimator_params
+        )
+    stats = {"encoder": encoder_stats, "decoder": decoder_stats}
+    return minimised, (error, nats, stats, z, z_noisy)
 
 
 def train_step(
@@ -107,53 +216,76 @@ def train_step(
       mask: `[B]` bool, False in padding.
 
     Returns:
-      The new state, and scalars of the global batch: `loss`,
-      `reconstruction_loss` (mean over pixels and images), `rate_nats` (the
-      estimator's own number), `grad_norm`, `step` (after it),
+      The new state, and scalars of the global batch: `loss` (without the
+      likelihood that a learned estimator follows), `reconstruction_loss` (mean
+      over pixels and images), `rate_nats` (the estimator's own number),
+      `weight` (of this step), `grad_norm` (of the network), `step` (after it),
       `count` (valid images).
     """
-    axis = parallel.AXIS
-    x = normalise(images[indices])
-    positions = lax.axis_index(axis) * len(indices) + jnp.arange(len(indices))
-    count = lax.psum(jnp.sum(mask), axis)
     rng = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
-
-    def share_of_loss(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
-        network = program.network
-        z, encoder_stats = network.encode(variables, x, mask, train=True)
-        z_noisy = objective.add_channel_noise(
-            z, program.rate.sigma, rng, positions
-        )
-        x_hat, decoder_stats = network.decode(
-            variables, z_noisy, mask, train=True
-        )
-        error = program.method.reconstruction(x, x_hat)
-        error = jnp.sum(jnp.where(mask, error, 0.0)) / count
-        rate = objective.rate_share(
-            program.rate, z, z_noisy, mask, positions, axis
-        )
-        stats = {"encoder": encoder_stats, "decoder": decoder_stats}
-        return error + knobs.weight * rate, (error, rate, stats)
-
-    (loss, (error, rate, stats)), grads = jax.value_and_grad(
-        share_of_loss, has_aux=True
-    )(state.params)
-    # The loss is a sum of the devices' shares, and so is its gradient.
-    grads, loss, error, rate = lax.psum((grads, loss, error, rate), axis)
-    updates, opt_state = program.optimizer.update(
-        grads, state.opt_state, state.params
+    batch = _make_batch(images, indices, mask, rng)
+    weight = controller.weight_of(
+        program.control, state.ascent, knobs.weight, state.step
     )
+    gradient = jax.grad(_share_of_loss, has_aux=True)
+    grads, (error, rate, stats, z, z_noisy) = gradient(
+        (state.params, state.estimator_params), program, state, weight, batch
+    )
+    # The loss is a sum of the devices' shares, and so is its gradient.
+    grads, error, rate = lax.psum((grads, error, rate), parallel.AXIS)
     metrics = {
-        "loss": loss,
+        "loss": error + weight * rate,
         "reconstruction_loss": error,
         "rate_nats": rate,
-        "grad_norm": optax.tree.norm(grads),
+        "weight": weight,
+        "grad_norm": optax.tree.norm(grads[0]),
         "step": state.step + 1,
-        "count": count,
+        "count": batch.count,
     }
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, stats, opt_state), metrics
+    state = _with_new_parameters(program, state, grads, stats)
+    state = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        queue=_pushed(program, state.queue, z, z_noisy, mask),
+        ascent=controller.update(
+            program.control,
+            state.ascent,
+            rate=rate,
+            distortion=error,
+            step=state.step,
+            is_measured=batch.count >= 2,
+        ),
+    )
+    return state, metrics
+
+
+def _with_new_parameters(program, state, grads, stats):
+    """The state with parameters and statistics after a step."""
+    updates, opt_state = program.optimizer.update(
+        grads[0], state.opt_state, state.params
+    )
+    estimator_updates, estimator_opt_state = program.estimator_optimizer.update(
+        grads[1], state.estimator_opt_state, state.estimator_params
+    )
+    return dataclasses.replace(
+        state,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=stats,
+        opt_state=opt_state,
+        estimator_params=optax.apply_updates(
+            state.estimator_params, estimator_updates
+        ),
+        estimator_opt_state=estimator_opt_state,
+    )
+
+
+def _pushed(program, queue, z, z_noisy, mask):
+    """The queue, if there is one, with the latents of this step."""
+    if queue is None:
+        return None
+    latents = objective.samples_of(program.rate, z, z_noisy)
+    gathered = lax.all_gather((latents, mask), parallel.AXIS, tiled=True)
+    return latent_queue.push(queue, *gathered)
 
 
 def train_steps(

@@ -33,12 +33,30 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.channel = group()
     config.channel.sigma = 1.0  # noise on the latent in training; 0: no channel
+    config.channel.noise = "gaussian"  # gaussian, uniform: a quantiser's dither
+    config.channel.normalisation = "none"  # none, power: divided by their rms
 
     config.entropy = group()
-    config.entropy.estimator = "kde_loo"  # a name of entropy.ESTIMATORS
+    config.entropy.estimator = "kde_loo"  # of entropy.ESTIMATORS or LEARNED
     config.entropy.weight = 5e-4  # of one nat beside the reconstruction loss
     config.entropy.bandwidth = "channel"  # = sigma; or a rule; or "0.5", say
     config.entropy.allow_unsound = False  # a weight without a channel, say
+    config.entropy.queue_size = 0  # latents of earlier steps, as more samples
+    config.entropy.controller = "fixed"  # schedule, target_{rate,distortion}
+    config.entropy.target = 0.0  # of the rate in nats, or of the squared error
+    config.entropy.controller_rate = 1e-2  # largest change of log weight a step
+    config.entropy.warmup_epochs = 0  # schedule: linear, from 0 to the weight
+    config.entropy.k = 3  # knn: which neighbour
+    config.entropy.alpha = 2.0  # matrix_renyi: order of the entropy
+    config.entropy.group = 1  # kde_marginal: dimensions at a time
+    config.entropy.shrinkage = "oas"  # gaussian: oas, ledoit_wolf, none, "0.1"
+    config.entropy.bias_correction = False  # gaussian: of a small sample
+    config.entropy.spacing = 0  # vasicek; 0: by the number of rows
+    config.entropy.num_bins = 32  # histogram: of each dimension
+    config.entropy.miller_madow = False  # histogram: of a small sample
+    config.entropy.components = 16  # mixture: Gaussians
+    config.entropy.covariance = "diagonal"  # mixture: diagonal, full
+    config.entropy.learning_rate = 1e-2  # Adam's, of a learned estimator
 
     config.optimizer = group()
     config.optimizer.learning_rate = 1e-3  # Adam's, at its largest

@@ -15,6 +15,18 @@ def test_entropy_becomes_a_rate_by_taking_the_noise_off():
     assert estimate.to_rate(found, 0.5, 3) == pytest.approx(9 - noise, rel=1e-6)
 
 
+def test_uniform_noise_has_the_entropy_of_its_width():
+    found = estimate.Estimate(jnp.float32(9.0), "h")
+    rate = estimate.to_rate(found, 0.5, 3, "uniform")
+    noise = 3 * math.log(0.5 * math.sqrt(12))
+    assert rate == pytest.approx(9 - noise, rel=1e-6)  # float32
+
+
+def test_unknown_noise_is_refused():
+    with pytest.raises(ValueError, match="'laplace', .*'gaussian', 'uniform'"):
+        estimate.noise_entropy(1.0, 3, "laplace")
+
+
 def test_information_is_the_rate():
     found = estimate.Estimate(jnp.float32(9.0), "I")
     assert estimate.to_rate(found, 0.5, 3) == 9

@@ -1,5 +1,6 @@
 """The network equals the reference's, number for number."""
 
+import functools
 import json
 import pathlib
 
@@ -300,3 +301,31 @@ def test_other_image_sizes_keep_their_shape(size, channels):
     )
     assert z.shape == (2, 4)
     assert x_hat.shape == x.shape
+
+
+def test_power_normalisation_adds_one_statistic_and_no_parameter():
+    plain, normalised = _make(), _make(normalisation="power")
+    x = jax.random.uniform(jax.random.key(1), (4, 32, 32, 1))
+    variables, other = (
+        jax.jit(network.init)(jax.random.key(0))
+        for network in (plain, normalised)
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal, variables["params"], other["params"]
+    )
+    added = other["batch_stats"]["encoder"].pop("latent_norm")
+    assert added == {"power": 1}
+    assert jax.tree.structure(other) == jax.tree.structure(variables)
+    other["batch_stats"]["encoder"]["latent_norm"] = added
+    encode = jax.jit(functools.partial(normalised.encode, train=True))
+    z, stats = encode(other, x)
+    np.testing.assert_allclose(np.mean(z**2), 1.0, rtol=1e-5)  # float32
+    assert stats["latent_norm"]["power"] != 1
+
+
+def test_unknown_normalisation_lists_the_choices():
+    with pytest.raises(ValueError, match=r".") as caught:
+        _make(normalisation="layer")
+    assert str(caught.value) == (
+        "channel.normalisation is 'layer'; choose one of none, power."
+    )

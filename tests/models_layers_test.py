@@ -1,4 +1,4 @@
-"""BatchNorm over devices and masks; the transposed convolution's gradient."""
+"""Norms over devices and masks; the transposed convolution's gradient."""
 
 import functools
 
@@ -125,4 +125,75 @@ def test_variance_of_a_large_offset_is_accurate():
     # A difference of squares at 1e8 would be off by several units.
     np.testing.assert_allclose(
         updated["batch_stats"]["var"], 0.9 + 0.1 * expected, rtol=1e-4
+    )
+
+
+def _power_norm(z, mask=None, axis_name=None, train=True):
+    variables = {"batch_stats": {"power": jnp.float32(4.0)}}
+    return layers.PowerNorm(axis_name).apply(
+        variables, z, mask, train=train, mutable=["batch_stats"]
+    )
+
+
+def _latents():
+    z = 0.5 + jax.random.normal(jax.random.key(3), (16, 5))
+    return z * jnp.linspace(0.1, 4.0, 5)
+
+
+def test_power_is_that_of_the_valid_rows_about_zero():
+    z, mask = _latents(), jnp.arange(16) < 11
+    y, updated = _power_norm(jnp.where(mask[:, None], z, 1e6), mask)
+    power = np.mean(np.square(z[:11]))
+    # float32
+    np.testing.assert_allclose(np.mean(np.square(y[:11])), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(y[:11], z[:11] / np.sqrt(power), rtol=1e-5)
+    np.testing.assert_allclose(
+        updated["batch_stats"]["power"], 0.9 * 4 + 0.1 * power, rtol=1e-6
+    )
+
+
+def test_power_in_evaluation_is_the_running_one():
+    y, updated = _power_norm(_latents(), train=False)
+    np.testing.assert_allclose(y, _latents() / 2, rtol=1e-6)
+    assert updated["batch_stats"]["power"] == 4
+
+
+def test_scale_of_the_latents_has_no_influence_but_a_constant_stays_one():
+    z = _latents()
+    np.testing.assert_allclose(
+        _power_norm(1e-4 * z)[0],
+        _power_norm(z)[0],
+        rtol=1e-3,  # the epsilon is 1e-4 of such a power
+    )
+    # Latents that agree are not spread out again.
+    together, _ = _power_norm(1.0 + 1e-3 * z)
+    assert np.std(together) < 1e-2
+    zero, pull = jax.vjp(lambda z: _power_norm(z)[0], jnp.zeros((4, 5)))
+    np.testing.assert_array_equal(zero, 0)
+    assert np.isfinite(pull(jnp.ones((4, 5)))[0]).all()
+
+
+def test_power_and_its_gradient_do_not_depend_on_device_count():
+    z, mask = _latents(), jnp.arange(16) < 11
+    target = jax.random.normal(jax.random.key(2), z.shape)
+
+    def loss(z, mask, target, axis_name):
+        y, updated = _power_norm(z, mask, axis_name)
+        return jnp.sum(mask[:, None] * y * target), updated
+
+    def split(array):
+        return array.reshape(8, -1, *array.shape[1:])
+
+    gradient = jax.grad(functools.partial(loss, axis_name=None), has_aux=True)
+    one, one_stats = gradient(z, mask, target)
+    gradient = jax.grad(functools.partial(loss, axis_name="a"), has_aux=True)
+    many, many_stats = jax.pmap(gradient, "a", devices=jax.devices()[:8])(
+        split(z), split(mask), split(target)
+    )
+    # Float32 sums in another order.
+    np.testing.assert_allclose(many.reshape(z.shape), one, atol=1e-5)
+    np.testing.assert_allclose(
+        many_stats["batch_stats"]["power"],
+        np.full(8, one_stats["batch_stats"]["power"]),
+        rtol=1e-5,
     )

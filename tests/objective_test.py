@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
+import training_support
 
-from aeent_jax import entropy, objective, parallel
+from aeent_jax import channel, entropy, latent_queue, objective, parallel
 
 SIGMA = 0.7
 BATCH, DIM = 16, 3
@@ -15,6 +17,11 @@ RATES = {
     "kde_kl": objective.Rate(SIGMA, "kde_kl", 1.0, bandwidth="scott"),
     "coding_rate": objective.Rate(SIGMA, "coding_rate", 1.0),
     "none": objective.Rate(SIGMA, "none", 1.0),
+    "kde_loo_queued": objective.Rate(SIGMA, "kde_loo", 1.0, queue_size=8),
+    "coding_rate_queued": objective.Rate(
+        SIGMA, "coding_rate", 1.0, queue_size=8
+    ),
+    "density": objective.Rate(SIGMA, "density", 1.0, noise="uniform"),
     "no_channel": objective.Rate(0.0, "kde_loo", 1.0, bandwidth=0.4),
 }
 MASKS = {
@@ -36,6 +43,27 @@ MAPPINGS = [
 ]
 
 
+DENSITY = {
+    "mean": np.float32([0.5, -1.0, 0.2]),
+    "log_scale": np.float32([0.3, 0.1, -0.2]),
+}
+QUEUED = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def density():
+    with pytest.MonkeyPatch.context() as patch:
+        training_support.add_density(patch)
+        yield
+
+
+def latents_in_queue():
+    """`[8, DIM]`, of which the last three rows count nowhere."""
+    rows = np.random.default_rng(5).normal(size=(8, DIM)).astype(np.float32)
+    rows[QUEUED:] = 1e3
+    return rows
+
+
 def latents():
     rng = np.random.default_rng(0)
     scale = np.array([2.0, 1.0, 0.3])
@@ -44,20 +72,29 @@ def latents():
 
 def place_and_noise(z, key):
     positions = jax.lax.axis_index(parallel.AXIS) * len(z) + jnp.arange(len(z))
-    noisy = objective.add_channel_noise(
-        z, SIGMA, jax.random.key(key), positions
-    )
+    noisy = channel.add_noise(z, SIGMA, jax.random.key(key), positions)
     return positions, noisy
 
 
 def shares_of_one_device(key, z, mask):
     """Sum over devices of the share, its gradient in `z`, and noisy latents."""
 
+    queue = latent_queue.Queue(
+        jnp.asarray(latents_in_queue()), jnp.int32(QUEUED)
+    )
+
     def share(z, rate):
         positions, noisy = place_and_noise(z, key)
         noisy = noisy if rate.sigma else z
         return objective.rate_share(
-            rate, z, noisy, mask, positions, parallel.AXIS
+            rate,
+            z,
+            noisy,
+            mask,
+            positions,
+            parallel.AXIS,
+            queue=queue if rate.queue_size else None,
+            estimator_params=DENSITY,
         )
 
     found = {
@@ -124,6 +161,18 @@ def rate_by_definition(name, z, noise):
     if name == "coding_rate":
         cov = np.cov(z.T, bias=True) / SIGMA**2
         return 0.5 * np.linalg.slogdet(np.eye(DIM) + cov)[1]
+    if name == "kde_loo_queued":
+        samples = np.concatenate([z, latents_in_queue()[:QUEUED]])
+        h = kernel_entropy(z + noise, samples, SIGMA, True)
+        return h - noise_entropy
+    if name == "coding_rate_queued":
+        samples = np.concatenate([z, latents_in_queue()[:QUEUED]])
+        return rate_by_definition("coding_rate", samples, None)
+    if name == "density":
+        law = scipy.stats.norm(DENSITY["mean"], np.exp(DENSITY["log_scale"]))
+        width = SIGMA * np.sqrt(12)
+        h = width - law.logpdf(z + noise).sum(1).mean()
+        return h - DIM * np.log(width)
     if name == "no_channel":
         return kernel_entropy(z, z, 0.4, True)
     return 0.0
@@ -148,6 +197,9 @@ def test_shares_add_up_to_the_estimate_of_the_valid_rows(shares, name):
     for rate in RATES:
         expected = np.zeros((BATCH, DIM))
         expected[mask] = gradient_by_differences(rate, z, noise)
+        if rate == "coding_rate_queued":
+            # As if the rows in the queue moved like those of the batch.
+            expected *= 1 + QUEUED / len(z)
         # Float32 against float64, for sums of terms of order 1 to 10.
         np.testing.assert_allclose(
             values[rate],
@@ -184,30 +236,6 @@ def test_noise_depends_on_the_place_in_the_global_batch_alone(shares):
         rtol=1e-6,  # the same draws; the multiplication may be fused
         atol=1e-6,
     )
-
-
-def test_noise_has_the_channels_deviation_and_is_fresh_in_each_step():
-    z = jnp.full((4000, DIM), 5.0)
-    draws = np.array(
-        [
-            objective.add_channel_noise(
-                z, SIGMA, jax.random.key(step), jnp.arange(len(z))
-            )
-            for step in range(2)
-        ]
-    )
-    noise = (draws - 5.0) / SIGMA
-    # Four standard errors of 12000 draws.
-    np.testing.assert_allclose(noise.mean((1, 2)), 0.0, atol=4 / 12000**0.5)
-    np.testing.assert_allclose(noise.std((1, 2)), 1.0, atol=4 / 24000**0.5)
-    correlation = np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]
-    assert abs(correlation) < 4 / 12000**0.5
-
-
-def test_no_channel_changes_nothing():
-    z = jnp.asarray(latents())
-    positions = jnp.arange(len(z))
-    assert objective.add_channel_noise(z, 0, None, positions) is z
 
 
 VALID = {
@@ -247,13 +275,97 @@ def test_sound_combinations(overrides, rate, is_measured):
     assert found.is_measured is is_measured
 
 
+def add_knn(monkeypatch):
+    """A table with an entry that takes two keywords and no noise."""
+    entry = entropy.Estimator(entropy.none, "neither", hyper=("k", "shrinkage"))
+    monkeypatch.setitem(entropy.ESTIMATORS, "knn", entry)
+
+
+@pytest.mark.parametrize(("given", "taken"), [("0.1", 0.1), ("oas", "oas")])
+def test_an_estimator_takes_what_its_entry_names(monkeypatch, given, taken):
+    add_knn(monkeypatch)
+    options = {"alpha": 2.0, "k": 3, "shrinkage": given}
+    found = objective.make_rate(
+        **VALID | {"estimator": "knn", "options": options}
+    )
+    assert found.hyper == (("k", 3), ("shrinkage", taken))
+    assert found.noise_options == {}
+    hash(found)
+
+
+def test_clean_latents_need_no_bandwidth_where_none_is_taken(monkeypatch):
+    add_knn(monkeypatch)
+    found = objective.make_rate(
+        **VALID
+        | {"estimator": "knn", "sigma": 0.0, "allow_unsound": True}
+        | {"options": {"k": 3, "shrinkage": "none"}}
+    )
+    assert (found.estimator, found.is_measured) == ("knn", False)
+
+
+def test_queue_leaves_the_mean_gradient_of_a_batch_right():
+    # Clean Gaussian latents of variance s^2 per dimension, behind noise 1: the
+    # rate is dim/2 log(1 + s^2), and its derivative in log s is known.
+    variance, dim, batch, queued = 4.0, 2, 32, 992
+    slope = dim * variance / (1 + variance)
+
+    def radial(rate, rng):
+        z = 2 * jax.random.normal(rng, (batch + queued, dim))
+        queue = latent_queue.Queue(z[batch:], jnp.int32(queued))
+        mask, positions = jnp.ones(batch, bool), jnp.arange(batch)
+
+        def value(log_scale):
+            own = z[:batch] * jnp.exp(log_scale)
+            noisy = channel.add_noise(own, 1.0, rng, positions)
+            return objective.rate_share(
+                rate, own, noisy, mask, positions, "devices", queue=queue
+            )
+
+        return jax.grad(value)(0.0)
+
+    for name in ("kde_loo", "coding_rate"):
+        rate = objective.Rate(1.0, name, 1.0, queue_size=queued)
+        mapped = jax.vmap(
+            jax.vmap(functools.partial(radial, rate), axis_name="devices")
+        )
+        keys = jax.random.split(jax.random.key(1), (256, 1))
+        found = np.asarray(jax.jit(mapped)(keys))
+        error = found.std() / 256**0.5
+        # Four standard errors, and 1 % for the finite number of samples.
+        assert abs(found.mean() - slope) < 4 * error + 0.01 * slope, name
+        assert error < 0.03 * slope
+
+
+def test_queue_is_of_no_use_to_a_learned_estimator():
+    given = {"estimator": "density", "options": {"components": 4}}
+    with pytest.raises(ValueError, match=r".") as caught:
+        objective.make_rate(**VALID | given | {"queue_size": 8})
+    assert str(caught.value) == (
+        "entropy.queue_size is 8, but density compares no latents with others:"
+        " it remembers earlier ones in its parameters; set"
+        " entropy.queue_size=0."
+    )
+
+
+def test_the_width_of_no_noise_is_refused():
+    given = {"estimator": "density", "options": {"components": 4}}
+    with pytest.raises(ValueError, match="needs the width of the channel"):
+        objective.make_rate(
+            **VALID | given | {"sigma": 0.0, "allow_unsound": True}
+        )
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (
-            {"estimator": "kde"},
-            "entropy.estimator is 'kde', and one of"
-            f" {sorted(entropy.ESTIMATORS)} is needed: check the spelling.",
+            {"noise": "laplace"},
+            "channel.noise is 'laplace'; choose one of gaussian, uniform.",
+        ),
+        (
+            {"queue_size": -1},
+            "entropy.queue_size is -1, but must be a finite number of at"
+            " least 0.",
         ),
         (
             {"sigma": -1.0},
@@ -311,3 +423,14 @@ def test_refusals_say_what_is_needed(overrides, sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         objective.make_rate(**(VALID | overrides))
     assert str(caught.value) == sentence
+
+
+def test_unknown_estimator_lists_both_tables():
+    with pytest.raises(ValueError, match=r".") as caught:
+        objective.make_rate(**VALID | {"estimator": "kde"})
+    names = sorted([*entropy.ESTIMATORS, *entropy.LEARNED])
+    assert {"kde_loo", "density"} <= set(names)
+    assert str(caught.value) == (
+        f"entropy.estimator is 'kde', and one of {names} is needed: check the"
+        " spelling."
+    )

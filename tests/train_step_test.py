@@ -7,7 +7,13 @@ import optax
 import pytest
 import training_support
 
-from aeent_jax import entropy, objective, parallel, train_step
+from aeent_jax import (
+    channel,
+    controller,
+    entropy,
+    parallel,
+    train_step,
+)
 from aeent_jax.data import batches
 
 SEED, WEIGHT, LEARNING_RATE = 7, 1e-2, 0.1
@@ -23,35 +29,65 @@ MAPPINGS = [
 ]
 
 
-@functools.cache
-def program():
-    return training_support.make_program(optax.sgd(LEARNING_RATE))
+# What a step is compiled from, beside a tiny network.
+PROGRAMS = {
+    "plain": {},
+    "queued": {
+        "noise": "uniform",
+        "queue_size": 7,
+        "fields": {
+            "network": training_support.make_network(normalisation="power"),
+            "control": controller.Controller("target_rate", 1.0, 0.1),
+        },
+    },
+    "learned": {
+        "estimator": "density",
+        "fields": {
+            "estimator_optimizer": optax.sgd(LEARNING_RATE),
+            "control": controller.Controller("target_distortion", 0.1, 0.1),
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def density():
+    with pytest.MonkeyPatch.context() as patch:
+        training_support.add_density(patch)
+        yield
 
 
 @functools.cache
-def initial_state():
-    create = jax.jit(lambda seed: train_step.create_state(program(), seed))
+def program(name="plain"):
+    return training_support.make_program(
+        optax.sgd(LEARNING_RATE), **PROGRAMS[name]
+    )
+
+
+@functools.cache
+def initial_state(name="plain"):
+    create = jax.jit(lambda seed: train_step.create_state(program(name), seed))
     return jax.device_get(create(SEED))
 
 
 @functools.cache
-def compiled(mode, num_devices):
+def compiled(mode, num_devices, name):
     mapping = parallel.make_parallel(mode, num_devices)
     mapped = mapping.map(
-        lambda *args: train_step.train_steps(program(), *args),
+        lambda *args: train_step.train_steps(program(name), *args),
         [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
         [parallel.REPLICATED] * 2,
         donate=(0,),
     )
-    knobs = train_step.Knobs(np.int32(SEED), np.float32(WEIGHT))
-    constants = mapping.replicate((knobs, IMAGES))
-    return mapping, mapped, constants
+    return mapping, mapped
 
 
-def run(mode, num_devices, calls):
+def run(mode, num_devices, calls, name="plain", weight=WEIGHT):
     """The state and metrics `[steps]` after calls of (indices, mask)."""
-    mapping, mapped, constants = compiled(mode, num_devices)
-    state, found = mapping.replicate(initial_state()), []
+    mapping, mapped = compiled(mode, num_devices, name)
+    knobs = train_step.Knobs(np.int32(SEED), np.float32(weight))
+    constants = mapping.replicate((knobs, IMAGES))
+    state, found = mapping.replicate(initial_state(name)), []
     for indices, mask in calls:
         batch = mapping.shard((indices, mask))
         state, metrics = mapped(state, *constants, *batch)
@@ -67,11 +103,11 @@ def batch_of(step, num_devices):
 
 
 @functools.cache
-def run_epoch(mode, num_devices):
+def run_epoch(mode, num_devices, name="plain"):
     """States after the first and the last step, and all metrics."""
     calls = [batch_of(step, num_devices) for step in range(STEPS)]
-    first, _ = run(mode, num_devices, calls[:1])
-    last, metrics = run(mode, num_devices, calls)
+    first, _ = run(mode, num_devices, calls[:1], name)
+    last, metrics = run(mode, num_devices, calls, name)
     return first, last, metrics
 
 
@@ -99,6 +135,119 @@ def test_a_step_is_the_same_on_any_number_of_devices(mode, num_devices):
     assert_close(last.params, wanted_last.params, rtol=1e-4, atol=1e-5)
     assert_close(
         last.batch_stats, wanted_last.batch_stats, rtol=1e-4, atol=1e-5
+    )
+
+
+def leaves_by_name(*trees):
+    paths = jax.tree_util.tree_leaves_with_path(trees)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+
+
+@pytest.mark.parametrize("name", ["queued", "learned"])
+@pytest.mark.parametrize(("mode", "num_devices"), MAPPINGS[2:])
+def test_whatever_a_step_changes_is_the_same_on_any_devices(
+    name, mode, num_devices
+):
+    first, last, metrics = run_epoch(mode, num_devices, name)
+    wanted_first, wanted_last, wanted = run_epoch("pmap", 1, name)
+    # As above: sums of float32 in another order, which steps add to.
+    assert_close(metrics, wanted, rtol=1e-3)
+    tight, loose = {"rtol": 1e-5, "atol": 1e-5}, {"rtol": 1e-3, "atol": 1e-4}
+    assert_close(leaves_by_name(first), leaves_by_name(wanted_first), **tight)
+    assert_close(leaves_by_name(last), leaves_by_name(wanted_last), **loose)
+
+
+def latents_of_first_batch(name="plain"):
+    """Clean and noisy latents `[5, D]` of the first step."""
+    state, rate = initial_state(name), program(name).rate
+    indices, mask = batch_of(0, 8)
+    x = train_step.normalise(IMAGES[indices[mask]])
+    network = training_support.make_network(
+        axis_name=None,
+        normalisation=program(name).network.encoder.normalisation,
+    )
+    z, _ = jax.jit(functools.partial(network.encode, train=True))(
+        state.variables, x
+    )
+    rng = jax.random.fold_in(jax.random.key(SEED), 0)
+    return z, channel.add_noise(z, rate.sigma, rng, jnp.arange(5), rate.noise)
+
+
+def test_queue_holds_the_valid_latents_of_the_latest_steps():
+    first, last, _ = run_epoch("pmap", 8, "queued")
+    z, _ = latents_of_first_batch("queued")
+    assert (first.queue.count, last.queue.count) == (5, 7)
+    np.testing.assert_allclose(
+        first.queue.latents[:5],
+        z,
+        rtol=1e-5,  # float32 sums over 8 devices in another order
+        atol=1e-5,
+    )
+    np.testing.assert_array_equal(first.queue.latents[5:], 0)
+    # The last batch had four valid rows, so three are of the one before.
+    middle, _ = run("pmap", 8, [batch_of(i, 8) for i in range(2)], "queued")
+    np.testing.assert_array_equal(
+        last.queue.latents[4:], middle.queue.latents[:3]
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, WEIGHT])
+def test_learned_estimator_follows_its_own_likelihood_at_any_weight(weight):
+    state, metrics = run("pmap", 8, [batch_of(0, 8)], "learned", weight)
+    start = initial_state("learned").estimator_params
+    _, noisy = latents_of_first_batch("learned")
+    entry, options = program("learned").rate.entry, {"width": 0.0}
+
+    def minus_log_likelihood(params):
+        mask = jnp.ones(len(noisy), bool)
+        return entry.apply(params, noisy, query_mask=mask, **options).value
+
+    gradient = jax.grad(minus_log_likelihood)(start)
+    expected = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, start, gradient)
+    # float32 sums over 8 devices in another order.
+    assert_close(state.estimator_params, expected, rtol=1e-5, atol=1e-5)
+    # The loss is without the likelihood, and the norm is the network's.
+    np.testing.assert_allclose(
+        metrics["loss"],
+        metrics["reconstruction_loss"] + weight * metrics["rate_nats"],
+        rtol=1e-6,
+    )
+    if weight == 0:
+        free, plain = run("pmap", 8, [batch_of(0, 8)], weight=0.0)
+        np.testing.assert_allclose(
+            metrics["grad_norm"],
+            plain["grad_norm"],
+            rtol=1e-5,  # another compilation
+        )
+        assert_close(state.params, free.params, rtol=1e-5, atol=1e-6)
+
+
+def test_encoder_sees_the_weighted_rate_of_a_learned_estimator():
+    calls = [batch_of(0, 8)]
+    kernels = [
+        run("pmap", 8, calls, "learned", weight)[0].params["encoder"]["latent"]
+        for weight in (0.0, 1e-3, 2e-3)
+    ]
+    one, two = (k["bias"] - kernels[0]["bias"] for k in kernels[1:])
+    assert np.abs(one).max() > 1e-5
+    # Linear in the weight, but for differences of float32 numbers.
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-2, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["queued", "learned"])
+def test_controlled_weight_moves_after_the_step_that_measured(name):
+    _, _, metrics = run_epoch("pmap", 8, name)
+    control = program(name).control
+    assert metrics["weight"][0] == np.float32(WEIGHT)
+    excess = {
+        "target_rate": metrics["rate_nats"][0] / control.target - 1,
+        "target_distortion": 1
+        - metrics["reconstruction_loss"][0] / control.target,
+    }[control.name]
+    np.testing.assert_allclose(
+        metrics["weight"][1],
+        WEIGHT * np.exp(0.1 * np.clip(excess, -1, 1)),
+        rtol=1e-5,  # float32
     )
 
 
@@ -146,6 +295,7 @@ def test_equals_a_plain_step_on_the_valid_rows():
             "reconstruction_loss": error,
             "rate_nats": rate,
             "grad_norm": norm,
+            "weight": WEIGHT,
             "step": 1,
             "count": 4,
         },
@@ -202,6 +352,7 @@ def test_metrics_are_those_of_the_objective():
         "rate_nats",
         "reconstruction_loss",
         "step",
+        "weight",
     ]
     np.testing.assert_array_equal(metrics["step"], [1, 2, 3])
     np.testing.assert_array_equal(metrics["count"], [5, 5, 4])
@@ -258,7 +409,7 @@ def test_noise_differs_between_steps():
     # Through the objective: the same images, one step later.
     rng = jax.random.key(SEED)
     noise = [
-        objective.add_channel_noise(
+        channel.add_noise(
             jnp.zeros((2, 3)), 1.0, jax.random.fold_in(rng, step), jnp.arange(2)
         )
         for step in range(2)

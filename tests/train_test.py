@@ -14,6 +14,22 @@ from training_support import Recorder
 from aeent_jax import evaluate, train
 from aeent_jax import run as run_lib
 
+# Runs whose state holds more than a network.
+CARRIED = {
+    "queued": {
+        "entropy__queue_size": 6,
+        "entropy__controller": "target_rate",
+        "entropy__target": 1.0,
+        "channel__noise": "uniform",
+        "channel__normalisation": "power",
+    },
+    "learned": {
+        "entropy__estimator": "density",
+        "entropy__controller": "target_distortion",
+        "entropy__target": 0.1,
+    },
+}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory):
@@ -120,6 +136,7 @@ def test_metrics_have_the_documented_keys(uninterrupted):
             "train/loss",
             "train/reconstruction_loss",
             "train/rate_nats",
+            "train/weight",
             "train/grad_norm",
         }
     assert epochs[-1]["train/images_per_second"] > 0
@@ -158,10 +175,12 @@ def test_nothing_compiles_after_the_first_epoch(make_config, tmp_path):
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(duration)
 
+    # With all that a step may carry, as less of it compiles no more often.
+    config = make_config(**CARRIED["queued"])
     say = Recorder(lambda done: at_step.update({done: len(compiled)}))
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        train.train(make_config(), tmp_path / "run", say=say)
+        train.train(config, tmp_path / "run", say=say)
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert at_step[1] > 0
@@ -455,7 +474,10 @@ def test_entropy_without_a_channel_is_not_called_a_rate(make_config, tmp_path):
         entropy__bandwidth="0.5",
         train__epochs=1,
     )
-    train.train(config, tmp_path, say=Recorder())
+    say = Recorder()
+    train.train(config, tmp_path, say=say)
+    (warning,) = say.warnings
+    assert "a penalty on clean latents compresses nothing" in warning
     first, _ = assert_no_duplicates(tmp_path)
     assert first["train/rate_nats"] is None
     assert math.isfinite(first["train/latent_entropy_nats"])
@@ -465,9 +487,9 @@ def test_saturated_estimator_is_warned_of_once(make_config, tmp_path):
     config = make_config(channel__sigma=1e-3, entropy__estimator="kde_kl")
     say = Recorder()
     train.train(config, tmp_path, say=say)
-    (warning,) = say.warnings
-    assert "kde_kl" in warning
-    assert "log n" in warning
+    at_start, warning = say.warnings
+    assert "cannot read more than log n = 1.4 nats" in at_start
+    assert "kde_kl is saturated" in warning
 
 
 def test_steps_of_one_call_resume_bitwise(make_config, tmp_path):
@@ -479,6 +501,92 @@ def test_steps_of_one_call_resume_bitwise(make_config, tmp_path):
     interrupt(config, stopped, 7)
     train.train(config, stopped, say=Recorder())
     assert_same_end(stopped, straight, config)
+
+
+@pytest.mark.parametrize(
+    "name", ["queued", pytest.param("learned", marks=pytest.mark.slow)]
+)
+def test_all_that_training_carries_resumes_bitwise(
+    make_config, tmp_path, monkeypatch, name
+):
+    training_support.add_density(monkeypatch)
+    config = make_config(**CARRIED[name])
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train.train(config, straight, say=Recorder())
+    interrupt(config, stopped, 5)
+    train.train(config, stopped, say=Recorder())
+    assert_same_end(stopped, straight, config)
+    state = training_support.final_state(stopped, config).state
+    # It is there, and has moved.
+    assert state.ascent.log_factor != 0
+    if name == "queued":
+        assert state.queue.count == 6
+        assert state.batch_stats["encoder"]["latent_norm"]["power"] != 1
+    else:
+        assert np.abs(state.estimator_params["log_scale"]).max() > 0
+        assert jax.tree.leaves(state.estimator_opt_state)
+    weights = [r["train/weight"] for r in assert_no_duplicates(stopped)[:3]]
+    assert len(set(weights)) == 3
+
+
+def test_nothing_is_carried_without_need(uninterrupted, make_config):
+    state = training_support.final_state(uninterrupted[0], make_config()).state
+    extra = state.estimator_params, state.estimator_opt_state, state.queue
+    assert jax.tree.leaves((extra, state.ascent)) == []
+
+
+def test_configuration_of_an_earlier_version_is_refused(
+    make_config, uninterrupted, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["channel"]["noise"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r".") as caught:
+        run_lib.evaluate_workdir(folder)
+    assert str(caught.value) == (
+        "This configuration has no channel.noise, so it is of an earlier"
+        " version; add what it lacks from configs/default.py to the config.json"
+        " of that run."
+    )
+    with pytest.raises(ValueError, match=r".") as caught:
+        train.train(make_config(), folder, say=Recorder())
+    assert "channel.noise is None there and gaussian here." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            {"entropy__controller": "schedule"},
+            "entropy.warmup_epochs is 0.0, but",
+        ),
+        (
+            {"entropy__estimator": "density", "entropy__learning_rate": 0.0},
+            "entropy.learning_rate is 0.0, but must be a finite number above",
+        ),
+        (
+            {"channel__normalisation": "layer"},
+            "channel.normalisation is 'layer'; choose one of none, power.",
+        ),
+    ],
+)
+def test_what_a_run_cannot_train_with_is_refused(
+    make_config, monkeypatch, overrides, sentence
+):
+    training_support.add_density(monkeypatch)
+    with pytest.raises(ValueError, match=r".") as caught:
+        run_lib.check_config(make_config(**overrides))
+    assert str(caught.value).startswith(sentence)
+
+
+def test_warmup_is_in_epochs(make_config):
+    config = make_config(
+        entropy__controller="schedule", entropy__warmup_epochs=2
+    )
+    made = run_lib.make_program(config, total_steps=12)  # of 3 epochs
+    assert made.control.warmup_steps == 8
 
 
 def test_modes_of_mapping_train_alike(make_config, uninterrupted, tmp_path):

@@ -186,5 +186,5 @@ ESTIMATORS = _Table(
     ),
 )
 
-# Estimators with parameters of their own.
-LEARNED = {}
+# Estimators with parameters of their own, which learn beside the encoder.
+LEARNED = _Table()

@@ -8,6 +8,12 @@ import jax.numpy as jnp
 
 KINDS = ("h", "I")
 
+# Of one draw with standard deviation 1, in nats.
+_STANDARD_ENTROPY = {
+    "gaussian": 0.5 * math.log(2 * math.pi * math.e),
+    "uniform": 0.5 * math.log(12),
+}
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -32,39 +38,65 @@ class Estimate:
 
 
 def to_rate(
-    estimate: Estimate, sigma: float | jax.Array, dim: int
+    estimate: Estimate,
+    sigma: float | jax.Array,
+    dim: int,
+    noise: str = "gaussian",
 ) -> jax.Array:
     """Returns the rate of the channel in nats.
 
-    `I(X; Z + sigma*eps) = h(Z + sigma*eps) - dim/2 log(2 pi e sigma^2)`, so an
-    estimate of kind `"h"` has the entropy of the noise taken off and one of
-    kind `"I"` is the rate already.
+    `I(X; Z + sigma*eps) = h(Z + sigma*eps) - h(sigma*eps)`, so an estimate of
+    kind `"h"` has the entropy of the noise taken off and one of kind `"I"` is
+    the rate already.
 
     Args:
       estimate: what an estimator returned.
       sigma: standard deviation of the channel noise, in the unit of the
         latents.
       dim: size of a latent.
+      noise: law of the channel noise, "gaussian" or "uniform".
 
     Returns:
       Scalar, nats.
 
     Raises:
-      ValueError: the kind is unknown.
+      ValueError: the kind or the noise is unknown.
     """
     if estimate.kind == "I":
         return estimate.value
     if estimate.kind == "h":
-        return estimate.value - noise_entropy(sigma, dim)
+        return estimate.value - noise_entropy(sigma, dim, noise)
     raise ValueError(
         f"An estimate has kind {estimate.kind!r}, and a rate is defined for"
         f" {KINDS}: set kind to one of them."
     )
 
 
-def noise_entropy(sigma: float | jax.Array, dim: int) -> jax.Array:
-    """Returns `dim/2 log(2 pi e sigma^2)`, the entropy of the noise in nats."""
-    return dim * (0.5 * math.log(2 * math.pi * math.e) + jnp.log(sigma))
+def noise_entropy(
+    sigma: float | jax.Array, dim: int, noise: str = "gaussian"
+) -> jax.Array:
+    """Returns the entropy of `dim` independent draws of the noise, in nats.
+
+    `dim/2 log(2 pi e sigma^2)` for Gaussian noise and `dim log width` for
+    uniform noise, whose width is `sigma*sqrt(12)`.
+
+    Args:
+      sigma: standard deviation of the noise, in the unit of the latents.
+      dim: size of a latent.
+      noise: "gaussian" or "uniform".
+
+    Returns:
+      Scalar, nats.
+
+    Raises:
+      ValueError: the noise is unknown.
+    """
+    if noise not in _STANDARD_ENTROPY:
+        raise ValueError(
+            f"The noise is {noise!r}, and one of {sorted(_STANDARD_ENTROPY)} is"
+            " needed: check the spelling."
+        )
+    return dim * (_STANDARD_ENTROPY[noise] + jnp.log(sigma))
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

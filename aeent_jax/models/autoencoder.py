@@ -17,6 +17,7 @@ from aeent_jax.models import layers
 
 _MULTIPLIERS = (1, 2, 4, 4)
 _REDUCTION = 2 ** len(_MULTIPLIERS)
+NORMALISATIONS = ("none", "power")
 
 Variables = dict[str, Any]
 
@@ -48,6 +49,7 @@ class Encoder(nn.Module):
       hidden_dim: size of the hidden linear layer.
       depth: convolutions in a block; the first halves the resolution.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
+      normalisation: of the latents, one of `NORMALISATIONS`.
     """
 
     latent_dim: int
@@ -55,6 +57,7 @@ class Encoder(nn.Module):
     hidden_dim: int
     depth: int
     axis_name: str | None
+    normalisation: str = "none"
 
     @nn.compact
     def __call__(self, x, mask, *, train):
@@ -74,7 +77,11 @@ class Encoder(nn.Module):
         x = layers.Linear(self.hidden_dim, name="hidden")(x)
         norm = layers.BatchNorm(self.axis_name, name="hidden_norm")
         x = nn.relu(norm(x, mask, train=train))
-        return layers.Linear(self.latent_dim, name="latent")(x)
+        z = layers.Linear(self.latent_dim, name="latent")(x)
+        if self.normalisation == "none":
+            return z
+        norm = layers.PowerNorm(self.axis_name, name="latent_norm")
+        return norm(z, mask, train=train)
 
 
 class Decoder(nn.Module):
@@ -214,6 +221,7 @@ def make_autoencoder(
     hidden_dim: int = 1024,
     depth: int = 1,
     axis_name: str | None = None,
+    normalisation: str = "none",
 ) -> Autoencoder:
     """Builds the reference autoencoder.
 
@@ -225,12 +233,13 @@ def make_autoencoder(
       hidden_dim: size of the linear layers; the reference has 1024.
       depth: convolutions in a block, at least 1.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
+      normalisation: "none", or "power" to divide the latents by their rms.
 
     Returns:
       The network as a pair of pure functions.
 
     Raises:
-      ValueError: if a size cannot be built.
+      ValueError: if a size cannot be built, or the normalisation is unknown.
     """
     if image_size < _REDUCTION or image_size % _REDUCTION:
         raise ValueError(
@@ -240,6 +249,11 @@ def make_autoencoder(
     if channels not in (1, 3):
         raise ValueError(
             f"channels is {channels}, but must be 1 (gray) or 3 (RGB)."
+        )
+    if normalisation not in NORMALISATIONS:
+        raise ValueError(
+            f"channel.normalisation is {normalisation!r}; choose one of"
+            f" {', '.join(NORMALISATIONS)}."
         )
     sizes = {
         "latent_dim": latent_dim,
@@ -251,6 +265,8 @@ def make_autoencoder(
         if value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1.")
     return Autoencoder(
-        Encoder(latent_dim, base_width, hidden_dim, depth, axis_name),
+        Encoder(
+            latent_dim, base_width, hidden_dim, depth, axis_name, normalisation
+        ),
         Decoder(image_size, channels, base_width, hidden_dim, depth, axis_name),
     )

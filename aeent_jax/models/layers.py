@@ -14,6 +14,8 @@ from jax import lax
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
+# So small that the scale of the latents has no influence, and 0 stays 0.
+_POWER_EPSILON = 1e-12
 
 
 def _uniform_init(fan_in: int):
@@ -190,6 +192,47 @@ class BatchNorm(nn.Module):
             mean, variance = running_mean.value, running_var.value
         gain = scale * lax.rsqrt(variance + _BATCH_NORM_EPSILON)
         return (x - mean) * gain + bias
+
+
+class PowerNorm(nn.Module):
+    """Divides latents by their rms, one number for all rows and dimensions.
+
+    Masked and global as BatchNorm, and like it with a running statistic in
+    evaluation. The power is that about 0, as in a channel's constraint, and not
+    the variance: nothing then stops the encoder from sending less information
+    than the power allows, by spending it on a constant. Divided by their
+    deviation instead, latents that a penalty has driven together would be
+    spread out again.
+
+    Attributes:
+      axis_name: the mapped axis to synchronise over, or None.
+    """
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(
+        self, z: jax.Array, mask: jax.Array | None, *, train: bool
+    ) -> jax.Array:
+        """Normalises `z`.
+
+        Args:
+          z: `[B, D]`.
+          mask: `[B]` bool, rows that count; None means all. Used in training.
+          train: the batch's power (and an update of the running one) if true,
+            the running power otherwise.
+
+        Returns:
+          `[B, D]`.
+        """
+        running = self.variable("batch_stats", "power", jnp.ones, ())
+        power = running.value
+        if train:
+            _, mean, variance = _global_moments(z, mask, self.axis_name)
+            power = jnp.mean(jnp.square(mean) + variance)
+            if not self.is_initializing():
+                running.value = _running(running.value, power)
+        return z * lax.rsqrt(power + _POWER_EPSILON)
 
 
 def _running(old: jax.Array, new: jax.Array) -> jax.Array:

@@ -1,0 +1,58 @@
+"""The noisy channel between encoder and decoder: `z~ = z + sigma*eps`.
+
+`eps` has independent entries of mean 0 and variance 1: Gaussian, or uniform,
+which is the dither of a quantiser with the step `sigma*sqrt(12)`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+
+
+def width(sigma: float) -> float:
+    """Width of the uniform law whose standard deviation is `sigma`."""
+    return sigma * math.sqrt(12)
+
+
+def _uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    half = width(1.0) / 2
+    return jax.random.uniform(key, shape, minval=-half, maxval=half)
+
+
+NOISES = {"gaussian": jax.random.normal, "uniform": _uniform}
+
+
+def check_noise(noise: str) -> None:
+    """Raises a ValueError that lists the names unless `noise` is one."""
+    if noise not in NOISES:
+        raise ValueError(
+            f"channel.noise is {noise!r}; choose one of {', '.join(NOISES)}."
+        )
+
+
+def add_noise(
+    z: jax.Array,
+    sigma: float,
+    rng: jax.Array,
+    positions: jax.Array,
+    noise: str = "gaussian",
+) -> jax.Array:
+    """Returns `z + sigma*eps`, with noise that depends on `positions` alone.
+
+    Args:
+      z: clean latents, `[B, D]`.
+      sigma: standard deviation; 0 returns `z`.
+      rng: the key of this step.
+      positions: `[B]` int, the rows' places in the global batch, so that
+        another number of devices draws the same noise.
+      noise: a name of `NOISES`.
+
+    Returns:
+      `[B, D]`.
+    """
+    if sigma == 0:
+        return z
+    keys = jax.vmap(lambda i: jax.random.fold_in(rng, i))(positions)
+    draws = jax.vmap(lambda key: NOISES[noise](key, z.shape[1:]))(keys)
+    return z + sigma * draws
