@@ -29,9 +29,10 @@ from aeent_jax.entropy.diagnostics import (
     saturation_warning,
 )
 from aeent_jax.entropy.estimate import Estimate, to_rate
-from aeent_jax.entropy.gaussian import coding_rate
-from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
+from aeent_jax.entropy.kde import kde_bd, kde_kl, kde_loo, kde_resub
+from aeent_jax.entropy.moments import coding_rate, gaussian
 from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.spectral import matrix_renyi, renyi2
 
 __all__ = [
     "ESTIMATORS",
@@ -40,11 +41,15 @@ __all__ = [
     "Estimator",
     "channel_diagnostics",
     "coding_rate",
+    "gaussian",
+    "kde_bd",
     "kde_kl",
     "kde_loo",
     "kde_resub",
+    "matrix_renyi",
     "none",
     "pairwise_lse",
+    "renyi2",
     "saturation_warning",
     "to_rate",
 ]
@@ -131,6 +136,33 @@ ESTIMATORS = _Table(
         per_query=True,
         includes_self=True,
         noise_argument="bandwidth",
+    ),
+    kde_bd=Estimator(
+        kde_bd,
+        "lower bound for the mixture; at most log n nats of rate",
+        per_query=True,
+        includes_self=True,
+        noise_argument="bandwidth",
+    ),
+    renyi2=Estimator(
+        renyi2,
+        "lower bound for the mixture; at most log n nats of rate",
+        includes_self=True,
+        noise_argument="bandwidth",
+    ),
+    matrix_renyi=Estimator(
+        matrix_renyi,
+        "neither, a scale of its own; upper bound for the mixture where"
+        " alpha <= 1; at most log n nats of rate",
+        includes_self=True,
+        noise_argument="bandwidth",
+        hyper=("alpha",),
+    ),
+    gaussian=Estimator(
+        gaussian,
+        "upper bound for the population's covariance",
+        noisy_samples=True,
+        hyper=("shrinkage", "bias_correction"),
     ),
     coding_rate=Estimator(
         coding_rate,
