@@ -29,18 +29,19 @@ from aeent_jax.entropy.diagnostics import (
     saturation_warning,
 )
 from aeent_jax.entropy.estimate import Estimate, to_rate
-from aeent_jax.entropy.gaussian import coding_rate
 from aeent_jax.entropy.information import (
     Bracket,
     mutual_information,
     total_correlation,
 )
-from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
+from aeent_jax.entropy.kde import kde_bd, kde_kl, kde_loo, kde_resub
 from aeent_jax.entropy.marginal import histogram, kde_marginal, vasicek
+from aeent_jax.entropy.moments import coding_rate, gaussian
 from aeent_jax.entropy.neighbors import knn
 from aeent_jax.entropy.pairwise import pairwise_lse
 from aeent_jax.entropy.sampling import sample_queries
 from aeent_jax.entropy.scaling import rescale
+from aeent_jax.entropy.spectral import matrix_renyi, renyi2
 
 __all__ = [
     "ESTIMATORS",
@@ -51,15 +52,19 @@ __all__ = [
     "Estimator",
     "channel_diagnostics",
     "coding_rate",
+    "gaussian",
     "histogram",
+    "kde_bd",
     "kde_kl",
     "kde_loo",
     "kde_marginal",
     "kde_resub",
     "knn",
+    "matrix_renyi",
     "mutual_information",
     "none",
     "pairwise_lse",
+    "renyi2",
     "rescale",
     "sample_queries",
     "saturation_warning",
@@ -151,6 +156,27 @@ ESTIMATORS = _Table(
         includes_self=True,
         noise_argument="bandwidth",
     ),
+    kde_bd=Estimator(
+        kde_bd,
+        "lower bound for the mixture; at most log n nats of rate",
+        per_query=True,
+        includes_self=True,
+        noise_argument="bandwidth",
+    ),
+    renyi2=Estimator(
+        renyi2,
+        "lower bound for the mixture; at most log n nats of rate",
+        includes_self=True,
+        noise_argument="bandwidth",
+    ),
+    matrix_renyi=Estimator(
+        matrix_renyi,
+        "neither, a scale of its own; upper bound for the mixture where"
+        " alpha <= 1; at most log n nats of rate",
+        includes_self=True,
+        noise_argument="bandwidth",
+        hyper=("alpha",),
+    ),
     kde_marginal=Estimator(
         kde_marginal,
         "upper bound in expectation",
@@ -167,6 +193,17 @@ ESTIMATORS = _Table(
         noisy_samples=True,
         hyper=("k",),
     ),
+    gaussian=Estimator(
+        gaussian,
+        "upper bound for the population's covariance",
+        noisy_samples=True,
+        hyper=("shrinkage", "bias_correction"),
+    ),
+    coding_rate=Estimator(
+        coding_rate,
+        "upper bound for the population's covariance",
+        noise_argument="sigma",
+    ),
     vasicek=Estimator(
         vasicek,
         "upper bound in the limit of many rows",
@@ -178,11 +215,6 @@ ESTIMATORS = _Table(
         "neither",
         noisy_samples=True,
         hyper=("num_bins", "miller_madow"),
-    ),
-    coding_rate=Estimator(
-        coding_rate,
-        "upper bound for the population's covariance",
-        noise_argument="sigma",
     ),
 )
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from aeent_jax.entropy import points
-from aeent_jax.entropy.gaussian import coding_rate
+from aeent_jax.entropy.moments import coding_rate
 from aeent_jax.entropy.pairwise import pairwise_lse
 
 # Share of log n above which an estimator that includes the self term is called

@@ -123,11 +123,19 @@ def centre(samples: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
       mask: `[n]` bool.
 
     Returns:
-      The centred samples `[n, dim]`, zero where masked, and the number of
-      valid rows, at least 1, as a float.
+      The centred samples `[n, dim]`, zero where masked and, exactly, in a
+      dimension in which all are equal; and the number of valid rows, at least
+      1, as a float.
     """
     count = jnp.maximum(jnp.sum(mask, dtype=samples.dtype), 1)
     mean = jnp.sum(samples, 0) / count
+    # The rounding of a sum can put the mean of equal numbers beside them, and
+    # a dimension without any spread would seem to have one.
+    valid = mask[:, None]
+    low = jnp.min(samples, 0, initial=jnp.inf, where=valid)
+    high = jnp.max(samples, 0, initial=-jnp.inf, where=valid)
+    rounding = mean - jnp.clip(mean, low, high)
+    mean = mean - jax.lax.stop_gradient(rounding)
     return jnp.where(mask[:, None], samples - mean, 0), count
 
 
