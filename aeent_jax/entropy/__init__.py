@@ -14,6 +14,9 @@ gathered latents as samples, and the rows' global positions. The caller adds
 `value / number of devices` for one of the whole batch, and sums the gradients
 over devices, because those through all_gather add up. It also gives a global
 batch with fewer than two valid rows the rate 0.
+
+Estimators with parameters of their own are in `LEARNED`, whose module says how
+they are called; `fit_learned` measures frozen latents with them.
 """
 
 import dataclasses
@@ -31,15 +34,20 @@ from aeent_jax.entropy.diagnostics import (
 from aeent_jax.entropy.estimate import Estimate, to_rate
 from aeent_jax.entropy.gaussian import coding_rate
 from aeent_jax.entropy.kde import kde_kl, kde_loo, kde_resub
+from aeent_jax.entropy.learned import LEARNED, LearnedEstimator, fit_learned
 from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.table import Table
 
 __all__ = [
     "ESTIMATORS",
+    "LEARNED",
     "RULES",
     "Estimate",
     "Estimator",
+    "LearnedEstimator",
     "channel_diagnostics",
     "coding_rate",
+    "fit_learned",
     "kde_kl",
     "kde_loo",
     "kde_resub",
@@ -98,17 +106,7 @@ class Estimator:
         return self.function(*args, **kwargs)
 
 
-class _Table(dict):
-    """A closed table that says what it holds when asked for something else."""
-
-    def __missing__(self, name: str):
-        raise ValueError(
-            f"entropy.estimator is {name!r}, and one of {sorted(self)} is"
-            " needed: check the spelling."
-        )
-
-
-ESTIMATORS = _Table(
+ESTIMATORS = Table(
     none=Estimator(none, "exact where nothing is measured"),
     kde_loo=Estimator(
         kde_loo,
