@@ -14,6 +14,9 @@ gathered latents as samples, and the rows' global positions. The caller adds
 `value / number of devices` for one of the whole batch, and sums the gradients
 over devices, because those through all_gather add up. It also gives a global
 batch with fewer than two valid rows the rate 0.
+
+Estimators with parameters of their own are in `LEARNED`, whose module says how
+they are called; `fit_learned` measures frozen latents with them.
 """
 
 import dataclasses
@@ -35,6 +38,7 @@ from aeent_jax.entropy.information import (
     total_correlation,
 )
 from aeent_jax.entropy.kde import kde_bd, kde_kl, kde_loo, kde_resub
+from aeent_jax.entropy.learned import LEARNED, LearnedEstimator, fit_learned
 from aeent_jax.entropy.marginal import histogram, kde_marginal, vasicek
 from aeent_jax.entropy.moments import coding_rate, gaussian
 from aeent_jax.entropy.neighbors import knn
@@ -42,6 +46,7 @@ from aeent_jax.entropy.pairwise import pairwise_lse
 from aeent_jax.entropy.sampling import sample_queries
 from aeent_jax.entropy.scaling import rescale
 from aeent_jax.entropy.spectral import matrix_renyi, renyi2
+from aeent_jax.entropy.table import Table
 
 __all__ = [
     "ESTIMATORS",
@@ -50,8 +55,10 @@ __all__ = [
     "Bracket",
     "Estimate",
     "Estimator",
+    "LearnedEstimator",
     "channel_diagnostics",
     "coding_rate",
+    "fit_learned",
     "gaussian",
     "histogram",
     "kde_bd",
@@ -122,17 +129,7 @@ class Estimator:
         return self.function(*args, **kwargs)
 
 
-class _Table(dict):
-    """A closed table that says what it holds when asked for something else."""
-
-    def __missing__(self, name: str):
-        raise ValueError(
-            f"entropy.estimator is {name!r}, and one of {sorted(self)} is"
-            " needed: check the spelling."
-        )
-
-
-ESTIMATORS = _Table(
+ESTIMATORS = Table(
     none=Estimator(none, "exact where nothing is measured"),
     kde_loo=Estimator(
         kde_loo,
@@ -217,6 +214,3 @@ ESTIMATORS = _Table(
         hyper=("num_bins", "miller_madow"),
     ),
 )
-
-# Estimators with parameters of their own, which learn beside the encoder.
-LEARNED = _Table()

@@ -87,6 +87,32 @@ def resolve(
     )
 
 
+def resolve_queries(
+    queries: jax.Array, query_mask: jax.Array | None, dim: int
+) -> tuple[jax.Array, jax.Array]:
+    """Checks the arguments of an estimator that needs no samples.
+
+    Args:
+      queries: `[m, dim]`.
+      query_mask: `[m]` bool or None for all.
+      dim: size of a latent that the estimator's parameters are made for.
+
+    Returns:
+      The queries, zero where masked, and their mask.
+
+    Raises:
+      ValueError: a shape or a type does not fit.
+    """
+    resolved = resolve(queries, None, None, query_mask, None, min_samples=0)
+    if resolved.queries.shape[1] != dim:
+        raise ValueError(
+            f"queries have {resolved.queries.shape[1]} dimensions and the"
+            f" parameters {dim}, and one size of latent is needed: initialise"
+            " the parameters for these latents."
+        )
+    return resolved.queries, resolved.query_mask
+
+
 def positive(
     name: str, value: float | jax.Array, dtype: jnp.dtype
 ) -> jax.Array:
@@ -109,7 +135,7 @@ def positive(
     if not isinstance(value, jax.core.Tracer) and not value > 0:
         raise ValueError(
             f"{name} is {value}, and a positive number is needed: it is a"
-            " standard deviation in the unit of the latents."
+            " length in the unit of the latents."
         )
     value = jnp.asarray(value, dtype)
     return jnp.where(value > 0, value, jnp.nan)
