@@ -10,6 +10,7 @@ from aeent_jax.cli import program
 COMMANDS = {
     "train": "train or resume, evaluate, write a workdir",
     "evaluate": "evaluate a trained network again",
+    "sweep": "train the members of a sweep: tables and a figure",
     "report": "set runs side by side: a table and one HTML file",
     "data": "list, prepare and check data sets",
     "bench": "measure speed on this hardware",
