@@ -60,6 +60,9 @@ def groups(records: Sequence[Record]) -> list[Group]:
     Returns:
       The groups, in the order of their settings: names by alphabet, numbers
       ascending.
+
+    Raises:
+      ValueError: two members have the same configuration and seed.
     """
     keys = _varying(records)
     found: dict[str, Group] = {}
@@ -67,7 +70,21 @@ def groups(records: Sequence[Record]) -> list[Group]:
         settings = {key: record["config"].get(key) for key in keys}
         group = found.setdefault(json.dumps(settings), Group(settings, []))
         group.records.append(record)
+    for group in found.values():
+        _refuse_repeated_seed(group)
     return sorted(found.values(), key=lambda group: _place(group.settings))
+
+
+def _refuse_repeated_seed(group: Group) -> None:
+    """One training counted twice would narrow the spread over seeds."""
+    owners: dict[int, str] = {}
+    for record in group.records:
+        owner = owners.setdefault(record["config"][_SEED], record["member"])
+        if owner != record["member"]:
+            raise ValueError(
+                f"The records {owner} and {record['member']} have the same"
+                " configuration and seed; take one out of the folder."
+            )
 
 
 def _varying(records: Sequence[Record]) -> list[str]:
@@ -76,11 +93,15 @@ def _varying(records: Sequence[Record]) -> list[str]:
     varying = [
         key
         for key in keys
-        if len({json.dumps(r["config"].get(key)) for r in records}) > 1
+        if key != _SEED
+        and len({json.dumps(r["config"].get(key)) for r in records}) > 1
     ]
-    # What is a name leads, so that the rows of one estimator are together.
-    named = [k for k in varying if isinstance(records[0]["config"].get(k), str)]
-    return [k for k in [*named, *varying] if k != _SEED and k not in named]
+    # Names lead, so that the rows of one estimator are together.
+    return sorted(varying, key=lambda key: not _is_name(records, key))
+
+
+def _is_name(records: Sequence[Record], key: str) -> bool:
+    return any(isinstance(r["config"].get(key), str) for r in records)
 
 
 def _place(settings: dict[str, Any]) -> list[tuple[bool, Any]]:
