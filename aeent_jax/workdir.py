@@ -49,19 +49,8 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
       OSError: it cannot be written.
     """
     wanted = json.loads(config.to_json())
+    check(workdir, config)
     path = workdir / "config.json"
-    if path.exists():
-        _refuse_other(workdir, read_json(path), wanted)
-    elif workdir.exists() and not workdir.is_dir():
-        raise ValueError(
-            f"--workdir={workdir} is a file, but a folder is needed; give"
-            " another path."
-        )
-    elif workdir.is_dir() and any(workdir.iterdir()):
-        raise ValueError(
-            f"--workdir={workdir} holds files but no config.json of a run; give"
-            " an empty or new folder, so that nothing is overwritten."
-        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
@@ -73,8 +62,35 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         ) from error
 
 
+def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Checks, and changes nothing, that a configuration can have a workdir.
+
+    Args:
+      workdir: the run's folder, which need not exist.
+      config: the resolved configuration.
+
+    Raises:
+      ValueError: the folder belongs to another configuration, or holds files
+        but no run.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        wanted = json.loads(config.to_json())
+        _refuse_other(workdir, read_json(path), wanted)
+    elif workdir.exists() and not workdir.is_dir():
+        raise ValueError(
+            f"--workdir={workdir} is a file, but a folder is needed; give"
+            " another path."
+        )
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise ValueError(
+            f"--workdir={workdir} holds files but no config.json of a run; give"
+            " an empty or new folder, so that nothing is overwritten."
+        )
+
+
 def _refuse_other(workdir, found, wanted):
-    found, wanted = _flat(found), _flat(wanted)
+    found, wanted = flatten(found), flatten(wanted)
     differing = [
         f"{key} is {found.get(key)} there and {wanted.get(key)} here"
         for key in sorted(found | wanted)
@@ -99,11 +115,18 @@ def _may_differ(key: str) -> bool:
     return key.split(".")[0] in _FREE_GROUPS or key in _FREE_KEYS
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def decisive(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The flat keys of a configuration that decide the trained parameters."""
+    flat = flatten(json.loads(config.to_json()))
+    return {key: v for key, v in flat.items() if not _may_differ(key)}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups under flat keys, with dots between the names."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -76,8 +76,9 @@ LAW = {
     "run": _BELOW_TRAINING | {"evaluate"},
     "train": _BELOW_TRAINING | {"evaluate", "run"},
     "bench": _BELOW_TRAINING | {"evaluate", "run", "train"},
+    "sweep": _BELOW_TRAINING | {"evaluate", "report", "run", "train"},
     "cli": _BELOW_TRAINING
-    | {"bench", "evaluate", "latents", "report", "run", "train"},
+    | {"bench", "evaluate", "latents", "report", "run", "sweep", "train"},
     "__init__": _ALONE,
 }
 

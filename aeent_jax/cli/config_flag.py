@@ -9,7 +9,7 @@ import pathlib
 import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -70,7 +70,46 @@ def _find_config(args: Sequence[str]) -> str | None:
     return None
 
 
+def load_default() -> ml_collections.ConfigDict:
+    """The configuration of configs/default.py."""
+    return _load(str(_DEFAULT))
+
+
+def load_function(place: str, name: str) -> Callable[..., Any]:
+    """Another function of a configuration file, beside its get_config.
+
+    Args:
+      place: as given with --config.
+      name: of the function.
+
+    Raises:
+      ValueError: the file has none.
+    """
+    function = _execute(place).get(name)
+    if not callable(function):
+        raise ValueError(
+            f"--config={place} has no function {name}, which this command"
+            " needs; give a file such as configs/estimators.py."
+        )
+    return function
+
+
 def _load(place: str) -> ml_collections.ConfigDict:
+    defined = _execute(place)
+    try:
+        config = defined["get_config"](*place.split(":")[1:])
+    except Exception as error:
+        raise _unloadable(place, error) from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"--config={place} gives a {type(config).__name__}, but its"
+            " get_config must return a ConfigDict, as configs/default.py does."
+        )
+    return config
+
+
+def _execute(place: str) -> dict[str, Any]:
+    """What a configuration file defines."""
     path = pathlib.Path(place.split(":")[0])
     if not path.is_file():
         raise ValueError(
@@ -83,19 +122,16 @@ def _load(place: str) -> ml_collections.ConfigDict:
         str(_DEFAULT.parents[1]),
     ]
     try:
-        config = runpy.run_path(str(path))["get_config"](*place.split(":")[1:])
+        return runpy.run_path(str(path))
     except Exception as error:
-        # Whatever the user's file raises.
-        raise ValueError(
-            f"--config={place} cannot be loaded"
-            f" ({type(error).__name__}: {error})."
-        ) from error
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise ValueError(
-            f"--config={place} gives a {type(config).__name__}, but its"
-            " get_config must return a ConfigDict, as configs/default.py does."
-        )
-    return config
+        raise _unloadable(place, error) from error
+
+
+def _unloadable(place: str, error: Exception) -> ValueError:
+    """The sentence for whatever the user's file raises."""
+    return ValueError(
+        f"--config={place} cannot be loaded ({type(error).__name__}: {error})."
+    )
 
 
 def _check(config: ml_collections.ConfigDict, key: str, text: str | None):

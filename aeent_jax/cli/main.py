@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train or resume, evaluate, write a workdir",
     "evaluate": "evaluate a trained network again",
     "entropy": "measure latents with every estimator",
+    "sweep": "train the members of a sweep: tables and a figure",
     "report": "set runs side by side: a table and one HTML file",
     "data": "list, prepare and check data sets",
     "bench": "measure speed on this hardware",

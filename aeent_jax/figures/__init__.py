@@ -8,6 +8,7 @@ abnormal. Metrics are drawn in percent, as in tables for people.
 
 from aeent_jax.figures.panels import panel, panels, save_panel
 from aeent_jax.figures.plots import curves, intervals, score_histograms
+from aeent_jax.figures.rate_curves import rate_curves
 from aeent_jax.figures.style import INK, NORMAL, RUNS, save, to_svg
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "intervals",
     "panel",
     "panels",
+    "rate_curves",
     "save",
     "save_panel",
     "score_histograms",

@@ -1,0 +1,86 @@
+"""`aeent sweep`: train the members of a sweep, then tables and a figure.
+
+aeent sweep --config=configs/estimators.py --config.data.root=DIR \
+    --out=runs/estimators [--only='kde_*'] [--workers=2]
+aeent sweep --records=configs/results/estimators --out=DIR
+
+The configuration file has a second function, get_members, which yields the
+name of each member and the keys that it sets. A member is an ordinary run in
+OUT/<member>, trained by `aeent train` in a process of its own. On CPU there is
+one process a core, with one device; on accelerators the members are trained
+one after another. The same command goes on where a sweep was stopped.
+
+With --records nothing is trained: tables and figure are made of records.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from aeent_jax.cli import config_flag, program
+
+_CONFIG = config_flag.define()
+_OUT = flags.DEFINE_string("out", None, "Folder of this sweep.")
+_ONLY = flags.DEFINE_string("only", "*", "Pattern of members' names to train.")
+_WORKERS = flags.DEFINE_integer(
+    "workers", 0, "Processes at a time; 0: one a core, one on accelerators."
+)
+_RECORDS = flags.DEFINE_string(
+    "records", None, "Folder of records to make tables of, without training."
+)
+
+
+def _train(out: pathlib.Path) -> dict[str, str]:
+    """Trains; returns the last sentence of each that failed."""
+    from aeent_jax import sweep
+
+    flag = flags.FLAGS["config"]
+    members = sweep.make_members(
+        _CONFIG.value,
+        config_flag.load_function(
+            config_flags.get_config_filename(flag), "get_members"
+        ),
+        only=_ONLY.value,
+        given=config_flags.get_override_values(flag),
+    )
+    return sweep.train_members(
+        members,
+        out,
+        default=config_flag.load_default(),
+        num_workers=_WORKERS.value,
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs a sweep; returns the exit status."""
+    program.refuse_positional(argv)
+    if not _OUT.value:
+        raise ValueError("give the folder of this sweep with --out=DIR.")
+    from aeent_jax import sweep
+
+    out, failures = pathlib.Path(_OUT.value), {}
+    folder = pathlib.Path(_RECORDS.value or out / "records")
+    try:
+        if not _RECORDS.value:
+            failures = _train(out)
+    except sweep.InterruptedSweepError as stop:
+        print(stop, file=sys.stderr)
+        return 0
+    if _RECORDS.value or folder.is_dir():
+        print(sweep.write_results(folder, out))
+        print(f"\nEverything is in {out}")
+    if failures:
+        print(
+            f"error: {len(failures)} members failed: {', '.join(failures)};"
+            f" their output is in {out / 'logs'}, and the same command tries"
+            " them again.",
+            file=sys.stderr,
+        )
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,18 @@
+"""Sweeps: many runs of one configuration, their tables and their figure.
+
+A member is one run in a workdir of its own. `train_members` has worker
+processes train them; whatever trains them, `records` is all that tables and
+figures are made of.
+"""
+
+from aeent_jax.sweep.conducting import InterruptedSweepError, train_members
+from aeent_jax.sweep.members import Member, make_members
+from aeent_jax.sweep.results import write_results
+
+__all__ = [
+    "InterruptedSweepError",
+    "Member",
+    "make_members",
+    "train_members",
+    "write_results",
+]

@@ -1,0 +1,189 @@
+"""Trains the members of a sweep, each in a workdir of its own."""
+
+import pathlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import ml_collections
+
+from aeent_jax import progress, workdir
+from aeent_jax.sweep import records, workers
+from aeent_jax.sweep.members import Member
+
+
+class InterruptedSweepError(Exception):
+    """The sweep was asked to stop; its workers have saved their state."""
+
+
+class _Sweep:
+    """What is known of a sweep while it runs."""
+
+    def __init__(self, members, out, default, num_devices, say):
+        self._members = {member.name: member for member in members}
+        self._out = out
+        self._default = default
+        self._num_devices = num_devices
+        self._say = say
+        self._mark = time.monotonic()
+        self.failures: dict[str, str] = {}
+        self.done = 0
+        self.stop_signal: int | None = None
+
+    def start(self, name: str) -> list[str] | None:
+        """The flags that train a member, or None where it is finished."""
+        if self._record(name):
+            self.done += 1
+            return None
+        config = ml_collections.ConfigDict(self._members[name].config.to_dict())
+        if self._num_devices and not config.parallel.num_devices:
+            config.parallel.num_devices = self._num_devices
+        return [
+            f"--workdir={self._out / name}",
+            *_flags(config, self._default),
+        ]
+
+    def end(self, name: str, sentence: str) -> None:
+        """Records a member, or why there is nothing to record."""
+        self.done += 1
+        if not sentence and not self._record(name):
+            sentence = "it was stopped before its end."
+        if sentence:
+            self.failures[name] = sentence
+            self._say.say(f"FAILED: {name}: {sentence}")
+        # Of several workers each ends a member now and then.
+        now = time.monotonic()
+        self._say.work(1, now - self._mark)
+        self._mark = now
+
+    def _record(self, name: str) -> bool:
+        member, directory = self._members[name], self._out / name
+        evaluation = records.find_evaluation(directory, member.config)
+        if evaluation is None:
+            return False
+        record = records.make_record(member, directory, evaluation)
+        records.write_record(self._out / "records", record)
+        return True
+
+    def look(self, names: Sequence[str]) -> bool:
+        """Shows how far the sweep is; whether it was asked to stop."""
+        self._say.show(self.done, f"training {', '.join(names) or 'none'}")
+        return self.stop_signal is not None
+
+
+def train_members(
+    members: Sequence[Member],
+    out: pathlib.Path,
+    *,
+    default: ml_collections.ConfigDict,
+    num_workers: int = 0,
+    say: progress.Progress | None = None,
+) -> dict[str, str]:
+    """Trains what is not finished yet, and writes a record of each member.
+
+    On CPU there is one worker process for each core, pinned to it, with one
+    device: small networks train faster side by side than one over all cores.
+    On accelerators there is one worker, which trains the members one after
+    another on all devices.
+
+    Args:
+      members: the members; those that are finished are not trained again.
+      out: the folder of the sweep: `<member>/`, `logs/`, `records/`.
+      default: the configuration that `aeent train` starts from.
+      num_workers: processes at a time; 0 chooses as above.
+      say: where progress goes, in members; None is standard error.
+
+    Returns:
+      Name -> last sentence of each member that failed.
+
+    Raises:
+      ValueError: a workdir belongs to another configuration, or a number of
+        workers that cannot be.
+      InterruptedSweepError: SIGTERM or SIGINT came; the workers have saved.
+    """
+    for member in members:
+        workdir.check(out / member.name, member.config)
+    shares, num_devices = _make_workers(num_workers)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"--out={out} cannot be made ({error.strerror}); give a folder that"
+            " can be written."
+        ) from error
+    say = say or progress.Progress(len(members))
+    sweep = _Sweep(members, out, default, num_devices, say)
+    say.say(
+        f"{len(members)} members, {len(shares)} at a time, in {out}; their"
+        f" output is in {out / 'logs'}"
+    )
+    with _stop_signals(sweep):
+        workers.run(
+            [member.name for member in members],
+            out / "logs",
+            shares,
+            start=sweep.start,
+            end=sweep.end,
+            look=sweep.look,
+        )
+    sweep.look([])
+    say.finish()
+    if sweep.stop_signal is not None and sweep.done < len(members):
+        name = signal.Signals(sweep.stop_signal).name
+        raise InterruptedSweepError(
+            f"Stopped by {name} after {sweep.done} of {len(members)} members;"
+            " those at work have saved their state, and the same command goes"
+            " on from it."
+        )
+    return sweep.failures
+
+
+def _make_workers(num_workers: int) -> tuple[list[set[int]], int]:
+    """The cores of each worker, and its devices; 0 for all it sees."""
+    if num_workers < 0:
+        raise ValueError(
+            f"--workers is {num_workers}, but must be at least 1, or 0 for one"
+            " a core."
+        )
+    platform = workers.find_platform()
+    if platform != "cpu":
+        if num_workers > 1:
+            raise ValueError(
+                f"--workers is {num_workers}, but on {platform} a member uses"
+                " all devices; leave the flag out."
+            )
+        return [set()], 0
+    cores = workers.count_cores()
+    shares = workers.share_cores(num_workers or cores)
+    return shares, max(1, cores // len(shares))
+
+
+def _flags(config, default) -> list[str]:
+    """The flags that make `config` of the default configuration."""
+    wanted = workdir.flatten(config.to_dict())
+    known = workdir.flatten(default.to_dict())
+    return [
+        f"--config.{key}={value}"
+        for key, value in wanted.items()
+        if value != known[key]
+    ]
+
+
+@contextmanager
+def _stop_signals(sweep: _Sweep) -> Iterator[None]:
+    """Turns the first SIGTERM or SIGINT into a wish to stop."""
+
+    def ask(number, frame):
+        del frame
+        sweep.stop_signal = number
+        # A second Ctrl-C ends the sweep at once; its workers save by then.
+        signal.signal(number, signal.SIG_DFL)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    old = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

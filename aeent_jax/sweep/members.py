@@ -1,0 +1,154 @@
+"""The members of a sweep: names, and what each changes of one configuration."""
+
+import dataclasses
+import difflib
+import fnmatch
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import ml_collections
+
+from aeent_jax import run as run_lib
+from aeent_jax import workdir
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+# Other files and folders of a sweep.
+_TAKEN = ("logs", "records")
+
+GetMembers = Callable[
+    [ml_collections.ConfigDict], Iterable[tuple[str, dict[str, Any]]]
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run of a sweep.
+
+    Attributes:
+      name: of its workdir.
+      overrides: flat key -> value, what it changes of the shared configuration.
+      config: the resolved configuration, locked.
+    """
+
+    name: str
+    overrides: dict[str, Any]
+    config: ml_collections.ConfigDict
+
+
+def make_members(
+    config: ml_collections.ConfigDict,
+    get_members: GetMembers,
+    *,
+    only: str = "*",
+    given: Collection[str] = (),
+) -> list[Member]:
+    """Resolves the members of a sweep, and checks them.
+
+    Args:
+      config: what they share.
+      get_members: from that to pairs of a name and overrides. Pairs, not a
+        dictionary, so that two equal names are seen.
+      only: a pattern of names, such as `kde_*`; the others are left out.
+      given: flat keys that were set on the command line, which a member must
+        not set again.
+
+    Returns:
+      The members, in order.
+
+    Raises:
+      ValueError: no members, two of one name or configuration, a key or value
+        that the configuration does not take.
+    """
+    pairs = _read_pairs(config, get_members)
+    names = [name for name, _ in pairs]
+    chosen = [pair for pair in pairs if fnmatch.fnmatchcase(pair[0], only)]
+    if not chosen:
+        raise ValueError(
+            f"--only={only} matches none of the {len(names)} members; give a"
+            f" pattern of their names, such as {names[-1]}."
+        )
+    members = [_resolve(config, *pair, given) for pair in chosen]
+    _refuse_equal(members)
+    return members
+
+
+def _read_pairs(config, get_members):
+    try:
+        pairs = [
+            (str(name), dict(overrides))
+            for name, overrides in get_members(config)
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"get_members cannot be used ({type(error).__name__}: {error}); it"
+            " must give pairs of a name and a dictionary of overrides, as in"
+            " configs/estimators.py."
+        ) from error
+    if not pairs:
+        raise ValueError(
+            "get_members gives no member, so there is nothing to train; have it"
+            " yield at least one pair of a name and overrides."
+        )
+    _check_names([name for name, _ in pairs])
+    return pairs
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name) or name in _TAKEN:
+            raise ValueError(
+                f"The member name {name!r} cannot be that of a folder of the"
+                " sweep; use letters, digits and ._+- for it, and neither"
+                f" {' nor '.join(_TAKEN)}."
+            )
+        if names.count(name) > 1:
+            raise ValueError(
+                f"get_members gives the name {name!r} {names.count(name)}"
+                " times; give each member a name of its own."
+            )
+
+
+def _resolve(config, name, overrides, given) -> Member:
+    """Applies the overrides to a copy."""
+    resolved = ml_collections.ConfigDict(config.to_dict()).lock()
+    keys = list(workdir.flatten(config.to_dict()))
+    for key, value in overrides.items():
+        if key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"did you mean {near[0]}?" if near else "give one that is."
+            raise ValueError(
+                f"The member {name} sets {key}, which is no key of the"
+                f" configuration; {hint}"
+            )
+        if key in given:
+            raise ValueError(
+                f"--config.{key} is given, but the member {name} sets {key}"
+                " itself; leave the flag out, or change get_members."
+            )
+        try:
+            resolved.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The member {name} sets {key} to {value!r}, which has another"
+                " type than its default; give a value of that type."
+            ) from error
+    try:
+        run_lib.check_config(resolved)
+    except ValueError as error:
+        raise ValueError(f"The member {name} is refused: {error}") from error
+    return Member(name, overrides, resolved)
+
+
+def _refuse_equal(members: Sequence[Member]) -> None:
+    """The same training twice is a mistake, and reads as two seeds."""
+    owners: dict[str, str] = {}
+    for member in members:
+        settings = json.dumps(workdir.decisive(member.config))
+        owner = owners.setdefault(settings, member.name)
+        if owner != member.name:
+            raise ValueError(
+                f"The members {owner} and {member.name} have the same"
+                " configuration; leave one of them out."
+            )

@@ -1,0 +1,172 @@
+"""Tables and the figure of fixed records."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aeent_jax.sweep import records as records_lib
+from aeent_jax.sweep import results, tables
+
+
+def record(estimator, weight, auroc, rate, *, seed=0, sigma=1.0, note=""):
+    """What `make_record` returns, of few keys."""
+    return {
+        "member": f"{estimator}_{weight:g}_{sigma:g}_s{seed}",
+        "overrides": {},
+        "config": {
+            "channel.sigma": sigma,
+            "entropy.weight": weight,
+            "entropy.estimator": estimator,
+            "train.seed": seed,
+            "train.epochs": 60,
+        },
+        "evaluation": {
+            "split": "test",
+            "auroc": auroc,
+            "auroc_interval": [auroc - 0.05, auroc + 0.04],
+            "ap": auroc,
+            "ap_interval": [auroc - 0.05, auroc + 0.04],
+            "rate_nats": rate,
+            "reconstruction_error": {"train_normal": 0.02},
+        },
+        "diagnostics": {
+            "train_normal": (
+                {"rate_low": 4.0, "rate_up": 20.0, "rho": 3.0} if rate else {}
+            )
+        },
+        "train": {"train/loss": 0.5},
+        "images_per_second": 500.0,
+        "wall_seconds": 60.0,
+        "note": note,
+    }
+
+
+RECORDS = [
+    record("kde_loo", 1e-3, 0.74, 6.6),
+    record("none", 0.0, 0.67, None, sigma=0.0),
+    record("none", 0.0, 0.68, 50.0),
+    record("coding_rate", 1e-3, 0.78, 11.0),
+    record("coding_rate", 1e-3, 0.80, 12.0, seed=1),
+    record("coding_rate", 1e-4, 0.72, 34.8),
+    record("kde_kl", 1e-3, 0.70, 40.0, note="saturated"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for one in RECORDS:
+        records_lib.write_record(tmp_path / "records", one)
+    return tmp_path / "records"
+
+
+MARKDOWN = """\
+| estimator   | sigma | weight | seeds |             AUROC |                AP |  rate, nats | bracket, nats | active dims | images/s |      note |
+| ----------- | ----: | -----: | ----: | ----------------: | ----------------: | ----------: | ------------: | ----------: | -------: | --------: |
+| coding_rate |     1 | 0.0001 |     1 | 72.0 [67.0, 76.0] | 72.0 [67.0, 76.0] |        34.8 |   4.0 to 20.0 |         3.0 |      500 |           |
+| coding_rate |     1 |  0.001 |     2 |        79.0 ± 1.4 |        79.0 ± 1.4 |  11.5 ± 0.7 |   4.0 to 20.0 |   3.0 ± 0.0 |      500 |           |
+| kde_kl      |     1 |  0.001 |     1 | 70.0 [65.0, 74.0] | 70.0 [65.0, 74.0] |        40.0 |   4.0 to 20.0 |         3.0 |      500 | saturated |
+| kde_loo     |     1 |  0.001 |     1 | 74.0 [69.0, 78.0] | 74.0 [69.0, 78.0] |         6.6 |   4.0 to 20.0 |         3.0 |      500 |           |
+| none        |     0 |      0 |     1 | 67.0 [62.0, 71.0] | 67.0 [62.0, 71.0] |    infinite |             - |           - |      500 |           |
+| none        |     1 |      0 |     1 | 68.0 [63.0, 72.0] | 68.0 [63.0, 72.0] |        50.0 |   4.0 to 20.0 |         3.0 |      500 |           |
+"""  # noqa: E501
+
+
+def cells(text):
+    return [[c.strip() for c in row.split("|")] for row in text.splitlines()]
+
+
+def test_table_is_the_same_whenever_it_is_made_of_the_same_records(
+    folder, tmp_path
+):
+    shown = results.write_results(folder, tmp_path / "out")
+    written = (tmp_path / "out/table.md").read_text()
+    assert written == shown + "\n"
+    rules = 1  # Their length is that of the columns.
+    found, wanted = cells(written), cells(MARKDOWN)
+    del found[rules], wanted[rules]
+    assert found == wanted
+
+
+def test_csv_has_a_row_a_member_in_full_precision(folder, tmp_path):
+    results.write_results(folder, tmp_path / "out")
+    with (tmp_path / "out/table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(RECORDS)
+    by_name = {row["member"]: row for row in rows}
+    for one in RECORDS:
+        row = by_name[one["member"]]
+        assert float(row["auroc"]) == one["evaluation"]["auroc"]
+        assert float(row["auroc_low"]) == one["evaluation"]["auroc"] - 0.05
+        assert row["rate_nats"] == str(one["evaluation"]["rate_nats"] or "")
+        assert row["reconstruction_error/train_normal"] == "0.02"
+
+
+def test_latex_escapes_names():
+    text = tables.to_latex(*tables.make_table(RECORDS))
+    assert text.startswith("\\begin{tabular}{lrrrrrrrrrr}\n\\toprule")
+    assert "coding\\_rate & 1 & 0.001 & 2 & 79.0 $\\pm$ 1.4 &" in text
+    # Each row has the cells of the header.
+    assert {row.count("&") for row in text.splitlines() if "&" in row} == {10}
+
+
+def test_estimators_are_never_pooled():
+    found = tables.groups(RECORDS)
+    estimators = [
+        {r["config"]["entropy.estimator"] for r in group.records}
+        for group in found
+    ]
+    assert all(len(names) == 1 for names in estimators)
+    assert [len(group.records) for group in found] == [1, 2, 1, 1, 1, 1]
+
+
+def test_same_training_twice_is_refused():
+    again = RECORDS[0] | {"member": "again"}
+    with pytest.raises(ValueError, match="and again have the same config"):
+        tables.groups([*RECORDS, again])
+
+
+def test_figure_has_one_curve_an_estimator():
+    fig = results.auroc_against_nats(RECORDS)
+    titles = [ax.get_title(loc="left") for ax in fig.axes]
+    assert titles == ["coding_rate", "kde_kl", "kde_loo"]
+    (curve, *_) = fig.axes[0].containers
+    # By ascending rate; the two seeds are one point.
+    expected = [[11.5, 79.0], [34.8, 72.0]]
+    np.testing.assert_allclose(curve.lines[0].get_xydata(), expected)
+
+
+def test_figure_shows_what_has_no_penalty_and_no_channel():
+    fig = results.auroc_against_nats(RECORDS)
+    for ax in fig.axes:
+        drawn = [line.get_xydata().tolist() for line in ax.lines]
+        assert [[50.0, 68.0]] in drawn
+        assert any(np.allclose(np.array(xy)[:, 1], 67.0) for xy in drawn)
+
+
+def test_figure_is_written(folder, tmp_path):
+    results.write_results(folder, tmp_path / "out")
+    with Image.open(tmp_path / "out/auroc_against_nats.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_without_abnormal_images_there_is_a_table_and_no_figure(tmp_path):
+    one = json.loads(json.dumps(RECORDS[0]))
+    for key in ("auroc", "auroc_interval", "ap", "ap_interval"):
+        del one["evaluation"][key]
+    records_lib.write_record(tmp_path / "records", one)
+    assert "6.6" in results.write_results(tmp_path / "records", tmp_path)
+    assert not (tmp_path / "auroc_against_nats.png").exists()
+
+
+def test_folder_without_records_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no records of a sweep"):
+        results.write_results(tmp_path, tmp_path)
+
+
+def test_other_files_among_the_records_are_refused(folder):
+    (folder / "metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"metrics.json is no record of a sw"):
+        records_lib.read_records(folder)
