@@ -270,6 +270,19 @@ def test_latents_in_a_hyperplane_have_no_entropy_without_shrinkage(kind):
         assert jnp.all(jnp.isfinite(found[shrinkage][1]))
 
 
+def test_rounding_gives_no_volume_to_latents_in_a_line():
+    rng = np.random.default_rng(0)
+    line = rng.normal(size=(32, 300, 1)) * rng.normal(size=(32, 1, 2))
+
+    def value(z):
+        return entropy.gaussian(z, shrinkage="none").value
+
+    # In float32, of some of them a Cholesky factor exists.
+    np.testing.assert_array_equal(
+        jax.jit(jax.vmap(value))(np.float32(line)), -np.inf
+    )
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_bad_latents_give_nan(bad):
     z = jnp.float32(skewed(40, 5)).at[1, 1].set(bad)
