@@ -71,3 +71,12 @@ def test_masked_rows_are_zeroed_whatever_they_hold():
 )
 def test_narrow_types_are_cast_up(narrow, wide):
     assert resolve(jnp.asarray(Z, narrow)).queries.dtype == wide
+
+
+def test_equal_numbers_are_centred_to_exactly_zero():
+    # A tenth is no binary number: its mean over 40 rows rounds.
+    z = jnp.full((40, 1), 0.1).at[1].set(jnp.nan)
+    mask = jnp.arange(40) != 1
+    centred, count = points.centre(jnp.where(mask[:, None], z, 0), mask)
+    np.testing.assert_array_equal(centred, 0)
+    assert count == 39

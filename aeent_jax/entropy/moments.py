@@ -210,7 +210,8 @@ def _entropy_of_covariance(
     shrunk = (1 - r) * covariance + r * jnp.eye(dim, dtype=y.dtype)
     per_dim = math.log(2 * math.pi * math.e) + jnp.log(variance)
     value = (dim * per_dim + _logdet(shrunk, n)) / 2
-    return jnp.where(is_constant, -jnp.inf, value), jnp.asarray(r, y.dtype)
+    is_singular = is_constant | jnp.isneginf(value)
+    return jnp.where(is_singular, -jnp.inf, value), jnp.asarray(r, y.dtype)
 
 
 def _oas(a: jax.Array, covariance: jax.Array, count: jax.Array) -> jax.Array:
