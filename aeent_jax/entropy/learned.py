@@ -119,13 +119,14 @@ def fit_learned(
     points.at_least("batch_size", batch_size, 1, "the rows of a step")
     z = points.resolve(z, None, None, None, None, min_samples=4).queries
     noise = {}
-    if width is not None:
-        if entry.noise_argument is None:
-            raise ValueError(
-                f"width is {width}, and the estimator {name!r} takes none:"
-                " leave it out."
-            )
+    if entry.noise_argument is not None:
+        width = 1.0 if width is None else width
         noise[entry.noise_argument] = points.positive("width", width, z.dtype)
+    elif width is not None:
+        raise ValueError(
+            f"width is {width}, and the estimator {name!r} takes none: leave"
+            " it out."
+        )
     init_rng, rng = jax.random.split(rng)
     params = entry.init(init_rng, z.shape[1], **hyper)
     return _fit_and_hold_out(

@@ -1,0 +1,509 @@
+import functools
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from jax.test_util import check_grads
+
+from aeent_jax import entropy
+
+NAMES = list(entropy.LEARNED)
+# The mixture in both forms, and the quantised density.
+DENSITIES = [
+    ("mixture", {"components": 3}),
+    ("mixture", {"components": 3, "covariance": "full"}),
+    ("quantised", {}),
+]
+DIM, ROWS = 2, 12
+AXIS = "batch"
+each_density = pytest.mark.parametrize(
+    ("name", "hyper"), DENSITIES, ids=["diagonal", "full", "quantised"]
+)
+
+
+def perturbed(name, dim, hyper, seed=0):
+    """Parameters away from their start, where nothing is symmetric."""
+    params = entropy.LEARNED[name].init(jax.random.key(seed), dim, **hyper)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda a: np.float32(np.asarray(a) + rng.normal(0, 0.5, a.shape)),
+        params,
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def evaluate(name, params, z, mask):
+    """The estimate, and its gradients by the parameters and the queries."""
+
+    def value(params, z):
+        found = entropy.LEARNED[name].apply(params, z, query_mask=mask)
+        return found.value, found
+
+    (_, found), gradients = jax.value_and_grad(value, (0, 1), has_aux=True)(
+        params, z
+    )
+    return found, gradients
+
+
+def normal_rows(n=ROWS, dim=DIM, seed=0):
+    return np.float32(np.random.default_rng(seed).normal(size=(n, dim)))
+
+
+def everything(z):
+    return np.ones(len(z), bool)
+
+
+def assert_trees_close(got, expected, **tolerance):
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, **tolerance),
+        got,
+        expected,
+    )
+
+
+def gaussian_entropy(scale, dim=1):
+    return dim * (0.5 * math.log(2 * math.pi * math.e) + math.log(scale))
+
+
+def two_gaussians(x):
+    return 0.5 * (
+        scipy.stats.norm.pdf(x, -3, 1) + scipy.stats.norm.pdf(x, 3, 0.5)
+    )
+
+
+def dithered(z, width=1.0, seed=7):
+    u = np.random.default_rng(seed).uniform(-0.5, 0.5, size=z.shape)
+    return np.float32(z + width * u)
+
+
+# The table
+
+
+def test_unknown_name_lists_the_names():
+    with pytest.raises(
+        ValueError, match=r"is 'mix', .*\['mixture', 'quantised'\].*spelling"
+    ):
+        entropy.LEARNED["mix"]
+    with pytest.raises(ValueError, match="is 'mix', and one of"):
+        entropy.fit_learned("mix", jax.random.key(0), normal_rows())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_entry_says_how_it_is_called(name):
+    entry = entropy.LEARNED[name]
+    init = inspect.signature(entry.init).parameters
+    assert tuple(init) == ("rng", "dim", *entry.hyper)
+    keywords = set(inspect.signature(entry.apply).parameters)
+    noise = {entry.noise_argument} - {None}
+    assert keywords == {"params", "queries", "query_mask"} | noise
+    assert entry.direction.startswith("upper bound")
+    assert entry.noisy_queries
+
+
+@each_density
+def test_parameters_are_float32_and_decided_by_the_key(name, hyper):
+    def flat(seed):
+        params = entropy.LEARNED[name].init(jax.random.key(seed), DIM, **hyper)
+        leaves = jax.tree.leaves(params)
+        assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
+        return np.concatenate([np.ravel(leaf) for leaf in leaves])
+
+    first = flat(0)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(flat(0), first)
+    assert np.any(flat(1) != first)
+
+
+@each_density
+def test_is_an_entropy_per_query(name, hyper):
+    z = normal_rows()
+    found, _ = evaluate(name, perturbed(name, DIM, hyper), z, everything(z))
+    assert found.kind == "h"
+    assert found.per_query.shape == (ROWS,)
+    # float32 mean
+    np.testing.assert_allclose(found.value, np.mean(found.per_query), rtol=1e-6)
+
+
+# Facts about both
+
+
+GRID = np.arange(-400, 400, 0.05)[:, None]
+
+
+def density_on_the_grid(name, params):
+    """The density on GRID in float64, and its cross-entropy there."""
+    with jax.enable_x64(True):
+        params = jax.tree.map(np.float64, params)
+        found, _ = evaluate(name, params, GRID, everything(GRID))
+        return np.exp(-found.per_query), np.asarray(found.per_query)
+
+
+@each_density
+@pytest.mark.parametrize("start", [True, False], ids=["start", "perturbed"])
+def test_density_integrates_to_one(name, hyper, start):
+    params = perturbed(name, 1, hyper)
+    if start:
+        params = entropy.LEARNED[name].init(jax.random.key(0), 1, **hyper)
+    density, _ = density_on_the_grid(name, params)
+    # What lies beyond 400 is below exp(-20), and an equidistant sum of a
+    # smooth density has no other error.
+    assert np.sum(density) * 0.05 == pytest.approx(1, abs=1e-8)
+
+
+@each_density
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_bounds_a_gaussian_from_above_for_any_parameters(name, hyper, seed):
+    params = perturbed(name, 1, hyper, seed)
+    _, code_length = density_on_the_grid(name, params)
+    truth = scipy.stats.norm.pdf(GRID[:, 0], 0.3, 0.7)
+    cross_entropy = np.sum(truth * code_length) * 0.05
+    assert cross_entropy > gaussian_entropy(0.7)
+
+
+@each_density
+def test_gradients_are_those_of_finite_differences(name, hyper):
+    with jax.enable_x64(True):
+        apply = entropy.LEARNED[name].apply
+        params = jax.tree.map(np.float64, perturbed(name, DIM, hyper))
+        z = np.random.default_rng(0).normal(size=(4, DIM))
+        found = jax.jit(apply)(params, z).value
+        assert found.dtype == np.dtype("float64")
+        # Central differences of step 1e-6 in float64.
+        check_grads(
+            jax.jit(lambda params, z: apply(params, z).value),
+            (params, z),
+            order=1,
+            modes=["rev"],
+            eps=1e-6,
+            atol=1e-7,
+            rtol=1e-7,
+        )
+
+
+@each_density
+def test_masked_rows_change_neither_value_nor_gradient(name, hyper):
+    params, z = perturbed(name, DIM, hyper), normal_rows()
+    mask = np.arange(ROWS) % 2 == 0
+    # Every valid row twice has the same mean, in arrays of the same shape.
+    twice = np.repeat(z[mask], 2, axis=0)
+    expected, gradients = evaluate(name, params, twice, everything(twice))
+    z = np.where(mask[:, None], z, np.nan)
+    got, (by_params, by_z) = evaluate(name, params, z, mask)
+    # float32 sums in another order.
+    np.testing.assert_allclose(got.value, expected.value, rtol=1e-5)
+    np.testing.assert_allclose(
+        got.per_query, np.where(mask, expected.per_query, 0), rtol=1e-5
+    )
+    assert_trees_close(by_params, gradients[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        by_z, np.where(mask[:, None], 2 * gradients[1], 0), rtol=1e-4, atol=1e-6
+    )
+
+
+@each_density
+def test_no_valid_row_gives_zero(name, hyper):
+    params, z = perturbed(name, DIM, hyper), normal_rows()
+    found, gradients = evaluate(name, params, z, ~everything(z))
+    assert found.value == 0
+    for gradient in jax.tree.leaves(gradients):
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@each_density
+@pytest.mark.parametrize("far", [1e4, -1e4, 1e8])
+def test_far_tails_are_finite_and_pull_back(name, hyper, far):
+    params, z = perturbed(name, DIM, hyper), normal_rows()
+    z[3] = far
+    found, (by_params, by_z) = evaluate(name, params, z, everything(z))
+    assert np.all(np.isfinite(found.per_query))
+    assert found.per_query[3] > 100
+    assert np.all(np.sign(by_z[3]) == np.sign(far))
+    for gradient in jax.tree.leaves((by_params, by_z)):
+        assert np.all(np.isfinite(gradient))
+
+
+@each_density
+def test_nan_gives_nan(name, hyper):
+    params, z = perturbed(name, DIM, hyper), normal_rows()
+    z[3, 1] = np.nan
+    found, _ = evaluate(name, params, z, everything(z))
+    assert np.isnan(found.value)
+    assert np.flatnonzero(np.isnan(found.per_query)) == [3]
+
+
+@each_density
+def test_sums_over_devices_are_those_of_one(name, hyper):
+    params, z = perturbed(name, DIM, hyper), normal_rows()
+    # Full, ragged, empty and ragged shards.
+    mask = np.concatenate([np.arange(3) < valid for valid in (3, 1, 0, 2)])
+
+    def per_device(params, z, mask):
+        count = jax.lax.psum(jnp.sum(mask), AXIS)
+
+        def part(params):
+            found = entropy.LEARNED[name].apply(params, z, query_mask=mask)
+            return jnp.sum(found.per_query) / count
+
+        return jax.lax.psum(jax.value_and_grad(part)(params), AXIS)
+
+    mapped = jax.pmap(
+        per_device, AXIS, in_axes=(None, 0, 0), devices=jax.devices()[:4]
+    )
+    value, gradient = mapped(params, z.reshape(4, 3, DIM), mask.reshape(4, 3))
+    found, (by_params, _) = evaluate(name, params, z, mask)
+    # float32 sums in another order.
+    np.testing.assert_allclose(value, np.full(4, found.value), rtol=1e-5)
+    assert_trees_close(
+        jax.tree.map(lambda g: g[0], gradient), by_params, rtol=1e-4, atol=1e-6
+    )
+
+
+@each_density
+def test_vmap_and_scan_give_the_numbers_of_a_loop(name, hyper):
+    entry = entropy.LEARNED[name]
+    stacked = jax.tree.map(
+        lambda *leaves: np.stack(leaves),
+        *[perturbed(name, DIM, hyper, seed) for seed in (0, 1)],
+    )
+    z = np.stack([normal_rows(seed=seed) for seed in (0, 1)])
+
+    def step(total, member):
+        value = entry.apply(*member).value
+        return total + value, value
+
+    mapped = jax.jit(jax.vmap(lambda p, z: entry.apply(p, z).value))(stacked, z)
+    total, scanned = jax.jit(lambda *xs: jax.lax.scan(step, 0.0, xs))(
+        stacked, z
+    )
+    for seed in (0, 1):
+        found, _ = evaluate(
+            name, perturbed(name, DIM, hyper, seed), z[seed], everything(z[0])
+        )
+        # float32
+        np.testing.assert_allclose(mapped[seed], found.value, rtol=1e-5)
+        np.testing.assert_allclose(scanned[seed], found.value, rtol=1e-5)
+    np.testing.assert_allclose(total, np.sum(scanned), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_queries_of_another_size_are_refused(name):
+    entry = entropy.LEARNED[name]
+    params = entry.init(jax.random.key(0), 1)
+    with pytest.raises(
+        ValueError, match="have 2 dimensions .* 1, .*initialise"
+    ):
+        entry.apply(params, normal_rows())
+
+
+# The mixture
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_mixture_starts_with_unit_scales_and_equal_weights(covariance):
+    params = entropy.LEARNED["mixture"].init(
+        jax.random.key(0), DIM, components=4, covariance=covariance
+    )
+    z = normal_rows()
+    found, _ = evaluate("mixture", params, z, everything(z))
+    density = np.mean(
+        [
+            scipy.stats.multivariate_normal.pdf(z, mean)
+            for mean in np.asarray(params["means"])
+        ],
+        0,
+    )
+    # float32
+    np.testing.assert_allclose(found.per_query, -np.log(density), rtol=1e-5)
+
+
+def test_mixture_is_that_of_scipy_with_full_covariances():
+    params = perturbed("mixture", DIM, {"components": 3, "covariance": "full"})
+    z = normal_rows()
+    found, _ = evaluate("mixture", params, z, everything(z))
+    density = 0
+    weights = scipy.special.softmax(params["log_weights"])
+    for k in range(3):
+        factor = np.diag(np.exp(-params["log_scales"][k])) + np.tril(
+            params["triangles"][k], -1
+        )
+        covariance = np.linalg.inv(factor.T @ factor)
+        density += weights[k] * scipy.stats.multivariate_normal.pdf(
+            z, params["means"][k], covariance
+        )
+    # float32
+    np.testing.assert_allclose(found.per_query, -np.log(density), rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "message"),
+    [
+        ({"components": 0}, "components is 0, and a whole number of at least"),
+        ({"covariance": "ful"}, "covariance is 'ful', and one of .*spelling"),
+    ],
+)
+def test_bad_mixture_is_refused(hyper, message):
+    with pytest.raises(ValueError, match=message):
+        entropy.LEARNED["mixture"].init(jax.random.key(0), DIM, **hyper)
+
+
+# The quantised density
+
+
+def test_quantised_density_factorises():
+    params, z = perturbed("quantised", DIM, {}), normal_rows()
+    crossed = np.stack([z[:, 0], z[::-1, 1]], 1)
+    found, _ = evaluate("quantised", params, z, everything(z))
+    swapped, _ = evaluate("quantised", params, crossed, everything(z))
+    # f(a, b) + f(c, d) = f(a, d) + f(c, b), in float32.
+    np.testing.assert_allclose(
+        swapped.per_query + swapped.per_query[::-1],
+        found.per_query + found.per_query[::-1],
+        rtol=1e-5,
+    )
+
+
+def test_quantised_starts_as_a_logistic_of_ten_widths():
+    params = tuple(
+        {**layer, "bias": jnp.zeros_like(layer["bias"])}
+        for layer in entropy.LEARNED["quantised"].init(jax.random.key(0), DIM)
+    )
+    z = np.float32(np.linspace(-40, 40, ROWS * DIM).reshape(ROWS, DIM))
+    found, _ = evaluate("quantised", params, z, everything(z))
+    upper, lower = (scipy.special.expit((z + d) / 10) for d in (0.5, -0.5))
+    # float32: the step of 0.1 between logits of up to 4 is good to 5e-6.
+    np.testing.assert_allclose(
+        found.per_query, -np.sum(np.log(upper - lower), 1), rtol=1e-5
+    )
+
+
+def test_width_is_the_unit_of_the_latents():
+    apply = entropy.LEARNED["quantised"].apply
+    params, z = perturbed("quantised", DIM, {}), normal_rows()
+    wide = jax.jit(lambda width: apply(params, width * z, width=width).value)
+    # float32; the entropy of a*Z is that of Z plus dim log a.
+    np.testing.assert_allclose(
+        wide(4.0), wide(1.0) + DIM * math.log(4), rtol=1e-5
+    )
+    found, _ = evaluate("quantised", params, z, everything(z))
+    np.testing.assert_allclose(wide(1.0), found.value, rtol=1e-5)
+    assert jnp.isnan(wide(-1.0))
+    with pytest.raises(ValueError, match="width is 0.0, and a positive"):
+        apply(params, z, width=0.0)
+
+
+# Fitting: 2048 rows fit, 2048 measure, and the means have standard errors of
+# sqrt(dim / 2 / 2048) nats, 0.016 in one dimension and 0.031 in four.
+
+FITTED = 4096
+
+
+def fit(name, z, **arguments):
+    return entropy.fit_learned(name, jax.random.key(0), z, **arguments)
+
+
+@pytest.mark.parametrize("dim", [1, 4])
+def test_fitted_mixture_comes_near_the_entropy_of_a_gaussian(dim):
+    z = 50 + 5 * normal_rows(FITTED, dim)
+    found = fit("mixture", z)
+    assert found.kind == "h"
+    assert found.per_query.shape == (FITTED // 2,)
+    # Three standard errors, and above them what 16 Gaussians overfit.
+    error = found.value - gaussian_entropy(5, dim)
+    assert -0.05 * math.sqrt(dim) < error < 0.05 * math.sqrt(dim) + 0.03 * dim
+
+
+def test_fitted_mixture_comes_near_the_entropy_of_two_gaussians():
+    z = normal_rows(FITTED, 1)
+    right = np.arange(FITTED)[:, None] % 2 == 1
+    z = np.where(right, 3 + 0.5 * z, -3 + z)
+    density = two_gaussians(np.arange(-12, 12, 0.01))
+    truth = np.sum(scipy.special.entr(density)) * 0.01
+    # Three standard errors, and what 16 Gaussians overfit.
+    assert -0.06 < fit("mixture", z).value - truth < 0.08
+
+
+def test_full_covariance_sees_a_correlation_that_the_diagonal_cannot():
+    covariance = np.array([[4, 1.8], [1.8, 1]])
+    z = normal_rows(FITTED) @ np.float32(np.linalg.cholesky(covariance)).T
+    full, diagonal = (
+        fit("mixture", z, components=1, covariance=name).value
+        for name in ("full", "diagonal")
+    )
+    truth = scipy.stats.multivariate_normal(cov=covariance).entropy()
+    # Three standard errors of 2048 rows in two dimensions.
+    assert full == pytest.approx(truth, abs=0.07)
+    # One Gaussian without correlation pays the mutual information.
+    assert diagonal - full == pytest.approx(-0.5 * math.log(1 - 0.81), abs=0.07)
+
+
+def test_fitted_code_has_the_length_of_the_shannon_entropy():
+    # A Gaussian rounded to integers.
+    z = np.round(3 * normal_rows(FITTED, 1))
+    edges = np.arange(-40.5, 41)
+    cells = np.diff(scipy.stats.norm.cdf(edges, scale=3))
+    shannon = np.sum(scipy.special.entr(cells))
+    found = fit("quantised", dithered(z))
+    # Three standard errors; 9 free numbers a layer overfit little.
+    assert -0.05 < found.value - shannon < 0.08
+
+
+def test_fitted_code_needs_log_n_nats_for_n_equal_integers():
+    z = np.random.default_rng(0).integers(0, 10, size=(FITTED, 1))
+    found = fit("quantised", dithered(z))
+    # A smooth density rounds the two edges off; an upper bound all the same.
+    assert 0 < found.value - math.log(10) < 0.2
+
+
+def test_fitted_code_of_a_wide_gaussian_is_its_entropy_in_widths():
+    width = 0.25
+    z = dithered(25 * normal_rows(FITTED, 1), width)
+    found = fit("quantised", z, width=width)
+    # 100 widths wide, the law is the Gaussian's own; three standard errors.
+    assert -0.05 < found.value - gaussian_entropy(25) < 0.08
+
+
+def test_fit_is_decided_by_the_key():
+    z = dithered(3 * normal_rows(FITTED, 1))
+    first, again = fit("quantised", z), fit("quantised", z)
+    assert first.value == again.value
+    other = entropy.fit_learned("quantised", jax.random.key(1), z)
+    assert first.value != other.value
+
+
+def test_estimate_is_of_rows_that_were_not_fitted():
+    # 16 Gaussians learn 16 rows by heart, which tells nothing of the others.
+    z = normal_rows(32, 4)
+    found = fit("mixture", z, batch_size=16)
+    assert found.value > 1.5 * gaussian_entropy(1, 4)
+
+
+def test_constant_dimension_has_a_finite_bound():
+    z = normal_rows(32, 4)
+    z[:, 1] = 2
+    assert np.isfinite(fit("mixture", z, batch_size=16).value)
+
+
+def test_bad_latents_give_nan_after_fitting():
+    z = normal_rows(32, 4)
+    z[5] = np.nan
+    assert np.isnan(fit("mixture", z, batch_size=16).value)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "arguments", "message"),
+    [
+        ("mixture", 3, {}, "has 3 rows, .*at least 4: pass more latents"),
+        ("mixture", 8, {"steps": 0}, "steps is 0, and a whole number"),
+        ("mixture", 8, {"batch_size": 0}, "batch_size is 0, and a whole"),
+        ("mixture", 8, {"width": 2.0}, "width is 2.0, .*'mixture' takes none"),
+        ("quantised", 8, {"width": -1.0}, "width is -1.0, and a positive"),
+    ],
+)
+def test_bad_fit_is_refused(name, rows, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit(name, normal_rows(rows), **arguments)
