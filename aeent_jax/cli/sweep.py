@@ -74,9 +74,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"\nEverything is in {out}")
     if failures:
         print(
-            f"error: {len(failures)} members failed: {', '.join(failures)};"
-            f" their output is in {out / 'logs'}, and the same command tries"
-            " them again.",
+            f"error: these members failed: {', '.join(failures)}; their output"
+            f" is in {out / 'logs'}, and the same command tries them again.",
             file=sys.stderr,
         )
     return 1 if failures else 0
