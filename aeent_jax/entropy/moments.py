@@ -264,7 +264,7 @@ def _logdet(covariance: jax.Array, rows: int) -> jax.Array:
     )
     inflation = jnp.diagonal(fixed) * jnp.sum(inverse_factor**2, 0)
     # Measured on covariances of rank dim - 1, dim 2 to 128, 20 to 40000 rows:
-    # 1/inflation is at most 0.6 of this, and 100 times it and more where the
+    # 1/inflation is at most 0.6 of this, and 10 times it and more where the
     # condition number is 1e4.
     rounding = (dim + math.sqrt(rows)) * jnp.finfo(covariance.dtype).eps
     # Of a failed factor it is NaN, and no NaN is below anything.
