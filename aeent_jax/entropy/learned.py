@@ -94,6 +94,12 @@ def fit_learned(
     without a unit of their own each dimension is divided by its standard
     deviation, whose logarithm is added back to the value.
 
+    How far above the truth, in nats, on independent Gaussian dimensions with
+    standard deviations from 3 to 0.1 (n = 1000 of dim 16 / 4096 of dim 64):
+    "mixture" .88 / .19, with full covariances 5.7 / 6.9, "quantised" under a
+    dither of standard deviation 1 .24 / .30. The more parameters there are to a
+    row, the looser the bound: full covariances want few components.
+
     Args:
       name: a name of `LEARNED`.
       rng: key that decides everything random.
