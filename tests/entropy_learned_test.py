@@ -325,7 +325,7 @@ def test_mixture_is_that_of_scipy_with_full_covariances():
 @pytest.mark.parametrize(
     ("hyper", "message"),
     [
-        ({"components": 0}, "components is 0, and a whole number of at least"),
+        ({"components": 0}, "components is 0, and an integer of at least 1"),
         ({"covariance": "ful"}, "covariance is 'ful', and one of .*spelling"),
     ],
 )
