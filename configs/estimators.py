@@ -28,10 +28,15 @@ ESTIMATORS = (
         "mixture",
         "quantised",
         "kde_kl",
-        "renyi2",
-        "matrix_renyi",
     ),
-    ("kde_resub", "kde_bd", "vasicek", "histogram"),
+    (
+        "matrix_renyi",
+        "renyi2",
+        "kde_resub",
+        "kde_bd",
+        "vasicek",
+        "histogram",
+    ),
 )
 WEIGHTS = (1e-3, 3e-4, 3e-3, 1e-4)
 # What an estimator needs of the rest of the configuration.

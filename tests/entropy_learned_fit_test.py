@@ -131,8 +131,8 @@ def test_bad_latents_give_nan_after_fitting():
     [
         ("mix", 8, {}, "is 'mix', and one of .*spelling"),
         ("mixture", 3, {}, "has 3 rows, .*at least 4: pass more latents"),
-        ("mixture", 8, {"steps": 0}, "steps is 0, and an integer of at least 1"),
-        ("mixture", 8, {"batch_size": 0}, "batch_size is 0, and a whole"),
+        ("mixture", 8, {"steps": 0}, "steps is 0, and an integer"),
+        ("mixture", 8, {"batch_size": 0}, "batch_size is 0, and an integer"),
         ("mixture", 8, {"width": 2.0}, "width is 2.0, .*'mixture' takes none"),
         ("quantised", 8, {"width": -1.0}, "width is -1.0, and a positive"),
     ],
