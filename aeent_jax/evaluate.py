@@ -100,8 +100,11 @@ class Evaluator:
                 results["baselines"] = self._baselines(train, split)
             folder = directory / "eval" / name
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder, split, scored, results)
+            # Last, and none before: it stands for a whole evaluation.
+            (folder / "metrics.json").unlink(missing_ok=True)
+            _write_scores(folder, split, scored)
             self._draw_panel(folder, variables, split, scored)
+            workdir.write_json(folder / "metrics.json", results)
         return results
 
     def _rank_metrics(self, split, scored, with_intervals):
@@ -204,10 +207,13 @@ def _subset(z: np.ndarray, n: int) -> np.ndarray:
 def _meter(z: np.ndarray, sigma: float) -> float | None:
     """The one meter of every axis in nats: the coding rate of all latents.
 
-    Needs 1000 latents, or all there are; None where the rate is infinite.
+    Needs 1000 latents, or all there are; None where the rate is infinite. The
+    latent of a single image tells nothing.
     """
-    if sigma == 0 or len(z) < 2:
+    if sigma == 0:
         return None
+    if len(z) < 2:
+        return 0.0
     return float(entropy.coding_rate(z, sigma=sigma).value)
 
 
@@ -236,9 +242,9 @@ def _summary(scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def _write(folder, split, scored, results):
-    workdir.write_json(folder / "metrics.json", results)
-    with (folder / "scores.csv").open("w", newline="") as file:
+def _write_scores(folder, split, scored):
+    path = folder / "scores.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "anomaly_score"])
         for row in zip(

@@ -76,7 +76,7 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     path = workdir / "config.json"
     if path.exists():
         wanted = json.loads(config.to_json())
-        _refuse_other(workdir, read_json(path), wanted)
+        _refuse_other(workdir, _read_config(path), wanted)
     elif workdir.exists() and not workdir.is_dir():
         raise ValueError(
             f"--workdir={workdir} is a file, but a folder is needed; give"
@@ -143,6 +143,7 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
     Raises:
       FileNotFoundError: there is no run.
+      ValueError: the file is damaged, or of another program.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -150,7 +151,17 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             f"{workdir} is not the workdir of a run (it has no config.json);"
             " give the --workdir of an `aeent train` command."
         )
-    return ml_collections.ConfigDict(read_json(path)).lock()
+    return ml_collections.ConfigDict(_read_config(path)).lock()
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} is not the configuration of a run; restore it or use"
+            " another workdir."
+        )
+    return found
 
 
 def environment() -> dict[str, Any]:

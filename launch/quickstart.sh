@@ -21,6 +21,9 @@ dir="$(cd -- "$dir" && pwd)"
 bootstrap
 cd -- "$root"
 
+# Training saves on Ctrl-C and ends well, so that the next one would begin.
+trap 'say "Stopped; the same command goes on from here."; exit 130' INT
+
 # Trains DIR/NAME with a configuration and the settings that follow.
 train() {
   local name="$1" config="$2"

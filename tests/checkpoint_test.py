@@ -1,6 +1,8 @@
 """Checkpoints: exact, and proof against kills, full disks and bit rot."""
 
 import contextlib
+import errno
+import fcntl
 import os
 import pathlib
 import random
@@ -473,6 +475,31 @@ def test_restore_from_says_what_is_missing(tmp_path):
         pytest.raises(FileNotFoundError, match=r"step 2 in .*; it has 1, 4\."),
     ):
         checkpoints.restore(2, make_state())
+
+
+def test_a_second_writer_is_refused_while_the_first_lives(tmp_path):
+    with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints.save(1, make_state(), metadata={})
+        checkpoints.wait()
+        temporary = tmp_path / "2.orbax-checkpoint-tmp"
+        temporary.mkdir()  # A save of the first one, under way.
+        with pytest.raises(
+            OSError, match=r"is being written by a run that has not ended; "
+        ):
+            checkpoint.Checkpoints(tmp_path, keep=2)
+        assert temporary.exists()
+        assert checkpoint.restore_from(tmp_path, make_state()).step == 1
+    with checkpoint.Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.steps() == (1,)
+
+
+def test_without_locks_a_directory_opens_all_the_same(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    save_steps(tmp_path, [1])
+    assert checkpoint.restore_from(tmp_path, make_state()).step == 1
 
 
 def test_bad_arguments_are_refused(tmp_path):

@@ -187,11 +187,22 @@ def test_unusable_folder_is_refused(tmp_path, make, error, sentence):
             '{"train": {"0": ["a.png"]}, "test": {"0": ["a.png"]}}',
             r"1 names more than once \(a.png\): an image belongs to one split",
         ),
+        (
+            '{"train": {"0": ["a.png"]}, "test": {"0": ["./a.png"]}}',
+            r"1 names more than once \(a.png\)",
+        ),
+        ("[" * 100_000, "data.json is not valid JSON"),
     ],
 )
 def test_broken_data_json_is_refused(tmp_path, content, sentence):
     with pytest.raises(ValueError, match=sentence):
         layouts.read_listing(_broken_json(tmp_path, content))
+
+
+def test_data_json_that_is_a_folder_is_refused(tmp_path):
+    (tmp_path / "data.json").mkdir()
+    with pytest.raises(ValueError, match="data.json cannot be read"):
+        layouts.read_listing(tmp_path)
 
 
 @pytest.mark.parametrize(

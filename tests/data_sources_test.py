@@ -96,6 +96,8 @@ def test_phantoms_are_repeated_over_channels(monkeypatch):
         ({"channels": 2}, "1 channel .* or 3 .*found 2"),
         ({"window": (4095, 0)}, "the lower one first, found"),
         ({"window": (5, 5)}, "the lower one first, found"),
+        ({"window": (0, float("inf"))}, "two finite values"),
+        ({"window": (0, float("nan"))}, "two finite values"),
     ],
 )
 def test_impossible_spec_is_refused(change, sentence):

@@ -8,7 +8,7 @@ import pytest
 import training_support
 from sklearn import metrics as sklearn_metrics
 
-from aeent_jax import data, entropy, evaluate, methods, parallel
+from aeent_jax import data, entropy, evaluate, figures, methods, parallel
 from aeent_jax.data import dataset as dataset_lib
 from configs import default
 
@@ -179,6 +179,23 @@ def test_metrics_file_holds_what_is_returned(written):
         assert 0 <= low <= high <= 1
 
 
+def test_metrics_are_written_last_so_that_they_stand_for_the_rest(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "eval/test"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("of the evaluation before")
+
+    def stop(directory, **arrays):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figures, "save_panel", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(DATASET, tmp_path)
+    assert (folder / "scores.csv").exists()
+    assert not (folder / "metrics.json").exists()
+
+
 def test_baselines_are_measured_beside_the_network(written):
     _, results = written
     table = results["baselines"]
@@ -308,7 +325,8 @@ def test_masks_that_are_empty_or_absent_leave_pixel_metrics_out():
 
 def test_one_training_image_is_enough():
     results = run(make_dataset(train=make_split(1, seed=3)))
-    assert results["rate_nats"] is None
+    # One image tells nothing; null would be an infinite rate.
+    assert results["rate_nats"] == 0.0
     assert results["diagnostics"]["train_normal"]["num_latents"] == 1
 
 

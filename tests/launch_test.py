@@ -66,7 +66,14 @@ class Machine:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def run(self, script, *arguments, cwd=None, **variables):
+    def run(
+        self,
+        script,
+        *arguments,
+        cwd=None,
+        start_new_session=False,
+        **variables,
+    ):
         """Runs a script; what it asked of Python is then in `asked`."""
         self.log.write_text("")
         done = subprocess.run(
@@ -76,6 +83,8 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            # A group of its own, so that a signal to the group stays there.
+            start_new_session=start_new_session,
         )
         self.asked = self.log.read_text().splitlines()
         return done
@@ -142,6 +151,19 @@ def test_quickstart_stops_where_training_fails(machine):
     assert machine.run("quickstart.sh").returncode == 3
     assert len(machine.asked_for("aeent train")) == 1
     assert not machine.asked_for("aeent report")
+
+
+def test_quickstart_ends_on_ctrl_c_though_training_ends_well(machine):
+    # As training does: it saves, and its exit status is 0.
+    machine.add(
+        "aeent",
+        '#!/bin/bash\necho "aeent $*" >> "$LOG"\n'
+        "trap : INT\nkill -INT 0\nexit 0\n",
+    )
+    done = machine.run("quickstart.sh", start_new_session=True)
+    assert done.returncode == 130
+    assert "Stopped" in done.stdout
+    assert len(machine.asked_for("aeent train")) == 1
 
 
 def test_interrupted_installation_begins_anew(machine):

@@ -408,6 +408,38 @@ def test_a_damaged_evaluation_is_refused(tmp_path):
         report.make_report([run], str(tmp_path / "r.html"))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", b"[1]"),
+        ("metrics.json", b"\xff\xfe"),
+        ("scores.csv", b"id,label,anomaly_score\ntest/000,0\n"),
+        ("scores.csv", b"id,label\ntest/000,0\n"),
+        ("score_maps.npz", b"PK\x03\x04 cut off"),
+        ("panel.npz", b""),
+    ],
+)
+def test_each_damaged_file_of_an_evaluation_is_named(tmp_path, name, content):
+    runs = [_write_run(tmp_path / name) for name in ("a", "b")]
+    (tmp_path / "b" / "eval" / "test" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"Found damage in .*b/.*{name} \("):
+        report.make_report(runs, str(tmp_path / "r.html"))
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    run = _write_run(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write("3\n")
+    with pytest.raises(ValueError, match=r"jsonl, line 4: no record of a step"):
+        runs_lib.read([run])
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path):
+    run = _write_run(tmp_path / "run")
+    with pytest.raises(OSError, match=r"cannot be written to .* \(Is a dir"):
+        report.make_report([run], str(tmp_path))
+
+
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(
         FileNotFoundError,

@@ -181,6 +181,14 @@ def test_damaged_configuration_is_named(tmp_path):
         )
 
 
+def test_configuration_of_another_program_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    for call in (claim, workdir.load_config):
+        with pytest.raises(ValueError, match="not the configuration of a run"):
+            call(tmp_path)
+    assert (tmp_path / "config.json").read_text() == "[1]"
+
+
 def test_loaded_configuration_is_locked(tmp_path):
     claim(tmp_path)
     config = workdir.load_config(tmp_path)

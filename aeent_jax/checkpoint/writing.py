@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import jax
 import orbax.checkpoint as ocp
 
-from aeent_jax.checkpoint import quiet, reading
+from aeent_jax.checkpoint import lock, quiet, reading
 from aeent_jax.checkpoint import record as record_lib
 
 PyTree = Any
@@ -20,8 +20,8 @@ class Checkpoints:
     """The checkpoints of one run, and the only writer of their directory.
 
     Temporary directories left by a killed run are removed on opening, so a
-    directory must not be opened twice at a time. To read the checkpoints of a
-    run that may still be training, use `restore_from`.
+    directory that is open already is refused. To read the checkpoints of a run
+    that may still be training, use `restore_from`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Checkpoints:
 
         Raises:
           ValueError: `keep` is less than 1.
-          OSError: The directory cannot be made.
+          OSError: The directory cannot be made, or another run writes to it.
         """
         if keep < 1:
             raise ValueError(
@@ -51,6 +51,13 @@ class Checkpoints:
         self._keep = keep
         self._asynchronous = asynchronous
         self._saving: int | None = None
+        self._make_directory()
+        # The first process writes for all.
+        self._release = (
+            lock.hold(self._directory, self)
+            if jax.process_index() == 0
+            else lambda: None
+        )
         self._open()
 
     def save(
@@ -147,8 +154,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the save in flight and stops the writer."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+            self._manager.close()
+        finally:
+            self._release()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -156,9 +166,7 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> None:
-        """Opens, or opens again, the Orbax manager on what is on disk."""
-        quiet.quiet_orbax()
+    def _make_directory(self) -> None:
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -167,6 +175,11 @@ class Checkpoints:
                 f" {reading.reason(error)}. Choose a workdir that can be"
                 " written to."
             ) from error
+
+    def _open(self) -> None:
+        """Opens, or opens again, the Orbax manager on what is on disk."""
+        quiet.quiet_orbax()
+        self._make_directory()
         self._criteria = reading.read_criteria(self._directory)
         policies = ocp.checkpoint_managers
         self._manager = ocp.CheckpointManager(

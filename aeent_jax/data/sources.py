@@ -1,6 +1,7 @@
 """Where the images of a data set come from, by its name in the catalog."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -49,10 +50,12 @@ class Spec:
                 "images have 1 channel (gray) or 3 (RGB), found "
                 f"{self.channels}."
             )
-        if self.window is not None and not self.window[0] < self.window[1]:
+        if self.window is not None and not (
+            -math.inf < self.window[0] < self.window[1] < math.inf
+        ):
             raise ValueError(
-                "the window must be two values, the lower one first, found "
-                f"{self.window}."
+                "the window must be two finite values, the lower one first, "
+                f"found {self.window}."
             )
 
 

@@ -1,5 +1,6 @@
 """The benchmark's data.json: which images are in which split."""
 
+import collections
 import json
 import pathlib
 
@@ -22,7 +23,11 @@ def read(path: pathlib.Path) -> list[tuple[str, int, str]]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); it must be a file."
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}.") from None
     form = '{"train": {"0": [names]}, "test": {"0": [names], "1": [names]}}'
     if not isinstance(content, dict):
@@ -56,8 +61,10 @@ def _check_names(path: pathlib.Path, names: list[str]):
             f"({files.first_names([repr(name) for name in unsafe])}): names "
             "must be relative, without '..'."
         )
-    seen: set[str] = set()
-    repeated = [name for name in names if name in seen or seen.add(name)]
+    # "a.png" and "./a.png" are the same file.
+    paths = [pathlib.PurePosixPath(name) for name in names]
+    counts = collections.Counter(paths)
+    repeated = [str(path) for path, n in counts.items() if n > 1]
     if repeated:
         raise ValueError(
             f"{path} lists {len(repeated)} names more than once "

@@ -26,13 +26,21 @@ def make_report(runs: Sequence[str], out: str) -> str:
     Raises:
       FileNotFoundError: If a folder is not the workdir of a run.
       ValueError: If a file in it is damaged.
+      OSError: If the page cannot be written.
     """
     loaded = runs_lib.read(runs)
     differences, notes = comparison.differences(loaded)
     notes = [note for run in loaded for note in run.notes] + notes
     path = pathlib.Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(loaded, differences, notes), encoding="utf-8")
+    text = _page(loaded, differences, notes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(
+            f"The report cannot be written to {path} ({error.strerror}); give "
+            "the path of an HTML file."
+        ) from error
     return _text(loaded, differences, notes)
 
 

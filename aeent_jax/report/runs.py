@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,8 +60,11 @@ class Run:
         path = _evaluated_folder(self.workdir) / f"{name}.npz"
         if not path.is_file():
             return {}
-        with np.load(path) as arrays:
-            return dict(arrays)
+        try:
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise _damage(path, error) from error
 
 
 def read(workdirs: Sequence[str]) -> list[Run]:
@@ -164,12 +168,19 @@ def _is_complete(folder):
 
 def _read_json(path):
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"Found damage in {path} (line {error.lineno}: {error.msg}); "
-            "delete it and run the command that wrote it again."
-        ) from error
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise _damage(path, error) from error
+    if not isinstance(found, dict):
+        raise _damage(path, "it holds no JSON object")
+    return found
+
+
+def _damage(path, reason):
+    return ValueError(
+        f"Found damage in {path} ({reason}); delete it and run the command "
+        "that wrote it again."
+    )
 
 
 def _read_history(path):
@@ -188,6 +199,11 @@ def _read_history(path):
                 f"Found damage in {path}, line {number}: {error.msg}; delete "
                 "that line."
             ) from error
+        if not isinstance(record, dict) or "step" not in record:
+            raise ValueError(
+                f"Found damage in {path}, line {number}: no record of a step; "
+                "delete that line."
+            )
         records.setdefault(record["step"], {}).update(record)
     return [records[step] for step in sorted(records)]
 
@@ -196,10 +212,13 @@ def _read_scores(path, present):
     """Ids, labels and scores, or empty ones."""
     if not present:
         return [], np.zeros(0, np.int64), np.zeros(0)
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return (
-        [row["id"] for row in rows],
-        np.array([int(row["label"]) for row in rows], np.int64),
-        np.array([float(row["anomaly_score"]) for row in rows]),
-    )
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return (
+            [row["id"] for row in rows],
+            np.array([int(row["label"]) for row in rows], np.int64),
+            np.array([float(row["anomaly_score"]) for row in rows]),
+        )
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise _damage(path, "a row is not whole") from error
