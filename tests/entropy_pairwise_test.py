@@ -135,6 +135,52 @@ def test_second_derivatives_match_dense():
         assert reference.relative_error(got, expected) < 1e-12
 
 
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_cotangents_known_to_be_zero_change_nothing(exclude_self):
+    # Without the other result a pass is left out; zeros as data leave it in.
+    problem = make_problem(13, 13, 2, exclude_self)
+    arguments = problem["x"], problem["y"], problem["inv_two_var"]
+
+    def both(x, y, b):
+        return pairwise.pairwise_lse(
+            x, y, b, problem["index"], exclude_self=exclude_self, tile=5
+        )
+
+    @jax.jit
+    def gradients(g, arguments):
+        zero, pull_back = jnp.zeros_like(g), jax.vjp(both, *arguments)[1]
+        as_data = pull_back((g, zero)), pull_back((zero, g))
+        known = [
+            jax.grad(lambda *a: both(*a)[k] @ g, (0, 1, 2))(*arguments)  # noqa: B023
+            for k in (0, 1)
+        ]
+        return as_data, tuple(known)
+
+    as_data, known = gradients(problem["g"], arguments)
+    for a, b in zip(
+        jax.tree.leaves(as_data), jax.tree.leaves(known), strict=True
+    ):
+        # float32 sums, of both signs.
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_masked_samples_reach_neither_value_nor_gradient():
+    z = jax.random.normal(jax.random.key(0), (8, 2))
+    mask = jnp.arange(8) < 5
+
+    def total(y, mask):
+        lse, mean = pairwise.pairwise_lse(z, y, 1.0, sample_mask=mask, tile=3)
+        return jnp.sum(lse + mean)
+
+    differentiate = jax.value_and_grad(total)
+    value, gradient = differentiate(z.at[5:].set(jnp.nan), mask)
+    expected, rows = differentiate(z[:5], None)
+    # float32 sums about another mean, in other tiles.
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient[:5], rows, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(gradient[5:], 0)
+
+
 def test_default_tiles_agree_with_one_tile():
     n = pairwise.DENSE_ROWS + 37
     z = jax.random.normal(jax.random.key(0), (n, 4))

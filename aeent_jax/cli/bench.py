@@ -1,7 +1,9 @@
-"""`aeent bench train`: how fast this hardware trains, beside plain flax.
+"""`aeent bench train | entropy`: speed on this hardware, beside others.
 
 aeent bench train [--steps=6] [--json]
     [--config=FILE] [--batch_size=64] [--latent_dim=64]
+aeent bench entropy [--json] [--sizes=256,1024,8192,65536] [--dims=16,64]
+    [--peers=ours,dense,map]
 """
 
 import json
@@ -20,6 +22,11 @@ _LATENT_DIM = flags.DEFINE_integer(
     "latent_dim", None, "Short for --config.model.latent_dim."
 )
 _STEPS = flags.DEFINE_integer("steps", 6, "Steps of one round.")
+_SIZES = flags.DEFINE_list(
+    "sizes", ["256", "1024", "8192", "65536"], "Numbers of latents."
+)
+_DIMS = flags.DEFINE_list("dims", ["16", "64"], "Latent dimensions.")
+_PEERS = flags.DEFINE_list("peers", [], "What is compared; default all.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 
 
@@ -38,7 +45,21 @@ def _train() -> None:
     print(json.dumps(result) if _JSON.value else tables.format_training(result))
 
 
-_BENCHES = {"train": _train}
+def _entropy() -> None:
+    program.configure_jax()
+    from aeent_jax.bench import entropy, entropy_peers, entropy_tables
+
+    result = entropy.measure(
+        [int(size) for size in _SIZES.value],
+        [int(dim) for dim in _DIMS.value],
+        _PEERS.value or list(entropy_peers.PEERS),
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    text = json.dumps if _JSON.value else entropy_tables.format_entropy
+    print(text(result))
+
+
+_BENCHES = {"train": _train, "entropy": _entropy}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -6,16 +6,18 @@ rows of `y` samples; with `D_ij = |x_i - y_j|^2` and `b = 1 / (2 s^2)`
     L_i = log sum_j exp(-b D_ij)      w_ij = exp(-b D_ij - L_i)
     T_i = sum_j w_ij D_ij             V_i = sum_j w_ij (D_ij - T_i)^2
 
-Pairs are visited in tiles with a running maximum, and the backward pass visits
-them again, so memory is O(n (dim + tile)) and never n x n. With cotangents g of
-L and h of T every derivative is a weighted sum over pairs:
+Pairs are visited in tiles, and the backward pass visits them again, so memory
+is O(n (dim + tile)) and never n x n. With cotangents g of L and h of T every
+derivative is a weighted sum over pairs:
 
     dD_ij = w_ij (-b g_i + h_i (1 + b T_i) - b h_i D_ij)
     dx_i = 2 sum_j dD_ij (x_i - y_j)      dy_j = -2 sum_i dD_ij (x_i - y_j)
     db = -sum_i (g_i T_i + h_i V_i)
 
-which is one pass for all of them: a tile of weights, computed once, serves its
-rows and its columns.
+The forward pass, over the samples of a query, has a running maximum. It carries
+`sum_j w_ij y_j` beside the sums of L and T: without h that is all of dx. The
+backward pass, over the queries of a sample, has dy; only h needs a third one.
+Value and gradient are 8 dim n^2 FLOP of matmul and 2 n^2 exp.
 """
 
 import functools
@@ -26,9 +28,11 @@ import jax
 import jax.numpy as jnp
 
 # Up to DENSE_ROWS rows on both sides there is one tile and no loop; above, the
-# tiles are TILE x TILE. Measured on two CPU cores, value and gradient, n = 4096
-# and dim 16: 87 ms and 5 MB in these tiles, 235 ms and 202 MB in one.
-DENSE_ROWS = 2048
+# tiles are TILE x TILE. CPU seconds for value and gradient at dim 16, on a core
+# with 2 MB of cache: n = 1024 in one tile 1.15 to 1.6 times those of tiles, but
+# on two threads; n = 2048 twice; n = 4096 in tiles of 256, 512, 768 and 1024
+# 3.4, 3.0, 3.9 and 3.0 ns a pair.
+DENSE_ROWS = 1024
 TILE = 512
 
 # The logarithm of a masked kernel. Not -inf: inf - inf is NaN, in the running
@@ -36,22 +40,12 @@ TILE = 512
 _MASKED = -1e30
 
 
-class _Rows(NamedTuple):
-    """Queries of one tile, and what is known of each."""
+class _Points(NamedTuple):
+    """Points of one tile: queries or samples."""
 
-    x: jax.Array
+    at: jax.Array
     square: jax.Array
-    index: jax.Array
-    self_distance: jax.Array
-
-
-class _Columns(NamedTuple):
-    """Samples of one tile."""
-
-    y: jax.Array
-    square: jax.Array
-    index: jax.Array
-    mask: jax.Array
+    index: jax.Array  # Of the sample that a point is, or is the self of.
 
 
 @functools.partial(jax.jit, static_argnames=("exclude_self", "tile"))
@@ -102,6 +96,7 @@ def pairwise_lse(
     in_range = (query_index >= 0) & (query_index < n)
     if tile is None:
         tile = DENSE_ROWS if max(m, n) <= DENSE_ROWS else TILE
+    y = jnp.where(sample_mask[:, None], y, 0)
     points = (a.astype(dtype) for a in (x, y, jnp.asarray(inv_two_var)))
     index = jnp.where(in_range, query_index, -1)
     return _lse(exclude_self, tile, *_alike(*points), index, sample_mask)
@@ -118,133 +113,238 @@ def _alike(*arrays: jax.Array) -> list[jax.Array]:
     return [a + zero for a in arrays]
 
 
+class _Sums(NamedTuple):
+    """Sums over the samples j of each query, `[m, ...]`."""
+
+    lse: jax.Array  # L
+    mean: jax.Array  # T
+    pull: jax.Array  # sum_j w_j (x - y_j)
+    self_weight: jax.Array  # w of the self; 0 where it is left out.
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _lse(exclude_self, tile, x, y, inv_two_var, index, mask):
-    rows, columns = _tiles(tile, x, y, index, mask)
-
-    def visit_rows(_, row: _Rows):
-        def visit(so_far, column: _Columns):
-            new = _partial_sums(exclude_self, row, column, inv_two_var)
-            return (new if so_far is None else _merge(so_far, new)), None
-
-        (top, total, moment), _ = _scan(visit, columns, _MASKED)
-        return None, (top + jnp.log(total), moment / total)
-
-    _, results = _scan(visit_rows, rows)
-    return jax.tree.map(functools.partial(_join, x.shape[0]), results)
+    sums = _sum(exclude_self, tile, x, y, inv_two_var, index, mask)
+    return sums.lse, sums.mean
 
 
-def _forward(exclude_self, tile, x, y, inv_two_var, index, mask):
-    results = _lse(exclude_self, tile, x, y, inv_two_var, index, mask)
-    return results, (x, y, inv_two_var, index, mask, *results)
+def _forward(exclude_self, tile, *primals):
+    arguments = [primal.value for primal in primals]
+    sums = _sum(exclude_self, tile, *arguments)
+    return (sums.lse, sums.mean), (*arguments, sums)
 
 
 def _backward(exclude_self, tile, residuals, cotangents):
-    x, y, b, index, mask, lse, mean = residuals
-    g, h = cotangents
-    rows, columns = _tiles(tile, x, y, index, mask)
+    x, y, b, index, mask, sums = residuals
+    g, h = (_materialise(c) for c in cotangents)
+    zero = jnp.zeros_like(sums.lse)
     # dD = w (offset + slope D)
-    offset, slope = h * (1 + b * mean) - b * g, -b * h
-    known = [_split(tile, value) for value in (lse, mean, offset, slope)]
-
-    def visit_rows(dy_so_far, row_tile):
-        row, lse, mean, offset, slope = row_tile
-
-        def visit(so_far, column: _Columns):
-            distance, valid, is_self = _distances(exclude_self, row, column)
-            exponent = -b * distance - lse[:, None]
-            w = jnp.exp(jnp.where(valid, exponent, _MASKED))
-            spread = jnp.sum(w * (distance - mean[:, None]) ** 2, 1)
-            # The self has a term of its own, below.
-            pull = jnp.where(
-                is_self, 0, w * (offset[:, None] + slope[:, None] * distance)
-            )
-            dx = row.x * jnp.sum(pull, 1)[:, None] - _matmul(pull, column.y)
-            dy = column.y * jnp.sum(pull, 0)[:, None] - _matmul(pull.T, row.x)
-            return _add(so_far, (dx, spread)), dy
-
-        of_rows, dy = _scan(visit, columns)
-        return _add(dy_so_far, dy), of_rows
-
-    dy, (dx, spread) = _scan(visit_rows, (rows, *known))
-    dx, spread = _join(x.shape[0], dx), _join(x.shape[0], spread)
-    dy = _join(y.shape[0], dy)
+    offset = -b * (zero if g is None else g)
+    slope = second = None
+    db = -jnp.sum(zero if g is None else g * sums.mean)
+    if h is not None:
+        offset, slope = offset + h * (1 + b * sums.mean), -b * h
+        second, spread = _second_moments(exclude_self, tile, *residuals)
+        db = db - jnp.sum(h * spread)
+    dx = offset[:, None] * sums.pull
+    if h is not None:
+        dx = dx + slope[:, None] * second
+    dy = _sum_over_queries(tile, residuals, offset, slope)
     if not exclude_self:
-        # A query far from all other samples has w near 1 on its self alone:
-        # taken from the difference, that term is 0 where query and self are
-        # equal, not the rounding error of two large products.
-        has_self, difference = _difference_to_self(x, y, index, mask)
-        distance = jnp.sum(difference**2, 1)
-        w = jnp.exp(jnp.where(has_self, -b * distance - lse, _MASKED))
-        pull = (w * (offset + slope * distance))[:, None] * difference
-        dx = dx + pull
-        dy = dy.at[index].add(-jnp.where(has_self[:, None], pull, 0))
-    db = -jnp.sum(g * mean + h * spread)
+        has_self, difference, distance = _to_self(x, y, index, mask)
+        weight = sums.self_weight * (
+            offset if h is None else offset + slope * distance
+        )
+        own = jnp.where(has_self[:, None], weight[:, None] * difference, 0)
+        dy = dy.at[index].add(-own)
     return 2 * dx, 2 * dy, db, None, None
 
 
-_lse.defvjp(_forward, _backward)
+_lse.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _tiles(tile, x, y, index, mask) -> tuple[_Rows, _Columns]:
-    """Cuts the points, centred, into tiles with zeros at the end."""
+def _materialise(cotangent):
+    """Returns a cotangent, or None for one that is known to be zero."""
+    is_zero = isinstance(cotangent, jax.custom_derivatives.SymbolicZero)
+    return None if is_zero else cotangent
+
+
+def _sum(exclude_self, tile, x, y, b, index, mask) -> _Sums:
+    rows, columns = _points(x, y, index, mask)
+    columns = _split(tile, (columns, mask))
+
+    def visit_rows(_, row: _Points):
+        def visit(so_far, column):
+            new = _partial_sums(row, *column, b)
+            return (new if so_far is None else _merge(so_far, new)), None
+
+        return None, _scan(visit, columns, _MASKED)[0]
+
+    _, sums = _scan(visit_rows, _split(tile, rows))
+    top, total, moment, weighted = _join(x.shape[0], sums)
+    lse = top + jnp.log(total)
+    # 0 where no sample counts; not where L is NaN, which has to stay.
+    share = jnp.where(lse < _MASKED / 2, 0.0, jnp.ones_like(lse))
+    mean = share * (moment / total)
+    pull = share[:, None] * (rows.at - weighted / total[:, None])
+    others = _Sums(lse, mean, pull, jnp.zeros_like(lse))
+    return others if exclude_self else _with_self(others, x, y, b, index, mask)
+
+
+def _with_self(others: _Sums, x, y, b, index, mask) -> _Sums:
+    """Lets the self join the sums over the other samples.
+
+    It has its distance from the difference: a query far from all others then
+    has exactly L = 0 and no gradient, not the rounding errors of large norms.
+    """
+    has_self, difference, distance = _to_self(x, y, index, mask)
+    exponent = jnp.where(has_self, -b * distance, _MASKED)
+    share = jax.nn.sigmoid(others.lse - exponent)
+    weight = jnp.where(has_self, jax.nn.sigmoid(exponent - others.lse), 0)
+    return _Sums(
+        jnp.logaddexp(others.lse, exponent),
+        share * others.mean + weight * distance,
+        share[:, None] * others.pull + weight[:, None] * difference,
+        weight,
+    )
+
+
+def _second_moments(exclude_self, tile, x, y, b, index, mask, sums: _Sums):
+    """Returns `sum_j w_j D_j (x - y_j)`, `[m, dim]`, and V, `[m]`."""
+    rows, columns = _points(x, y, index, mask)
+    columns = _split(tile, (columns, mask))
+    known = (rows, sums.lse, sums.mean)
+
+    def visit_rows(_, tiles):
+        row, lse, mean = tiles
+
+        def visit(so_far, tiles):
+            column, counts = tiles
+            distance, is_self = _distances(row, column)
+            valid = counts[None, :] & ~is_self
+            w = jnp.exp(jnp.where(valid, -b * distance - lse[:, None], _MASKED))
+            pull = w * distance
+            pulled = jnp.sum(pull, 1)[:, None] * row.at
+            spread = jnp.sum(w * (distance - mean[:, None]) ** 2, 1)
+            new = pulled - _matmul(pull, column.at), spread
+            return _add(so_far, new), None
+
+        return None, _scan(visit, columns)[0]
+
+    _, moments = _scan(visit_rows, _split(tile, known))
+    second, spread = _join(x.shape[0], moments)
+    if not exclude_self:
+        _, difference, distance = _to_self(x, y, index, mask)
+        weight = sums.self_weight
+        second = second + (weight * distance)[:, None] * difference
+        spread = spread + weight * (distance - sums.mean) ** 2
+    return second, spread
+
+
+def _sum_over_queries(tile, residuals, offset, slope) -> jax.Array:
+    """Returns `sum_i w_i (offset_i + slope_i D_i) (y - x_i)`, without selves.
+
+    A tile holds its samples as rows: the product of a transposed matrix of
+    weights takes as long as computing the weights again.
+    """
+    x, y, b, index, mask, sums = residuals
+    rows, columns = _points(x, y, index, mask)
+    # A query without valid sample gives no weight to any.
+    level = jnp.where(sums.lse < _MASKED / 2, -_MASKED, sums.lse)
+    # The last column sums the weights.
+    point = jnp.concatenate([rows.at, jnp.ones_like(level)[:, None]], 1)
+    factors = [offset[:, None] * point]
+    if slope is not None:
+        factors.append(slope[:, None] * point)
+    queries = _split(tile, (rows, level, *factors))
+
+    def visit_columns(_, column: _Points):
+        def visit(so_far, query):
+            row, level, factor, *more = query
+            distance, is_self = _distances(column, row)
+            w = jnp.exp(
+                jnp.where(is_self, _MASKED, -b * distance - level[None, :])
+            )
+            new = _matmul(w, factor)
+            if more:
+                new = new + _matmul(w * distance, more[0])
+            return _add(so_far, new), None
+
+        return None, _scan(visit, queries)[0]
+
+    _, sums = _scan(visit_columns, _split(tile, columns))
+    sums = _join(y.shape[0], sums)
+    return columns.at * sums[:, -1:] - sums[:, :-1]
+
+
+def _points(x, y, index, mask) -> tuple[_Points, _Points]:
+    """Centres queries and samples, both about the mean of the samples."""
     # Distances do not change with the origin; the rounding error of
     # |x|^2 + |y|^2 - 2 x.y does, and is least about the mean.
     count = jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)
-    centre = jnp.sum(jnp.where(mask[:, None], y, 0), 0) / count
-    _, difference = _difference_to_self(x, y, index, mask)
+    centre = jnp.sum(y, 0) / count
     x, y = x - centre, y - centre
-    rows = _Rows(x, jnp.sum(x**2, 1), index, jnp.sum(difference**2, 1))
-    columns = _Columns(
-        y, jnp.sum(y**2, 1), jnp.arange(y.shape[0], dtype=index.dtype), mask
+    number = jnp.arange(y.shape[0], dtype=index.dtype)
+    return (
+        _Points(x, jnp.sum(x**2, 1), index),
+        _Points(y, jnp.sum(y**2, 1), number),
     )
-    split = functools.partial(_split, tile)
-    return jax.tree.map(split, rows), jax.tree.map(split, columns)
 
 
-def _difference_to_self(x, y, index, mask) -> tuple[jax.Array, jax.Array]:
-    """Returns which queries have a valid self, `[m]`, and `x - y[index]`."""
-    # index is -1 for none: any row will do, its difference is not used.
-    return (index >= 0) & mask[index], x - y[index]
+def _to_self(x, y, index, mask):
+    """Returns which queries have a valid self, and `x - self`, also squared.
 
-
-def _distances(exclude_self, row: _Rows, column: _Columns):
-    """Returns squared distances, which pairs count and which are selves."""
-    is_self = row.index[:, None] == column.index[None, :]
-    distance = (
-        row.square[:, None]
-        + column.square[None, :]
-        - 2 * _matmul(row.x, column.y.T)
-    )
-    distance = jnp.where(
-        is_self, row.self_distance[:, None], jnp.maximum(distance, 0)
-    )
-    valid = jnp.broadcast_to(column.mask[None, :], distance.shape)
-    if exclude_self:
-        valid = valid & ~is_self
-    return jnp.where(valid, distance, 0), valid, is_self
-
-
-def _partial_sums(exclude_self, row: _Rows, column: _Columns, inv_two_var):
-    """Returns maximum, sum of kernels and of kernel times distance, `[rows]`.
-
-    Both sums are relative to the maximum.
+    Both are zero for a query that has none.
     """
-    distance, valid, _ = _distances(exclude_self, row, column)
+    # index is -1 for none: any row will do, the difference is not used.
+    has_self = (index >= 0) & mask[index]
+    difference = jnp.where(has_self[:, None], x - y[index], 0)
+    return has_self, difference, jnp.sum(difference**2, 1)
+
+
+def _distances(a: _Points, b: _Points) -> tuple[jax.Array, jax.Array]:
+    """Returns squared distances, and which pairs are a query and its self."""
+    product = _matmul(a.at, b.at.T)
+    distance = a.square[:, None] + b.square[None, :] - 2 * product
+    is_self = a.index[:, None] == b.index[None, :]
+    return jnp.maximum(distance, 0), is_self
+
+
+def _partial_sums(row: _Points, column: _Points, counts, inv_two_var):
+    """Sums over the samples of a tile but the selves, for each query.
+
+    Returns:
+      The maximum of the exponents and, relative to it, the sums of kernels, of
+      kernel times distance, `[rows]`, and of kernel times sample,
+      `[rows, dim]`. What the caller does not use costs nothing.
+    """
+    distance, is_self = _distances(row, column)
+    valid = counts[None, :] & ~is_self
     exponent = jnp.where(valid, -inv_two_var * distance, _MASKED)
     top = jnp.max(exponent, 1)
     kernel = jnp.exp(exponent - top[:, None])
-    return top, jnp.sum(kernel, 1), jnp.sum(kernel * distance, 1)
+    return (
+        top,
+        jnp.sum(kernel, 1),
+        jnp.sum(kernel * distance, 1),
+        _matmul(kernel, column.at),
+    )
 
 
 def _merge(left, right):
     """Joins the partial sums of two sets of columns."""
     top = jnp.maximum(left[0], right[0])
     scale_left, scale_right = jnp.exp(left[0] - top), jnp.exp(right[0] - top)
-    return top, *(
-        a * scale_left + b * scale_right
-        for a, b in zip(left[1:], right[1:], strict=True)
-    )
+
+    def join(a: jax.Array, b: jax.Array) -> jax.Array:
+        # Not by transposing: the matmul would then write columns, slowly.
+        column = (-1,) + (1,) * (a.ndim - 1)
+        left_scale, right_scale = (
+            scale.reshape(column) for scale in (scale_left, scale_right)
+        )
+        return a * left_scale + b * right_scale
+
+    return top, *map(join, left[1:], right[1:])
 
 
 def _scan(body: Callable, tiles, start: float = 0.0):
@@ -273,18 +373,24 @@ def _add(so_far, new):
     return new if so_far is None else jax.tree.map(jnp.add, so_far, new)
 
 
-def _split(tile: int, array: jax.Array) -> jax.Array:
+def _split(tile: int, arrays):
     """`[rows, ...]` to `[tiles, tile, ...]`, with zeros (False) at the end."""
-    rows = array.shape[0]
-    tile = max(min(tile, rows), 1)
-    tiles = max(-(-rows // tile), 1)
-    padding = [(0, tiles * tile - rows)] + [(0, 0)] * (array.ndim - 1)
-    return jnp.pad(array, padding).reshape(tiles, tile, *array.shape[1:])
+
+    def split(array: jax.Array) -> jax.Array:
+        rows = array.shape[0]
+        size = max(min(tile, rows), 1)
+        tiles = max(-(-rows // size), 1)
+        padding = [(0, tiles * size - rows)] + [(0, 0)] * (array.ndim - 1)
+        return jnp.pad(array, padding).reshape(tiles, size, *array.shape[1:])
+
+    return jax.tree.map(split, arrays)
 
 
-def _join(rows: int, tiles: jax.Array) -> jax.Array:
+def _join(rows: int, tiles):
     """Undoes `_split`."""
-    return tiles.reshape(-1, *tiles.shape[2:])[:rows]
+    return jax.tree.map(
+        lambda array: array.reshape(-1, *array.shape[2:])[:rows], tiles
+    )
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
