@@ -160,6 +160,21 @@ def test_svg_is_self_contained_and_the_same_each_time():
     assert "var(--ink," in svg
 
 
+def test_rate_curves_ascend_and_name_their_best_point():
+    points = [(5.0, 0.7, 0.0, "high"), (9.0, 0.8, 0.0, "low")]
+    curves = {"a": [(20.0, 0.6, 0.0, "least"), *points], "b": points}
+    fig = figures.rate_curves(
+        curves, points={"free": (50.0, 0.55)}, lines={"plain": 0.5}, y_label=""
+    )
+    (curve,) = fig.axes[0].containers
+    np.testing.assert_allclose(
+        curve.lines[0].get_xydata(), [[5, 70], [9, 80], [20, 60]]
+    )
+    # What all plots share is named in the first.
+    assert set(_texts(fig)) == {"low", "free", "plain"}
+    assert fig.axes[1].get_xscale() == "log"
+
+
 def test_names_are_never_read_as_formulas():
     x = np.arange(3.0)
     svg = figures.to_svg(figures.curves([("y", {"_a$b$": (x, x)})], "epoch"))

@@ -105,13 +105,7 @@ def train_members(
     for member in members:
         workdir.check(out / member.name, member.config)
     shares, num_devices = _make_workers(num_workers)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"--out={out} cannot be made ({error.strerror}); give a folder that"
-            " can be written."
-        ) from error
+    _make_folder(out)
     say = say or progress.Progress(len(members))
     sweep = _Sweep(members, out, default, num_devices, say)
     say.say(
@@ -137,6 +131,16 @@ def train_members(
             " on from it."
         )
     return sweep.failures
+
+
+def _make_folder(out: pathlib.Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"--out={out} cannot be made ({error.strerror}); give a folder that"
+            " can be written."
+        ) from error
 
 
 def _make_workers(num_workers: int) -> tuple[list[set[int]], int]:
