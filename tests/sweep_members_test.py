@@ -1,11 +1,12 @@
 """Members are resolved and checked before anything is trained."""
 
+import collections
 import pathlib
 import runpy
 
 import pytest
 
-from aeent_jax import sweep
+from aeent_jax import entropy, sweep
 from configs import default, estimators
 
 
@@ -105,3 +106,16 @@ def test_configurations_of_sweeps_can_be_run_from_anywhere():
     path = pathlib.Path(__file__).parents[1] / "configs/estimators.py"
     config = runpy.run_path(str(path))["get_config"]()
     assert (config.data.name, config.train.epochs) == ("kermany_cxr", 60)
+
+
+def test_the_ablation_has_every_estimator_at_four_weights():
+    config = estimators.get_config().lock()
+    found = sweep.make_members(config, estimators.get_members)
+    weights = collections.defaultdict(set)
+    for member in found:
+        keys = member.config.entropy
+        weights[keys.estimator].add(keys.weight)
+    names = {*entropy.ESTIMATORS, *entropy.LEARNED}
+    assert weights.pop("none") == {0.0}
+    assert set(weights) == names - {"none"}
+    assert all(len(values) == 4 for values in weights.values())
