@@ -78,30 +78,6 @@ def test_flag_that_every_member_sets_anyway_is_refused():
         members(ONE, given={"train.seed": 3})
 
 
-def test_estimators_are_swept_over_the_same_weights():
-    found = dict(estimators.get_members(estimators.get_config()))
-    assert len(found) == 2 + 4 * len(estimators.ESTIMATORS)
-    by_estimator = {}
-    for overrides in found.values():
-        name = overrides["entropy.estimator"]
-        by_estimator.setdefault(name, set()).add(overrides["entropy.weight"])
-    assert by_estimator.pop("none") == {0.0}
-    assert by_estimator == {
-        name: {1e-4, 3e-4, 1e-3, 3e-3} for name in estimators.ESTIMATORS
-    }
-
-
-def test_estimators_begin_with_one_weight_of_each():
-    pairs = estimators.get_members(estimators.get_config())
-    first = [o for _, o in pairs][: 2 + len(estimators.ESTIMATORS)]
-    assert [o["entropy.estimator"] for o in first] == [
-        "none",
-        "none",
-        *estimators.ESTIMATORS,
-    ]
-    assert {o["entropy.weight"] for o in first[2:]} == {1e-3}
-
-
 def test_configurations_of_sweeps_can_be_run_from_anywhere():
     path = pathlib.Path(__file__).parents[1] / "configs/estimators.py"
     config = runpy.run_path(str(path))["get_config"]()
