@@ -21,23 +21,26 @@ Value and gradient are 8 dim n^2 FLOP of matmul and 2 n^2 exp.
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from aeent_jax.entropy import tiles
+
 # Up to DENSE_ROWS rows on both sides there is one tile and no loop; above, the
-# tiles are TILE x TILE. CPU seconds for value and gradient at dim 16, on a core
-# with 2 MB of cache: n = 1024 in one tile 1.15 to 1.6 times those of tiles, but
-# on two threads; n = 2048 twice; n = 4096 in tiles of 256, 512, 768 and 1024
-# 3.4, 3.0, 3.9 and 3.0 ns a pair.
+# tiles are TILE x TILE. CPU time for value and gradient at dim 16, on a core
+# with 2 MB of cache: n = 2048 in one tile takes twice that of tiles, and n =
+# 4096 in tiles of 256, 512, 768, 1024 takes 3.4, 3.0, 3.9, 3.0 ns a pair.
 DENSE_ROWS = 1024
 TILE = 512
 
 # The logarithm of a masked kernel. Not -inf: inf - inf is NaN, in the running
 # maximum of a row that has met no valid sample yet and in its gradient.
 _MASKED = -1e30
+
+# Said explicitly: the default is a short format on recent accelerators.
+_matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class _Points(NamedTuple):
@@ -171,17 +174,17 @@ def _materialise(cotangent):
 
 def _sum(exclude_self, tile, x, y, b, index, mask) -> _Sums:
     rows, columns = _points(x, y, index, mask)
-    columns = _split(tile, (columns, mask))
+    columns = tiles.split(tile, (columns, mask))
 
     def visit_rows(_, row: _Points):
         def visit(so_far, column):
             new = _partial_sums(row, *column, b)
             return (new if so_far is None else _merge(so_far, new)), None
 
-        return None, _scan(visit, columns, _MASKED)[0]
+        return None, tiles.scan(visit, columns, _MASKED)[0]
 
-    _, sums = _scan(visit_rows, _split(tile, rows))
-    top, total, moment, weighted = _join(x.shape[0], sums)
+    _, sums = tiles.scan(visit_rows, tiles.split(tile, rows))
+    top, total, moment, weighted = tiles.join(x.shape[0], sums)
     lse = top + jnp.log(total)
     # 0 where no sample counts; not where L is NaN, which has to stay.
     share = jnp.where(lse < _MASKED / 2, 0.0, jnp.ones_like(lse))
@@ -212,14 +215,14 @@ def _with_self(others: _Sums, x, y, b, index, mask) -> _Sums:
 def _second_moments(exclude_self, tile, x, y, b, index, mask, sums: _Sums):
     """Returns `sum_j w_j D_j (x - y_j)`, `[m, dim]`, and V, `[m]`."""
     rows, columns = _points(x, y, index, mask)
-    columns = _split(tile, (columns, mask))
+    columns = tiles.split(tile, (columns, mask))
     known = (rows, sums.lse, sums.mean)
 
-    def visit_rows(_, tiles):
-        row, lse, mean = tiles
+    def visit_rows(_, row_tile):
+        row, lse, mean = row_tile
 
-        def visit(so_far, tiles):
-            column, counts = tiles
+        def visit(so_far, column_tile):
+            column, counts = column_tile
             distance, is_self = _distances(row, column)
             valid = counts[None, :] & ~is_self
             w = jnp.exp(jnp.where(valid, -b * distance - lse[:, None], _MASKED))
@@ -227,12 +230,12 @@ def _second_moments(exclude_self, tile, x, y, b, index, mask, sums: _Sums):
             pulled = jnp.sum(pull, 1)[:, None] * row.at
             spread = jnp.sum(w * (distance - mean[:, None]) ** 2, 1)
             new = pulled - _matmul(pull, column.at), spread
-            return _add(so_far, new), None
+            return tiles.add(so_far, new), None
 
-        return None, _scan(visit, columns)[0]
+        return None, tiles.scan(visit, columns)[0]
 
-    _, moments = _scan(visit_rows, _split(tile, known))
-    second, spread = _join(x.shape[0], moments)
+    _, moments = tiles.scan(visit_rows, tiles.split(tile, known))
+    second, spread = tiles.join(x.shape[0], moments)
     if not exclude_self:
         _, difference, distance = _to_self(x, y, index, mask)
         weight = sums.self_weight
@@ -256,7 +259,7 @@ def _sum_over_queries(tile, residuals, offset, slope) -> jax.Array:
     factors = [offset[:, None] * point]
     if slope is not None:
         factors.append(slope[:, None] * point)
-    queries = _split(tile, (rows, level, *factors))
+    queries = tiles.split(tile, (rows, level, *factors))
 
     def visit_columns(_, column: _Points):
         def visit(so_far, query):
@@ -268,12 +271,12 @@ def _sum_over_queries(tile, residuals, offset, slope) -> jax.Array:
             new = _matmul(w, factor)
             if more:
                 new = new + _matmul(w * distance, more[0])
-            return _add(so_far, new), None
+            return tiles.add(so_far, new), None
 
-        return None, _scan(visit, queries)[0]
+        return None, tiles.scan(visit, queries)[0]
 
-    _, sums = _scan(visit_columns, _split(tile, columns))
-    sums = _join(y.shape[0], sums)
+    _, sums = tiles.scan(visit_columns, tiles.split(tile, columns))
+    sums = tiles.join(y.shape[0], sums)
     return columns.at * sums[:, -1:] - sums[:, :-1]
 
 
@@ -345,54 +348,3 @@ def _merge(left, right):
         return a * left_scale + b * right_scale
 
     return top, *map(join, left[1:], right[1:])
-
-
-def _scan(body: Callable, tiles, start: float = 0.0):
-    """`lax.scan` of `body(carry, tile)`, where a carry of None is an empty one.
-
-    A single tile needs no loop. For several, the empty carry must have the type
-    of the data, also under a device mapping that tells varying values from
-    constant ones: it is copied from a first result, of which the compiler keeps
-    nothing else.
-
-    Args:
-      body: function of a carry, or None, and a tile.
-      tiles: pytree of `[tiles, tile, ...]`.
-      start: value of the empty carry's first leaf; the others are 0.
-    """
-    carry, out = body(None, jax.tree.map(lambda t: t[0], tiles))
-    if jax.tree.leaves(tiles)[0].shape[0] == 1:
-        return carry, jax.tree.map(lambda o: o[None], out)
-    leaves, structure = jax.tree.flatten(carry)
-    fills = [start] + [0.0] * len(leaves)
-    empty = [jnp.full_like(*pair) for pair in zip(leaves, fills, strict=False)]
-    return jax.lax.scan(body, jax.tree.unflatten(structure, empty), tiles)
-
-
-def _add(so_far, new):
-    return new if so_far is None else jax.tree.map(jnp.add, so_far, new)
-
-
-def _split(tile: int, arrays):
-    """`[rows, ...]` to `[tiles, tile, ...]`, with zeros (False) at the end."""
-
-    def split(array: jax.Array) -> jax.Array:
-        rows = array.shape[0]
-        size = max(min(tile, rows), 1)
-        tiles = max(-(-rows // size), 1)
-        padding = [(0, tiles * size - rows)] + [(0, 0)] * (array.ndim - 1)
-        return jnp.pad(array, padding).reshape(tiles, size, *array.shape[1:])
-
-    return jax.tree.map(split, arrays)
-
-
-def _join(rows: int, tiles):
-    """Undoes `_split`."""
-    return jax.tree.map(
-        lambda array: array.reshape(-1, *array.shape[2:])[:rows], tiles
-    )
-
-
-def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Said explicitly: the default is a short format on recent accelerators.
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
