@@ -60,8 +60,11 @@ def rate_curves(
             _draw_curve(ax, arranged[name])
             ax.set_title(name, loc="left", fontsize=9, color=style.INK)
             ax.set_xscale("log")
+            ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-            ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+            ax.xaxis.set_minor_locator(ticker.NullLocator())
+            # Room for what is written at the highest point.
+            ax.margins(y=0.12)
             ax.grid(axis="y", color=style.MUTED, alpha=0.25, linewidth=0.5)
             # Where the plot below is missing, this one has the labels.
             is_last = i + columns >= len(arranged)
