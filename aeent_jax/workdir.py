@@ -96,8 +96,11 @@ def _refuse_other(workdir, found, wanted):
         for key in sorted(found | wanted)
         if found.get(key) != wanted.get(key) and not _may_differ(key)
     ]
+    before, now = found.get("train.epochs"), wanted.get("train.epochs")
     longer = (
-        found.get("train.epochs", 0) < wanted.get("train.epochs", 0)
+        isinstance(before, int)
+        and isinstance(now, int)
+        and before < now
         and wanted.get("optimizer.schedule") == "constant"
     )
     if longer:
@@ -259,6 +262,8 @@ class MetricsWriter:
                 record = json.loads(line)
             except ValueError:
                 continue  # The line that a killed run did not finish.
+            if not isinstance(record, dict) or "step" not in record:
+                continue  # No line of ours.
             trained = any(key.startswith("train/") for key in record)
             if record["step"] < step or (record["step"] == step and trained):
                 kept.append(line + "\n")

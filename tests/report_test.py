@@ -413,6 +413,7 @@ def test_a_damaged_evaluation_is_refused(tmp_path):
     [
         ("metrics.json", b"[1]"),
         ("metrics.json", b"\xff\xfe"),
+        ("metrics.json", b"{}"),
         ("scores.csv", b"id,label,anomaly_score\ntest/000,0\n"),
         ("scores.csv", b"id,label\ntest/000,0\n"),
         ("score_maps.npz", b"PK\x03\x04 cut off"),
@@ -424,6 +425,41 @@ def test_each_damaged_file_of_an_evaluation_is_named(tmp_path, name, content):
     (tmp_path / "b" / "eval" / "test" / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"Found damage in .*b/.*{name} \("):
         report.make_report(runs, str(tmp_path / "r.html"))
+
+
+def test_scores_of_fewer_images_than_were_evaluated_are_damage(tmp_path):
+    run = _write_run(tmp_path / "run")
+    path = tmp_path / "run" / "eval" / "test" / "scores.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(
+        ValueError,
+        match=rf"it counts {_COUNT} images, and scores.csv {_COUNT - 1}\)",
+    ):
+        runs_lib.read([run])
+
+
+def test_configuration_of_another_program_is_damage(tmp_path):
+    run = _write_run(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config.json \(it is of no run\)"):
+        runs_lib.read([run])
+
+
+def test_a_panel_without_metrics_is_passed_over(tmp_path):
+    runs = [_write_run(tmp_path / name) for name in ("a", "b")]
+    (tmp_path / "b" / "eval" / "test" / "metrics.json").unlink()
+    table = report.make_report(runs, str(tmp_path / "r.html"))
+    assert "b has no evaluation yet" in table
+
+
+def test_abnormal_images_alone_are_said_to_be_why_metrics_lack(tmp_path):
+    run = _write_run(tmp_path / "run", abnormal=False)
+    path = tmp_path / "run" / "eval" / "test" / "metrics.json"
+    found = json.loads(path.read_text())
+    found["num_normal"], found["num_abnormal"] = 0, found["num_normal"]
+    path.write_text(json.dumps(found))
+    (note,) = runs_lib.read([run])[0].notes
+    assert note.startswith("run was tested on abnormal images only, so no")
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path):

@@ -189,6 +189,15 @@ def test_configuration_of_another_program_is_refused(tmp_path):
     assert (tmp_path / "config.json").read_text() == "[1]"
 
 
+def test_epochs_that_are_no_number_are_another_configuration(tmp_path):
+    claim(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["train"]["epochs"] = "many"
+    path.write_text(json.dumps(config))
+    assert "train.epochs is many there" in refusal(tmp_path)
+
+
 def test_loaded_configuration_is_locked(tmp_path):
     claim(tmp_path)
     config = workdir.load_config(tmp_path)
@@ -244,6 +253,12 @@ def test_metrics_after_the_restored_step_are_forgotten(tmp_path):
     assert read_steps(tmp_path) == [2, 4, 6]
     open_writer(tmp_path, 0)
     assert read_steps(tmp_path) == []
+
+
+def test_lines_that_are_no_records_are_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('3\n{"a": 1}\n{"step": 2}\n')
+    open_writer(tmp_path, 4)
+    assert read_steps(tmp_path) == [2]
 
 
 def test_metrics_are_lines_of_plain_numbers(tmp_path):

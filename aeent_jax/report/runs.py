@@ -12,6 +12,7 @@ import numpy as np
 
 # Where a data set has no test split, evaluation reports its normal images.
 _SPLITS = ("test", "val", "train")
+_KINDS = ("normal", "abnormal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +117,17 @@ def _read_one(name, path):
     evaluated = _is_complete(folder)
     ids, labels, scores = _read_scores(folder / "scores.csv", evaluated)
     evaluation = _read_json(folder / "metrics.json") if evaluated else {}
+    counted = [evaluation.get(f"num_{kind}", 0) for kind in _KINDS]
+    if sum(counted) != len(ids):
+        reason = f"it counts {sum(counted)} images, and scores.csv {len(ids)}"
+        raise _damage(folder / "metrics.json", reason)
+    config = _read_json(path / "config.json")
+    if "data" not in config:
+        raise _damage(path / "config.json", "it is of no run")
     return Run(
         name=name,
         workdir=path,
-        config=_read_json(path / "config.json"),
+        config=config,
         environment=_read_json(recorded) if recorded.is_file() else {},
         history=history,
         evaluation=evaluation,
@@ -138,11 +146,12 @@ def _notes(name, path, history, evaluation):
             f"{name} has no evaluation yet (training stands at {step}): let "
             f"it finish, or run aeent evaluate --workdir={path}."
         ]
-    if not evaluation.get("num_abnormal"):
-        return [
-            f"{name} was tested on normal images only, so no rank metric is "
-            "defined for it; its scores and its rate are."
-        ]
+    for kind, other in (_KINDS, _KINDS[::-1]):
+        if not evaluation.get(f"num_{other}"):
+            return [
+                f"{name} was tested on {kind} images only, so no rank metric "
+                "is defined for it; its scores and its rate are."
+            ]
     return []
 
 

@@ -135,7 +135,8 @@ def panel_section(runs: Sequence[Run]) -> list[str]:
     """Panels: runs on the same images side by side, others below."""
     groups = {}
     for run in runs:
-        arrays = run.arrays("panel")
+        # An evaluation that did not end may have left the panel of another.
+        arrays = run.arrays("panel") if run.evaluation else {}
         if arrays:
             images = (tuple(arrays["ids"]), arrays["images"].shape)
             groups.setdefault(images, {})[run.name] = arrays
