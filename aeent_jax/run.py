@@ -29,6 +29,9 @@ from aeent_jax.data import batches, sources
 # many times slower than none.
 _STEPS_PER_CALL_ON_ACCELERATORS = 8
 
+# The step gets it as an int32.
+_LARGEST_SEED = 2**31 - 1
+
 # Keys that configurations of version 0.1.0 do not have, by group.
 _LATER_KEYS = {
     "channel": ("noise", "normalisation"),
@@ -81,6 +84,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             raise ValueError(
                 f"{key} is {value}, but must be at least {minimum}."
             )
+    if config.train.seed > _LARGEST_SEED:
+        raise ValueError(
+            f"train.seed is {config.train.seed}, but must be at most"
+            f" {_LARGEST_SEED}."
+        )
     # What needs no data is refused before any is read.
     make_program(config, config.optimizer.warmup_steps + 1)
 
@@ -165,6 +173,7 @@ class Run:
       config: the resolved configuration.
       directory: the workdir.
       dataset: the splits, on the host.
+      train_fingerprint: sha256 of the training split.
       parallel: the devices.
       plan: when things happen.
       program: the static parts of a step.
@@ -191,6 +200,7 @@ class Run:
         self.directory = directory
         self.dataset = load_data(config)
         self.parallel = parallel.make_parallel(**config.parallel)
+        self.train_fingerprint = self.dataset.fingerprint_of("train")
         images = self.dataset.splits["train"].images
         size = config.train.steps_per_call
         on_cpu = self.parallel.devices[0].platform == "cpu"

@@ -158,6 +158,7 @@ def _restore_or_init(run, checkpoints, say):
                 f" this configuration ends at step {run.plan.total_steps}; give"
                 " another workdir."
             )
+        _refuse_other_images(run, restored.metadata)
         run.started -= restored.metadata["wall_seconds"]
         return run.parallel.replicate(restored.state), restored.step
     state = run.initial_state()
@@ -169,6 +170,16 @@ def _restore_or_init(run, checkpoints, say):
         )
         say.say(f"Starting from the weights of {source}.")
     return run.parallel.replicate(state), 0
+
+
+def _refuse_other_images(run, metadata):
+    """A run goes on with the images that it began with, wherever they are."""
+    if metadata["train_images"] != run.train_fingerprint:
+        raise ValueError(
+            f"The run in {run.directory} was trained on other images than"
+            f" those of {run.config.data.name} now; give the folder that it"
+            " began with as data.root, or another workdir."
+        )
 
 
 def _say_start(run, step, say):
@@ -262,8 +273,8 @@ def _checked(metrics: dict[str, np.ndarray], directory) -> dict:
             if not np.isfinite(value):
                 raise FloatingPointError(
                     f"{name} is {value} at step {step}, so training stopped;"
-                    f" the checkpoints in {directory / 'checkpoints'} are of"
-                    " earlier steps. Lower optimizer.learning_rate or set"
+                    f" any checkpoint in {directory / 'checkpoints'} is of an"
+                    " earlier step. Lower optimizer.learning_rate or set"
                     " optimizer.clip_norm=1, and use a new workdir."
                 )
     return metrics
@@ -290,7 +301,10 @@ def _save(run, checkpoints, state, step) -> None:
     checkpoints.save(
         step,
         run.parallel.fetch_replicated(state),
-        metadata={"wall_seconds": run.wall_seconds()},
+        metadata={
+            "wall_seconds": run.wall_seconds(),
+            "train_images": run.train_fingerprint,
+        },
         criterion=run.validation_error(state),
     )
 

@@ -255,6 +255,22 @@ def test_more_epochs_go_on_from_the_end(make_config, uninterrupted, tmp_path):
     assert_same_end(folder, straight, config)
 
 
+def test_a_run_does_not_go_on_with_other_images(
+    make_config, uninterrupted, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    # Where the images are may change, what they are may not.
+    root = training_support.make_class_folders(tmp_path / "others", seed=3)
+    with pytest.raises(ValueError, match=r".") as caught:
+        train.train(make_config(data__root=str(root)), folder, say=Recorder())
+    assert str(caught.value) == (
+        f"The run in {folder} was trained on other images than those of folder"
+        " now; give the folder that it began with as data.root, or another"
+        " workdir."
+    )
+
+
 def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -335,8 +351,8 @@ def test_loss_that_is_not_finite_stops_and_leaves_earlier_checkpoints(
     assert name in ("loss", "grad_norm")
     step = int(rest.split(" at step ")[1].split(",")[0])
     assert message.endswith(
-        f", so training stopped; the checkpoints in {folder / 'checkpoints'}"
-        " are of earlier steps. Lower optimizer.learning_rate or set"
+        f", so training stopped; any checkpoint in {folder / 'checkpoints'}"
+        " is of an earlier step. Lower optimizer.learning_rate or set"
         " optimizer.clip_norm=1, and use a new workdir."
     )
     assert steps_on_disk(folder) == list(range(1, step))
@@ -558,6 +574,10 @@ def test_configuration_of_an_earlier_version_is_refused(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (
+            {"train__seed": 2**31},
+            "train.seed is 2147483648, but must be at most 2147483647.",
+        ),
         (
             {"entropy__controller": "schedule"},
             "entropy.warmup_epochs is 0.0, but",

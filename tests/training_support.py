@@ -75,9 +75,9 @@ def write_images(
         PIL.Image.fromarray(image[..., 0]).save(path)
 
 
-def make_class_folders(root: pathlib.Path) -> pathlib.Path:
+def make_class_folders(root: pathlib.Path, seed: int = 0) -> pathlib.Path:
     """14 normals to train; 6 normal and 5 abnormal, with masks, to test."""
-    write_images(root / "train/normal", make_images(14, seed=0))
+    write_images(root / "train/normal", make_images(14, seed=seed))
     write_images(root / "test/normal", make_images(6, seed=1))
     abnormal, masks = make_images(5, seed=2), np.zeros((5, 16, 16, 1), np.uint8)
     abnormal[:, 3:6, 3:7] = 255

@@ -67,6 +67,10 @@ class Dataset:
     splits: dict[str, Split]
     fingerprint: str
 
+    def fingerprint_of(self, split: str) -> str:
+        """Returns the sha256 of one split."""
+        return _fingerprint({split: self.splits[split]})
+
 
 def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
     """Checks the splits and adds the fingerprint.
