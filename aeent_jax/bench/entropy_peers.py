@@ -4,9 +4,11 @@
 of standard deviation 1, and its gradient in queries and samples.
 """
 
+import contextlib
 import functools
 import importlib.util
 import math
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
@@ -240,10 +242,11 @@ def _prepare_torch(q, z, with_gradient: bool) -> Call:
 
 
 def _prepare_keops(q, z, with_gradient: bool) -> Call:
-    import pykeops  # Not a dependency of the project.
-    from pykeops.torch import LazyTensor
+    # It tells what it finds and compiles on stdout, where our JSON goes.
+    with contextlib.redirect_stdout(sys.stderr):
+        import pykeops  # Not a dependency of the project.
+        from pykeops.torch import LazyTensor
 
-    # It would tell what it compiles on stdout, where our JSON goes.
     pykeops.set_verbose(False)
 
     def log_sums(q, z):
