@@ -1,26 +1,58 @@
 """Speed of the kernel estimators, beside peers in the same minutes."""
 
-import functools
 import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from aeent_jax import workdir
-from aeent_jax.bench import entropy_peers, machine, rounds
+from aeent_jax.bench import entropy_peers, machine, peaks, rounds, timing
 
-# More pairs than of this many rows with themselves are sampled.
+# Up to this many rows all are queries.
 _LARGEST_SQUARE = 65536
-_ROUNDS = 5
-_SECONDS_OF_ROUNDS = 10.0
+# Rows at which a peer's pace is measured where all sizes are larger.
+_PROBE = 4096
 _MOST_BYTES = 6 * 2**30
-# Of one run, predicted from the last size.
-MOST_SECONDS = 60.0
+
+Say = Callable[[str], None]
+Pace = dict[str, float]
+
+
+class Case(NamedTuple):
+    """What is computed: of how many samples of which size, how derived."""
+
+    n: int
+    dim: int
+    with_gradient: bool
+
+    @property
+    def queries(self) -> int:
+        """All rows, or of very many rows some."""
+        few = self.n <= _LARGEST_SQUARE
+        return self.n if few else entropy_peers.MOST_QUERIES
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        kind = "value and gradient" if self.with_gradient else "value"
+        return (
+            f"{kind}, {self.queries} queries, {self.n} samples, dim {self.dim}"
+        )
+
+    def pairs(self, key: str) -> int:
+        """Pairs that a peer visits."""
+        few = min(self.n, entropy_peers.MOST_QUERIES)
+        return self.n * (few if key == "sampled" else self.queries)
+
+    def draw(self) -> tuple[np.ndarray, np.ndarray]:
+        """Noisy queries and clean samples, `[m, dim]` and `[n, dim]`."""
+        rng = np.random.default_rng(0)
+        z = rng.standard_normal((self.n, self.dim), np.float32)
+        noise = rng.standard_normal((self.queries, self.dim), np.float32)
+        return z[rng.permutation(self.n)[: self.queries]] + noise, z
 
 
 def measure(
@@ -28,53 +60,59 @@ def measure(
     dims: Sequence[int],
     peers: Sequence[str],
     *,
-    say: Callable[[str], None],
-    most_seconds: float = MOST_SECONDS,
+    say: Say,
+    most_seconds: float,
 ) -> dict[str, Any]:
     """Measures value, and value with gradient, at every size and dimension.
 
     Args:
-      sizes: numbers of samples. Queries are as many, and above 65536 so few
-        that there are not more pairs.
+      sizes: numbers of samples. Queries are as many, and
+        `entropy_peers.MOST_QUERIES` above 65536.
       dims: sizes of the latent vector.
       peers: names in `entropy_peers.PEERS`, "ours" among them.
       say: takes lines on what is going on.
-      most_seconds: of one run; what would take longer is skipped.
+      most_seconds: of the runs at one size, dimension and kind; peers that are
+        not expected to end by then are skipped, the last in `PEERS` first.
 
     Returns:
-      What `--json` prints: `environment`, `peaks` of this hardware (matmul in
-      FLOP/s, exp per second), and `cases`: size, whether with gradient,
-      `peers` by name with seconds, memory, `over_ours` and share of the peaks,
-      and `skipped` with a sentence each.
+      What `--json` prints: `environment`; `peaks` for `ours`, on one device,
+      and `devices`, on all: matmul in FLOP/s, exp per second, medians over all
+      rounds, each with its busy `cores`, and `devices`; and `cases`: size,
+      whether with gradient, `peers` by name with the median of `seconds`, their
+      `runs`, value, memory, `over_ours` and, of ours, `share_of_peak`, and
+      `skipped` with a sentence each.
 
     Raises:
-      ValueError: an unknown peer, no "ours", or a size below 2.
+      ValueError: an unknown peer, no "ours", a size below 2 or no time.
     """
-    _check(sizes, dims, peers)
+    _check(sizes, dims, peers, most_seconds)
+    # In the order of the table.
+    peers = [key for key in entropy_peers.PEERS if key in peers]
     other_work = machine.OtherWork()
-    say("Measuring the peaks ...")
-    peaks, cases = measure_peaks(), []
-    for dim in dims:
-        for with_gradient in (False, True):
-            pace: dict[str, float] = {}  # Seconds for each pair.
-            for n in sorted(sizes):
-                kind = "value and gradient" if with_gradient else "value"
-                say(f"{kind}, n {n}, dim {dim} ...")
-                case = _measure_case(
-                    n, dim, with_gradient, peers, pace, most_seconds
-                )
-                _add_shares(case, peaks)
-                cases.append(case)
+    say("Compiling what measures the peaks ...")
+    tops = _prepare_peaks(peers)
+    top_runs: dict[str, list[timing.Run]] = {key: [] for key in tops}
+    cases = []
+    for case, pace in _list_cases(sizes, dims, peers):
+        calls, skipped = _admit(case, peers, pace, most_seconds)
+        runs = _take_turns(case, calls, tops, most_seconds, say)
+        for key in tops:
+            top_runs[key] += runs.pop(key)
+        _learn_pace(pace, case, runs)
+        cases.append(_describe_case(case, calls, runs, skipped))
+    found = _summarise_peaks(tops, top_runs)
+    for case in cases:
+        _add_shares(case, found)
     environment = workdir.environment() | machine.describe()
     return {
         "benchmark": "entropy",
         "environment": environment | {"other_work_cores": other_work.cores()},
-        "peaks": peaks,
+        "peaks": found,
         "cases": cases,
     }
 
 
-def _check(sizes, dims, peers) -> None:
+def _check(sizes, dims, peers, most_seconds) -> None:
     unknown = [name for name in peers if name not in entropy_peers.PEERS]
     if unknown or "ours" not in peers:
         raise ValueError(
@@ -86,6 +124,11 @@ def _check(sizes, dims, peers) -> None:
             f"--sizes is {list(sizes)} and --dims {list(dims)}, and numbers"
             " from 2 and from 1 up are needed: give at least one of each."
         )
+    if not most_seconds > 0:
+        raise ValueError(
+            f"--most_seconds is {most_seconds}, and a positive number is"
+            " needed: give the seconds that one case may take."
+        )
 
 
 def count_work(
@@ -93,128 +136,143 @@ def count_work(
 ) -> dict[str, float]:
     """What `pairwise_lse` has to do: FLOP of matmul, and exp.
 
-    Distances are one product and the exponentials of them one exp for each
-    pair, in the forward pass and again in the backward one; the gradients in
-    queries and in samples are one product each.
+    For each pair, the value is one product of 2 dim FLOP, for the distance, and
+    one exp. With gradients the forward pass also sums the weighted samples, and
+    the backward pass does all of that again for the queries: four products and
+    two exp.
     """
     products, exps = (4, 2) if with_gradient else (1, 1)
     return {"matmul": 2.0 * products * dim * m * n, "exp": 1.0 * exps * m * n}
 
 
-def measure_peaks() -> dict[str, float]:
-    """FLOP/s of a large float32 matmul and exp per second in the cache."""
-    square = jnp.ones((2048, 2048))
-    small, repeats = jnp.linspace(-5.0, 0.0, 2**17), 512
-
-    def multiply(a):
-        return jnp.matmul(a, a, precision=jax.lax.Precision.HIGHEST)
-
-    def exponentials(a):
-        body = lambda _, a: jnp.exp(-1.0001 * a)  # noqa: E731
-        return jax.lax.fori_loop(0, repeats, body, a)
-
-    seconds = [
-        min(_time(functools.partial(_wait, jax.jit(f), a)) for _ in range(4))
-        for f, a in ((multiply, square), (exponentials, small))
-    ]
-    return {
-        "matmul": 2.0 * len(square) ** 3 / seconds[0],
-        "exp": repeats * small.size / seconds[1],
-    }
+def _list_cases(sizes, dims, peers) -> Iterator[tuple[Case, Pace]]:
+    """Cases, smaller ones first, each with what is known of the peers' pace."""
+    for dim in dims:
+        for with_gradient in (False, True):
+            pace: Pace = {}  # Seconds for each pair.
+            if min(sizes) > _PROBE:
+                _probe(Case(_PROBE, dim, with_gradient), peers, pace)
+            for n in sorted(sizes):
+                yield Case(n, dim, with_gradient), pace
 
 
-def _wait(function, argument) -> None:
-    jax.block_until_ready(function(argument))
+def _probe(case: Case, peers, pace: Pace) -> None:
+    calls, _ = _admit(case, peers, pace, math.inf)
+    for key, call in calls.items():
+        call.run()  # Warms up.
+        _learn_pace(pace, case, {key: [timing.run(call.run)]})
 
 
-def _time(run: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
+def _learn_pace(pace: Pace, case: Case, runs) -> None:
+    for key, listed in runs.items():
+        pace[key] = min(run.seconds for run in listed) / case.pairs(key)
 
 
-def _draw(n: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy queries and clean samples, `[m, dim]` and `[n, dim]`."""
-    m = min(n, max(_LARGEST_SQUARE**2 // n, 1))
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((n, dim), np.float32)
-    rows = rng.permutation(n)[:m]
-    return z[rows] + rng.standard_normal((m, dim), np.float32), z
-
-
-def _measure_case(n, dim, with_gradient, peers, pace, most_seconds):
-    q, z = _draw(n, dim)
-    m = len(q)
-    calls, skipped = {}, {}
+def _admit(case: Case, peers, pace: Pace, most_seconds: float):
+    """Calls of those that can all run once in time, and why others cannot."""
+    q, z = case.draw()
+    calls, skipped, total = {}, {}, 0.0
     for key in peers:
         peer = entropy_peers.PEERS[key]
-        reason = peer.reason_against(m, n, with_gradient, _MOST_BYTES)
-        # The estimate leaves each query's own sample out, of all samples.
-        pairs = n * n if key == "loo" else m * n
-        seconds = pace.get(key, 0.0) * pairs
-        if reason is None and seconds > most_seconds:
-            reason = f"{peer.name} would need about {seconds:.0f} s."
-        if key == "devices" and m % jax.local_device_count():
-            reason = "The queries do not divide among the devices."
+        reason = peer.reason_against(
+            len(q), len(z), case.with_gradient, _MOST_BYTES
+        )
+        seconds = pace.get(key, 0.0) * case.pairs(key)
+        if reason is None and total + seconds > most_seconds:
+            reason = (
+                f"{peer.name} would need about {seconds:.0f} s, and of"
+                f" {most_seconds:.0f} s others need {total:.0f} s."
+            )
         if reason is None:
-            calls[key] = peer.prepare(q, z, with_gradient)
+            total += seconds
+            calls[key] = peer.prepare(q, z, case.with_gradient)
         else:
             skipped[key] = reason
-    seconds = _take_turns(calls)
-    for key, listed in seconds.items():
-        pace[key] = statistics.median(listed) / (
-            n * n if key == "loo" else m * n
-        )
+    return calls, skipped
+
+
+def _take_turns(case: Case, calls, tops, most_seconds: float, say: Say):
+    def say_case(key: str) -> None:
+        if key in calls:
+            say(f"{case.title}: {entropy_peers.PEERS[key].name} ...")
+
+    both = {**tops, **calls}
+    return timing.take_turns(
+        {key: entry.run for key, entry in both.items()}, most_seconds, say_case
+    )
+
+
+def _prepare_peaks(peers) -> dict[str, peaks.Peak]:
+    """By `peer.unit`, for those whose share of the peaks is told."""
+    devices = {"ours": 1, "devices": jax.local_device_count()}
     return {
-        "n": n,
-        "queries": m,
-        "dim": dim,
-        "with_gradient": with_gradient,
-        "peers": _summarise(calls, seconds),
-        "skipped": skipped,
+        f"{key}.{unit}": peak
+        for key, count in devices.items()
+        if key in peers
+        for unit, peak in peaks.prepare(count).items()
     }
 
 
-def _take_turns(calls) -> dict[str, list[float]]:
-    """Seconds of each call in every round; the first round warms up."""
-    seconds = {key: [_time(call.run)] for key, call in calls.items()}
-    for _ in range(_count_rounds(sum(map(sum, seconds.values())))):
-        for key, call in calls.items():
-            seconds[key].append(_time(call.run))
-    return {key: s[1:] or s for key, s in seconds.items()}
+def _summarise_peaks(tops, runs) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, peak in tops.items():
+        key, unit = name.split(".")
+        entry = found.setdefault(key, {"devices": peak.devices, "cores": {}})
+        entry[unit] = peak.work / _median_seconds(runs[name])
+        entry["cores"][unit] = _median_cores(runs[name])
+    return found
 
 
-def _count_rounds(seconds: float) -> int:
-    """As many as fit the time, at most _ROUNDS; 0 says the first must do."""
-    return min(_ROUNDS, math.floor(_SECONDS_OF_ROUNDS / seconds))
+def _describe_case(case: Case, calls, runs, skipped) -> dict[str, Any]:
+    base = runs.get("ours")
+    entries = {
+        key: _describe_peer(call, runs[key], base)
+        for key, call in calls.items()
+    }
+    more = {"queries": case.queries, "title": case.title}
+    return case._asdict() | more | {"peers": entries, "skipped": skipped}
 
 
-def _summarise(calls, seconds) -> dict[str, Any]:
-    summary = {}
-    for key, call in calls.items():
-        # Rates are inverse seconds: how many times faster ours is.
-        ratio = (
-            rounds.ratio(seconds[key], seconds["ours"])
-            if ("ours" in seconds)
-            else None
-        )
-        summary[key] = {
-            "seconds": statistics.median(seconds[key]),
-            "rounds": seconds[key],
-            "compile_seconds": call.compile_seconds,
-            "memory_bytes": call.memory,
-            "over_ours": ratio._asdict() if ratio else None,
-        }
-    return summary
+def _describe_peer(call, runs, base) -> dict[str, Any]:
+    value, _, error = runs[-1].result
+    return {
+        "seconds": _median_seconds(runs),
+        "runs": [run.seconds for run in runs],
+        "cores": _median_cores(runs),
+        "compile_seconds": call.compile_seconds,
+        "memory_bytes": call.memory,
+        "value": float(value),
+        "standard_error": None if error is None else float(error),
+        "over_ours": None if base is None else _compare(runs, base),
+    }
 
 
-def _add_shares(case: dict[str, Any], peaks: dict[str, float]) -> None:
-    """Adds to ours which share of each peak, and of both in turn, it has."""
+def _compare(runs, base) -> dict[str, float]:
+    """The ratios of seconds, in the rounds that both ran."""
+    count = min(len(runs), len(base))
+    seconds, base_seconds = (
+        [run.seconds for run in listed[:count]] for listed in (runs, base)
+    )
+    return rounds.ratio(seconds, base_seconds)._asdict()
+
+
+def _median_seconds(runs: Sequence[timing.Run]) -> float:
+    return statistics.median(run.seconds for run in runs)
+
+
+def _median_cores(runs: Sequence[timing.Run]) -> float:
+    return statistics.median(run.cores for run in runs)
+
+
+def _add_shares(case: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Adds which share of each peak, and of both in turn, ours has."""
     work = count_work(
         case["queries"], case["n"], case["dim"], case["with_gradient"]
     )
-    least = {unit: work[unit] / peaks[unit] for unit in work}
-    if "ours" in case["peers"]:
-        entry = case["peers"]["ours"]
-        shares = {u: s / entry["seconds"] for u, s in least.items()}
+    for key in found.keys() & case["peers"].keys():
+        entry = case["peers"][key]
+        shares = {
+            unit: work[unit] / found[key][unit] / entry["seconds"]
+            for unit in work
+        }
         entry["share_of_peak"] = shares | {"both": sum(shares.values())}

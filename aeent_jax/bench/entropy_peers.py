@@ -4,9 +4,11 @@
 of standard deviation 1, and its gradient in queries and samples.
 """
 
+import contextlib
 import functools
 import importlib.util
 import math
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
@@ -15,29 +17,48 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 import scipy.stats
+from jax import lax
 from sklearn import neighbors
 
-from aeent_jax import entropy
+from aeent_jax import entropy, parallel
 
+# Of an estimate at a choice of queries, and of all above 65536 samples.
+MOST_QUERIES = 4096
+
+# Queries, and pairs, that are visited at a time by what maps over queries.
 _CHUNK = 256
+_MOST_PAIRS = 2**24
 # Pairs up to which one more run, to trace its memory, takes seconds.
-_MOST_TRACED = 8192**2
+_MOST_TRACED = 4096**2
+
+
+class Result(NamedTuple):
+    """What a computation returns; nats.
+
+    Attributes:
+      value: the number.
+      gradients: in queries and samples, where asked for.
+      standard_error: of a choice of queries, where one is made.
+    """
+
+    value: Any
+    gradients: Any = ()
+    standard_error: Any = None
 
 
 class Call(NamedTuple):
     """A computation that is ready to run.
 
     Attributes:
-      run: computes it to its end and returns the value, or value and gradients.
+      run: computes it to its end.
       compile_seconds: what getting ready took; 0 where nothing is compiled.
       memory: bytes beside arguments and results at the peak: of compiled
-        programs by the compiler's account, of numpy's by tracemalloc's; None
-        where nobody keeps one.
+        programs by the compiler's account, of each device; of numpy's by
+        tracemalloc's; None where nobody keeps one.
     """
 
-    run: Callable[[], Any]
+    run: Callable[[], Result]
     compile_seconds: float
     memory: int | None
 
@@ -48,7 +69,7 @@ class Peer(NamedTuple):
     Attributes:
       name: for the table.
       prepare: `(queries, samples, with_gradient) -> Call`, from numpy arrays.
-      has_gradient: whether it can differentiate.
+      has_gradient: whether its gradient is measured.
       square_bytes: bytes that it needs for each pair at once, or 0.
       needs: module that has to be installed, or None.
     """
@@ -66,7 +87,7 @@ class Peer(NamedTuple):
         if self.needs and importlib.util.find_spec(self.needs) is None:
             return f"{self.needs} is not installed."
         if with_gradient and not self.has_gradient:
-            return f"{self.name} has no gradient."
+            return f"{self.name} gives the value alone."
         size = self.square_bytes * m * n
         if size > most_bytes:
             return (
@@ -80,19 +101,18 @@ def _constant(n: int, dim: int) -> float:
     return math.log(n) + 0.5 * dim * math.log(2 * math.pi)
 
 
+def _from_nowhere(q: jax.Array) -> jax.Array:
+    """The indices of queries that are no sample, so that none is left out."""
+    return jnp.full(q.shape[0], -1, jnp.int32)
+
+
 def _ours(q: jax.Array, z: jax.Array) -> jax.Array:
-    nobody = jnp.full(q.shape[0], -1, jnp.int32)
-    return entropy.kde_resub(q, z, nobody, bandwidth=1.0).value
-
-
-def _leave_one_out(q: jax.Array, z: jax.Array) -> jax.Array:
-    del q
-    return entropy.kde_loo(z).value
+    return entropy.kde_loo(q, z, _from_nowhere(q), bandwidth=1.0).value
 
 
 def _log_sums(q: jax.Array, z: jax.Array) -> jax.Array:
     """`[m]` log sums of kernels, as one would first write them."""
-    product = jnp.matmul(q, z.T, precision=jax.lax.Precision.HIGHEST)
+    product = jnp.matmul(q, z.T, precision=lax.Precision.HIGHEST)
     norms = jnp.sum(q**2, 1)[:, None] + jnp.sum(z**2, 1)
     return jax.nn.logsumexp(product - 0.5 * norms, 1)
 
@@ -103,47 +123,91 @@ def _dense(q: jax.Array, z: jax.Array) -> jax.Array:
 
 def _mapped(q: jax.Array, z: jax.Array) -> jax.Array:
     """Linear memory: a few queries at a time, computed again for gradients."""
-    chunks = q.reshape(-1, math.gcd(q.shape[0], _CHUNK), q.shape[1])
-    rows = jax.lax.map(jax.checkpoint(lambda rows: _log_sums(rows, z)), chunks)
+    rows = min(_CHUNK, max(_MOST_PAIRS // z.shape[0], 1))
+    chunks = q.reshape(-1, math.gcd(q.shape[0], rows), q.shape[1])
+    rows = lax.map(jax.checkpoint(lambda rows: _log_sums(rows, z)), chunks)
     return _constant(*z.shape) - jnp.mean(rows)
 
 
 def _prepare_jax(function, q, z, with_gradient: bool) -> Call:
-    if with_gradient:
-        function = jax.value_and_grad(function, (0, 1))
-    return _compile(jax.jit(function), jnp.asarray(q), jnp.asarray(z))
+    def compute(q, z):
+        if not with_gradient:
+            return Result(function(q, z))
+        return Result(*jax.value_and_grad(function, (0, 1))(q, z))
+
+    return _compile(jax.jit(compute), jnp.asarray(q), jnp.asarray(z))
 
 
 def _prepare_on_devices(q, z, with_gradient: bool) -> Call:
-    """Ours, with the queries spread over all local devices."""
-    mesh = jax.make_mesh((jax.local_device_count(),), ("batch",))
-    rows, everywhere = jax.P("batch"), jax.P()
+    """Ours, with the queries spread over all devices, as in a training step."""
+    mapping = parallel.make_parallel("shard_map")
+    m = len(q)
 
-    def mean(q, z):
-        def per_device(q, z):
-            return jax.lax.pmean(_ours(q, z), "batch")
+    def share(q, z, mask):
+        found = entropy.kde_loo(
+            q, z, _from_nowhere(q), query_mask=mask, bandwidth=1.0
+        )
+        return jnp.sum(found.per_query) / m
 
-        return jax.shard_map(
-            per_device,
-            mesh=mesh,
-            in_specs=(rows, everywhere),
-            out_specs=everywhere,
-        )(q, z)
+    def step(q, z, mask):
+        if not with_gradient:
+            return lax.psum(share(q, z, mask), parallel.AXIS)
+        value, (dq, dz) = jax.value_and_grad(share, (0, 1))(q, z, mask)
+        value, dz = lax.psum((value, dz), parallel.AXIS)
+        return value, dq, dz
 
-    function = jax.value_and_grad(mean, (0, 1)) if with_gradient else mean
-    q = jax.device_put(q, jax.NamedSharding(mesh, rows))
-    z = jax.device_put(z, jax.NamedSharding(mesh, everywhere))
-    return _compile(jax.jit(function), q, z)
+    outputs = parallel.REPLICATED
+    if with_gradient:
+        outputs = (outputs, parallel.SHARDED, parallel.REPLICATED)
+    function = mapping.map(
+        step,
+        [parallel.SHARDED, parallel.REPLICATED, parallel.SHARDED],
+        outputs,
+    )
+    rows = mapping.padded(m)
+    padded = np.pad(q, ((0, rows - m), (0, 0)))
+    call = _compile(
+        function,
+        mapping.shard(padded),
+        mapping.replicate(z),
+        mapping.shard(np.arange(rows) < m),
+    )
+
+    def run() -> Result:
+        if not with_gradient:
+            return Result(call.run())
+        value, dq, dz = call.run()
+        return Result(value, (dq[:m], dz))
+
+    return call._replace(run=run)
 
 
-def _compile(function, q: jax.Array, z: jax.Array) -> Call:
+def _prepare_sampled(q, z, with_gradient: bool) -> Call:
+    """The entropy of the samples, at some of them."""
+    del q, with_gradient
+
+    def compute(z, rng):
+        found = entropy.sample_queries(
+            entropy.ESTIMATORS["kde_loo"],
+            z,
+            max_queries=MOST_QUERIES,
+            rng=rng,
+            bandwidth=1.0,
+        )
+        error = found.diagnostics["standard_error"]
+        return Result(found.value, standard_error=error)
+
+    return _compile(jax.jit(compute), jnp.asarray(z), jax.random.key(0))
+
+
+def _compile(function, *arguments) -> Call:
     begun = time.perf_counter()
-    compiled = function.lower(q, z).compile()
+    compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - begun
     analysis = compiled.memory_analysis()
     memory = None if analysis is None else analysis.temp_size_in_bytes
     return Call(
-        lambda: jax.tree.map(np.asarray, compiled(q, z)), seconds, memory
+        lambda: jax.tree.map(np.asarray, compiled(*arguments)), seconds, memory
     )
 
 
@@ -155,7 +219,7 @@ def _prepare_numpy(function, q, z, with_gradient: bool) -> Call:
         function(q, z)
         _, memory = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    return Call(functools.partial(function, q, z), 0.0, memory)
+    return Call(lambda: Result(function(q, z)), 0.0, memory)
 
 
 def _sklearn(q: np.ndarray, z: np.ndarray) -> float:
@@ -178,7 +242,12 @@ def _prepare_torch(q, z, with_gradient: bool) -> Call:
 
 
 def _prepare_keops(q, z, with_gradient: bool) -> Call:
-    from pykeops.torch import LazyTensor  # Not a dependency of the project.
+    # It tells what it finds and compiles on stdout, where our JSON goes.
+    with contextlib.redirect_stdout(sys.stderr):
+        import pykeops  # Not a dependency of the project.
+        from pykeops.torch import LazyTensor
+
+    pykeops.set_verbose(False)
 
     def log_sums(q, z):
         pairs = LazyTensor(q[:, None, :]) - LazyTensor(z[None, :, :])
@@ -200,40 +269,44 @@ def _prepare_in_torch(log_sums, q, z, with_gradient: bool) -> Call:
         for a in (q, z)
     ]
 
-    def run():
+    def run() -> Result:
         value = _constant(*z.shape) - log_sums(*arrays).mean()
         if not with_gradient:
-            return value.numpy()
+            return Result(value.numpy())
         gradients = torch.autograd.grad(value, arrays)
-        return value.detach().numpy(), tuple(g.numpy() for g in gradients)
+        numbers = tuple(gradient.numpy() for gradient in gradients)
+        return Result(value.detach().numpy(), numbers)
 
     return Call(run, 0.0, None)
 
 
+# In the order in which they get time.
 PEERS: Mapping[str, Peer] = {
     "ours": Peer("ours", functools.partial(_prepare_jax, _ours)),
+    "map": Peer(
+        "lax.map and checkpoint", functools.partial(_prepare_jax, _mapped)
+    ),
     "devices": Peer("ours, all devices", _prepare_on_devices),
-    "loo": Peer(
-        "ours, kde_loo(z)", functools.partial(_prepare_jax, _leave_one_out)
+    "keops": Peer("PyKeOps", _prepare_keops, needs="pykeops"),
+    "sampled": Peer(
+        f"kde_loo(z), {MOST_QUERIES} queries",
+        _prepare_sampled,
+        has_gradient=False,
     ),
     "dense": Peer(
         "dense JAX", functools.partial(_prepare_jax, _dense), square_bytes=12
     ),
-    "map": Peer(
-        "lax.map and checkpoint", functools.partial(_prepare_jax, _mapped)
-    ),
-    "sklearn": Peer(
-        "KernelDensity",
-        functools.partial(_prepare_numpy, _sklearn),
-        has_gradient=False,
+    "torch": Peer(
+        "torch cdist", _prepare_torch, square_bytes=16, needs="torch"
     ),
     "scipy": Peer(
         "gaussian_kde",
         functools.partial(_prepare_numpy, _scipy),
         has_gradient=False,
     ),
-    "torch": Peer(
-        "torch cdist", _prepare_torch, square_bytes=16, needs="torch"
+    "sklearn": Peer(
+        "KernelDensity",
+        functools.partial(_prepare_numpy, _sklearn),
+        has_gradient=False,
     ),
-    "keops": Peer("PyKeOps", _prepare_keops, needs="pykeops"),
 }
