@@ -1,6 +1,9 @@
 """Eight host devices for every test; set before JAX makes its backend."""
 
+import gc
 import os
+
+import pytest
 
 _FLAGS = (
     "--xla_force_host_platform_device_count=8",
@@ -11,3 +14,17 @@ os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_FLAGS))
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Fewer threads than devices can leave a collective waiting for its peers.
 os.environ.setdefault("NPROC", "32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drop_compiled_programs():
+    """Drops each module's programs: a process has 65530 memory maps at most.
+
+    A compiled program takes several, and past the limit the next one ends the
+    process with a segmentation fault.
+    """
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
