@@ -128,8 +128,8 @@ def test_train_refuses_a_wrong_command_line(run, folder, args, sentence):
     [
         ({"method": "vae"}, "method is 'vae'; choose one of ae."),
         (
-            {"entropy__estimator": "knn"},
-            "entropy.estimator is 'knn', and one of ",
+            {"entropy__estimator": "knm"},
+            "entropy.estimator is 'knm', and one of ",
         ),
         (
             {"channel__sigma": "0"},
