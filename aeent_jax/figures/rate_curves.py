@@ -126,7 +126,7 @@ def _draw_references(ax, points, lines, *, with_names: bool) -> None:
             ax.annotate(
                 name,
                 place,
-                xytext=(0, -9),
+                xytext=(0, 5),
                 textcoords="offset points",
                 ha="center",
                 fontsize=6.5,
