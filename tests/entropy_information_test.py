@@ -104,3 +104,10 @@ def test_unusable_arguments_are_refused():
         entropy.total_correlation(jnp.ones((4, 2)), method="kd_loo")
     with pytest.raises(ValueError, match="3 rows of 3 .* at least 4 rows"):
         entropy.total_correlation(jnp.ones((3, 3)))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_dimensions_that_determine_each_other_share_infinitely_much(seed):
+    x = np.random.default_rng(seed).normal(size=(64, 2)).astype(np.float32)
+    z = np.stack([x[:, 0], x[:, 1], 2 * x[:, 0] - x[:, 1]], 1)
+    assert entropy.total_correlation(z) == np.inf

@@ -10,6 +10,7 @@ from aeent_jax.entropy import points
 from aeent_jax.entropy.diagnostics import channel_diagnostics
 from aeent_jax.entropy.estimate import Estimate
 from aeent_jax.entropy.kde import kde_loo
+from aeent_jax.entropy.moments import logdet
 from aeent_jax.entropy.neighbors import knn
 
 
@@ -80,7 +81,8 @@ def total_correlation(
 
     Returns:
       Scalar. A dimension without spread tells nothing of others: 0. Dimensions
-      that determine each other give NaN or inf.
+      that determine each other give inf with `"gaussian"`; the other methods
+      cannot tell, and give a finite number.
 
     Raises:
       ValueError: an unknown method, a shape that does not fit, or too few rows:
@@ -112,8 +114,7 @@ def _of_correlations(z: jax.Array, mask: jax.Array) -> jax.Array:
     unit = centred / jnp.sqrt(jnp.where(constant, 1, square))
     correlation = jnp.matmul(unit.T, unit, precision=jax.lax.Precision.HIGHEST)
     correlation = jnp.where(jnp.eye(dim, dtype=bool), 1, correlation)
-    factor = jnp.linalg.cholesky(correlation)
-    return -jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return -logdet(correlation, n) / 2
 
 
 def _through(estimator: Callable[..., Estimate]) -> Callable[..., jax.Array]:

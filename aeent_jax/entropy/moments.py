@@ -209,7 +209,7 @@ def _entropy_of_covariance(
     r = rule if isinstance(rule, float) else rule(a, covariance, count)
     shrunk = (1 - r) * covariance + r * jnp.eye(dim, dtype=y.dtype)
     per_dim = math.log(2 * math.pi * math.e) + jnp.log(variance)
-    value = (dim * per_dim + _logdet(shrunk, n)) / 2
+    value = (dim * per_dim + logdet(shrunk, n)) / 2
     is_singular = is_constant | jnp.isneginf(value)
     return jnp.where(is_singular, -jnp.inf, value), jnp.asarray(r, y.dtype)
 
@@ -249,7 +249,7 @@ def _at_most_one(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     return jnp.where(is_less, numerator / jnp.where(is_less, denominator, 1), 1)
 
 
-def _logdet(covariance: jax.Array, rows: int) -> jax.Array:
+def logdet(covariance: jax.Array, rows: int) -> jax.Array:
     """`logdet` of a covariance of that many rows; -inf where it is singular.
 
     `1 / (C_ii (C^-1)_ii)` is the share of a dimension's variance that all the

@@ -88,7 +88,7 @@ def pairwise_lse(
 
     Returns:
       L: `[m]`, about -1e30 for a query without any valid sample.
-      T: `[m]`, in the squared unit of the points; 0 for such a query.
+      T: `[m]`, a mean weighted with w, in squared units; 0 for such a query.
     """
     m, n = x.shape[0], y.shape[0]
     dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
