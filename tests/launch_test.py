@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -81,6 +82,8 @@ class Machine:
             cwd=cwd or self.root.parent,
             env={"PATH": str(self.bin), "LOG": str(self.log), **variables},
             stdin=subprocess.DEVNULL,
+            # Processes in the background ignore Ctrl-C, and so do theirs.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             capture_output=True,
             text=True,
             # A group of its own, so that a signal to the group stays there.
