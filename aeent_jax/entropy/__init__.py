@@ -140,7 +140,7 @@ ESTIMATORS = Table(
     ),
     kde_resub=Estimator(
         kde_resub,
-        "neither; at most log n nats of rate",
+        "neither; in expectation at most log n nats of rate",
         per_query=True,
         noisy_queries=True,
         includes_self=True,

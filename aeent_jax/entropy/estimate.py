@@ -54,13 +54,14 @@ def to_rate(
       sigma: standard deviation of the channel noise, in the unit of the
         latents.
       dim: size of a latent.
-      noise: law of the channel noise, "gaussian" or "uniform".
+      noise: law of the channel noise, "gaussian" or "uniform"; of no account
+        for kind `"I"`.
 
     Returns:
       Scalar, nats.
 
     Raises:
-      ValueError: the kind or the noise is unknown.
+      ValueError: the kind is unknown, or the noise where it counts.
     """
     if estimate.kind == "I":
         return estimate.value

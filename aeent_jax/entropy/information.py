@@ -80,9 +80,10 @@ def total_correlation(
         takes none.
 
     Returns:
-      Scalar. A dimension without spread tells nothing of others: 0. Dimensions
-      that determine each other give inf with `"gaussian"`; the other methods
-      cannot tell, and give a finite number.
+      Scalar. To the Gaussian a dimension without spread tells nothing of
+      others: 0; to the other methods its entropy is not finite. Dimensions that
+      determine each other give inf with `"gaussian"`; the other methods cannot
+      tell, and give a finite number.
 
     Raises:
       ValueError: an unknown method, a shape that does not fit, or too few rows:

@@ -147,7 +147,8 @@ def vasicek(
 
     Returns:
       Estimate of kind "h" without `per_query`. -inf where more than 2m values
-      of a dimension are equal; such ties have gradient 0.
+      of a dimension are equal, or more than m of its least or greatest; such
+      spacings have gradient 0. With no valid row a number that means nothing.
 
     Raises:
       ValueError: fewer than 2 samples, a spacing that is negative or too large

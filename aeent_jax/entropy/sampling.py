@@ -46,7 +46,7 @@ def sample_queries(
       noisy: `[n, dim]`, the channel's output, which takes the place of `z`
         where the entry says so; default `z`, for the entropy of the latents
         themselves.
-      **hyper: keywords of the estimator.
+      **hyper: keywords of the estimator but its masks.
 
     Returns:
       Estimate with `per_query` `[max_queries]` and, beside the estimator's own
@@ -56,8 +56,9 @@ def sample_queries(
       of the n latents, and is 0 where all rows are queries.
 
     Raises:
-      ValueError: the estimator is one of the whole batch, or `max_queries` is
-        below 2, or as the estimator.
+      ValueError: the estimator is one of the whole batch, `max_queries` is
+        below 2, `noisy` has another shape than `z`, a mask is given, or as the
+        estimator.
 
     Reference: Cochran 1977, Sampling Techniques, theorem 2.2.
     """
@@ -73,6 +74,17 @@ def sample_queries(
         )
     z = jnp.asarray(z)
     noisy = z if noisy is None else jnp.asarray(noisy)
+    if noisy.shape != z.shape:
+        raise ValueError(
+            f"noisy has shape {noisy.shape} and z {z.shape}, and one row behind"
+            " the channel is needed for each latent: pass z plus its noise."
+        )
+    masks = {"query_mask", "sample_mask"} & hyper.keys()
+    if masks:
+        raise ValueError(
+            f"{sorted(masks)} is given, and queries are chosen among all rows:"
+            " pass the valid rows alone."
+        )
     n = z.shape[0]
     m = min(n, max_queries)
     rows = jax.random.choice(rng, n, (m,), replace=False).astype(jnp.int32)
@@ -80,8 +92,10 @@ def sample_queries(
     samples = noisy if estimator.noisy_samples else z
     found = estimator(queries[rows], samples, rows, **hyper)
     assert found.per_query is not None, "the entry says that there is one"
-    spread = jnp.std(found.per_query, ddof=1)
-    error = jax.lax.stop_gradient(spread * jnp.sqrt((1 - m / n) / m))
+    error = jnp.zeros((), found.value.dtype)
+    if m < n:
+        spread = jnp.std(found.per_query, ddof=1)
+        error = jax.lax.stop_gradient(spread * jnp.sqrt((1 - m / n) / m))
     return dataclasses.replace(
         found, diagnostics=found.diagnostics | {"standard_error": error}
     )

@@ -30,7 +30,8 @@ def rescale(
     Returns:
       `z'` `[n, dim]`, zero where masked, and a scalar. A dimension without
       spread stays 0 and makes `log_det` -inf, as its entropy is; where
-      whitened, a covariance that is singular gives NaN.
+      whitened, a covariance that is singular gives NaN, or by rounding a very
+      low number.
 
     Raises:
       ValueError: an unknown `how`, a shape that does not fit, or too few rows:
