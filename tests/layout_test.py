@@ -56,7 +56,7 @@ LAW = {
     "parallel": _ALONE,
     "progress": _ALONE,
     "workdir": _ALONE,
-    "latents": {"entropy"},
+    "latents": {"channel", "entropy"},
     "objective": {"channel", "entropy", "latent_queue"},
     "soundness": {"objective"},
     "methods": {"models", "objective"},

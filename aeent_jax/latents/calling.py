@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aeent_jax import entropy
+from aeent_jax import channel, entropy
 from aeent_jax.entropy import bandwidth as bandwidths
 
 # Above this many rows the pairs of all rows take longer than a person waits.
@@ -51,7 +51,7 @@ class Latents:
         return {
             "bandwidth": self.bandwidth,
             "sigma": self.sigma,
-            "width": _width(self.sigma),
+            "width": channel.width(self.sigma),
         }
 
     def fewer(self) -> "Latents":
@@ -217,18 +217,13 @@ def _prepare_learned(
             dither = jax.random.uniform(
                 rng, clean.shape, clean.dtype, -0.5, 0.5
             )
-            z = clean + _width(latents.sigma) * dither
+            z = clean + channel.width(latents.sigma) * dither
         found = entropy.fit_learned(name, rng, z, steps=_FIT_STEPS, **hyper)
         rate = None
         if entry.dither:
-            rate = found.value - dim * jnp.log(_width(latents.sigma))
+            rate = entropy.to_rate(found, latents.sigma, dim, "uniform")
         elif latents.is_channel:
             rate = entropy.to_rate(found, latents.sigma, dim)
         return found.value, rate, jnp.zeros(())
 
     return call, entry.direction, None
-
-
-def _width(sigma: float) -> float:
-    """Returns the width of uniform noise of standard deviation `sigma`."""
-    return 12**0.5 * sigma
