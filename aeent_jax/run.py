@@ -296,7 +296,7 @@ def evaluate_workdir(
       FileNotFoundError: there is no run or no checkpoint.
       ValueError: the checkpoint cannot be used.
     """
-    run, restored, variables = _restore(directory, best=best)
+    run, restored, variables = restore_workdir(directory, best=best)
     return run.evaluator.evaluate(
         variables, run.dataset, restored.step, run.directory
     )
@@ -319,7 +319,7 @@ def encode_workdir(
       FileNotFoundError: there is no run or no checkpoint.
       ValueError: there is no such split, or the checkpoint cannot be used.
     """
-    run, _, variables = _restore(directory)
+    run, _, variables = restore_workdir(directory)
     splits = run.dataset.splits
     if split not in splits:
         raise ValueError(
@@ -330,10 +330,22 @@ def encode_workdir(
     return scored.z, run.config.channel.sigma
 
 
-def _restore(
+def restore_workdir(
     directory: str | pathlib.Path, *, best: bool = False
 ) -> tuple[Run, checkpoint.Restored, Any]:
-    """A run, its checkpoint, and the variables of that on its devices."""
+    """Restores the newest checkpoint of a run.
+
+    Args:
+      directory: the workdir of a run.
+      best: take the checkpoint of the lowest validation error instead.
+
+    Returns:
+      The run, its checkpoint, and the variables of that on its devices.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: the checkpoint cannot be used.
+    """
     directory = pathlib.Path(directory)
     config = workdir.load_config(directory)
     run = Run(config, directory)

@@ -75,10 +75,20 @@ LAW = {
     "evaluate": _BELOW_TRAINING,
     "run": _BELOW_TRAINING | {"evaluate"},
     "train": _BELOW_TRAINING | {"evaluate", "run"},
+    "theory": _BELOW_TRAINING | {"report", "run"},
     "bench": _BELOW_TRAINING | {"evaluate", "run", "train"},
     "sweep": _BELOW_TRAINING | {"evaluate", "report", "run", "train"},
     "cli": _BELOW_TRAINING
-    | {"bench", "evaluate", "latents", "report", "run", "sweep", "train"},
+    | {
+        "bench",
+        "evaluate",
+        "latents",
+        "report",
+        "run",
+        "sweep",
+        "theory",
+        "train",
+    },
     "__init__": _ALONE,
 }
 

@@ -10,12 +10,22 @@ from aeent_jax.figures.panels import panel, panels, save_panel
 from aeent_jax.figures.plots import curves, intervals, score_histograms
 from aeent_jax.figures.rate_curves import rate_curves
 from aeent_jax.figures.style import INK, NORMAL, RUNS, save, to_svg
+from aeent_jax.figures.theory_plots import (
+    Points,
+    Venn,
+    error_against_rate,
+    shortcut,
+    venn,
+)
 
 __all__ = [
     "INK",
     "NORMAL",
     "RUNS",
+    "Points",
+    "Venn",
     "curves",
+    "error_against_rate",
     "intervals",
     "panel",
     "panels",
@@ -23,5 +33,7 @@ __all__ = [
     "save",
     "save_panel",
     "score_histograms",
+    "shortcut",
     "to_svg",
+    "venn",
 ]
