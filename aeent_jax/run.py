@@ -333,18 +333,10 @@ def encode_workdir(
 def restore_workdir(
     directory: str | pathlib.Path, *, best: bool = False
 ) -> tuple[Run, checkpoint.Restored, Any]:
-    """Restores the newest checkpoint of a run.
-
-    Args:
-      directory: the workdir of a run.
-      best: take the checkpoint of the lowest validation error instead.
+    """Restores a run; arguments and errors as `evaluate_workdir`.
 
     Returns:
       The run, its checkpoint, and the variables of that on its devices.
-
-    Raises:
-      FileNotFoundError: there is no run or no checkpoint.
-      ValueError: the checkpoint cannot be used.
     """
     directory = pathlib.Path(directory)
     config = workdir.load_config(directory)

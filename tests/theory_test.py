@@ -27,8 +27,9 @@ def folder(tmp_path_factory):
     """Finished runs: `controlled`, and `plain`, the same without a channel."""
     made = tmp_path_factory.mktemp("theory")
     root = training_support.make_class_folders(made / "images")
+    # Fewer steps leave a decoder that heeds no latent.
     config = training_support.make_config(
-        root, made / "cache", train__epochs=1, parallel__num_devices=1
+        root, made / "cache", train__epochs=20
     )
     train.train(config, made / "controlled")
     shutil.copytree(made / "controlled", made / "plain")
@@ -43,8 +44,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder):
     runs = [str(folder / name) for name in ("controlled", "plain")]
-    # Four steps of training leave a decoder that heeds little.
-    return theory.measure(runs, reference=1e-3)
+    return theory.measure(runs, reference=0.1)
 
 
 def test_numbers_are_those_of_the_evaluation(found, folder):
@@ -103,8 +103,8 @@ def test_run_without_channel_is_null_unless_a_reference_is_asked_for(
         network.error(TRAIN, sigma, 5).mean()
         for sigma in (0.0, referred["sigma"])
     )
-    # sigma is found to 1e-4 of itself, and the rise with it.
-    assert noisy == pytest.approx(1.001 * clean, rel=1e-6)
+    # sigma is found to 1e-4 of itself, and the rise to twice that.
+    assert noisy == pytest.approx(1.1 * clean, rel=1e-4)
 
 
 def test_noise_that_nothing_heeds_has_no_reference(folder):
@@ -189,18 +189,15 @@ def test_command_writes_page_numbers_and_figures(folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def others(folder):
     """Runs that cannot be measured beside the others."""
-    for name, change in (
-        ("other", lambda c: c["data"].update(image_size=32)),
-        ("normals", lambda c: c["data"].update(root=str(folder / "bare"))),
-    ):
+    images = training_support.make_images(14)
+    training_support.write_images(folder / "bare/train/normal", images)
+    training_support.make_class_folders(folder / "images2", seed=9)
+    for name, root in (("normals", "bare"), ("other", "images2")):
         shutil.copytree(folder / "plain", folder / name)
         path = folder / name / "config.json"
         config = json.loads(path.read_text())
-        change(config)
+        config["data"]["root"] = str(folder / root)
         path.write_text(json.dumps(config))
-    training_support.write_images(
-        folder / "bare/train/normal", training_support.make_images(14)
-    )
     return folder
 
 
@@ -211,6 +208,12 @@ def others(folder):
         (["none"], 0.0, FileNotFoundError, "Found no folder"),
         (["plain"], -0.1, ValueError, "reference is -0.1, and a share"),
         (["plain", "plain"], 0.0, ValueError, "twice"),
+        (
+            ["plain", "other"],
+            0.0,
+            ValueError,
+            "other and plain were trained or tested on different images",
+        ),
         (
             ["normals"],
             0.0,
