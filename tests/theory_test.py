@@ -130,9 +130,9 @@ def test_linear_code_on_its_own_images_meets_the_bound(count):
     )
     variances = np.linalg.eigvalsh(np.cov(x.reshape(count, -1).T, bias=True))
     direct = theory.gaussian_distortion_rate(
-        np.maximum(variances, 0), found["rates"][30]
+        np.maximum(variances, 0), found["rates"][20]
     )
-    assert found["bound"][30] == pytest.approx(float(direct) / 16, rel=1e-4)
+    assert found["bound"][20] == pytest.approx(float(direct) / 16, rel=1e-4)
     assert found["energy"][TRAIN] == pytest.approx(variances.sum() / 16)
     assert found["energy"][ABNORMAL] > 2 * found["energy"][NORMAL]
     assert found["error_auroc"][0] > 0.7

@@ -15,8 +15,10 @@ from aeent_jax.report import runs as runs_lib
 from aeent_jax.theory import gaussian, networks, overlap
 
 TRAIN, NORMAL, ABNORMAL = networks.KINDS
-_CURVE_POINTS = 80
+_CURVE_POINTS = 48
 _CURVE_FROM, _CURVE_TO = 0.25, 100.0
+
+_gaussian_overlap = jax.jit(overlap.gaussian_overlap)
 
 
 def measure(
@@ -48,15 +50,14 @@ def measure(
             f"reference is {reference}, and a share of the error is needed,"
             " such as 0.1, or 0 for none."
         )
-    found, first, images = {}, "", None
+    found, first = {}, None
     for run in runs_lib.read(workdirs):
         say(f"{run.name}: encodes and decodes")
         network = networks.load(run.workdir)
-        if images is None:
-            first, images = run.name, network
-        elif network.dataset.fingerprint != images.dataset.fingerprint:
+        first = first or (run.name, network.dataset.fingerprint)
+        if network.dataset.fingerprint != first[1]:
             raise ValueError(
-                f"{run.name} and {first} were trained or tested on different"
+                f"{run.name} and {first[0]} were trained or tested on different"
                 " images, and one set is needed: give runs of one data set,"
                 " image size and validation split."
             )
@@ -65,9 +66,9 @@ def measure(
     most = max(_CURVE_TO, *(1.2 * rate for rate in rates))
     return {
         "reference": reference,
-        "data": images.config.data.name,
+        "data": network.config.data.name,
         "runs": found,
-        "linear": measure_linear_code(images.images, most),
+        "linear": measure_linear_code(network.images, most),
     }
 
 
@@ -173,11 +174,11 @@ def _measure_overlap(network, sigma, rows) -> dict[str, float | None]:
         networks.choose(network.latents[kind], rows)
         for kind in (NORMAL, ABNORMAL)
     )
-    found = [float(x) for x in overlap.gaussian_overlap(first, second, sigma)]
+    found = [float(x) for x in _gaussian_overlap(first, second, sigma)]
     halves = networks.choose(network.latents[TRAIN], 2 * rows)
     chance = None
     if len(halves) == 2 * rows:
-        pair = overlap.gaussian_overlap(halves[:rows], halves[rows:], sigma)
+        pair = _gaussian_overlap(halves[:rows], halves[rows:], sigma)
         chance = float(pair.union - (pair.first + pair.second) / 2)
     label = together = None
     if rows >= overlap.LEAST_ROWS:
