@@ -1,11 +1,6 @@
-import math
-
 import numpy as np
-import pytest
-from matplotlib import patches
 
 from aeent_jax import figures
-from aeent_jax.figures import theory_plots
 
 KINDS = ("train_normal", "test_normal", "test_abnormal")
 X = np.array([5.0, 10.0, 10.0])
@@ -14,62 +9,6 @@ X = np.array([5.0, 10.0, 10.0])
 def points(x=X):
     errors = {kind: (i + 1) / x for i, kind in enumerate(KINDS)}
     return figures.Points(x, errors, 1 / x, 0.5 + 1 / x)
-
-
-def area_by_counting(first, second, distance):
-    """Shared area of two circles, on a fine grid."""
-    y, x = np.mgrid[-2:2:2001j, -2:4:3001j]
-    inside = (x**2 + y**2 < first**2) & ((x - distance) ** 2 + y**2 < second**2)
-    return inside.sum() * 0.002**2
-
-
-@pytest.mark.parametrize("radii", [(1.5, 1.0), (1.0, 1.0), (0.4, 1.8)])
-@pytest.mark.parametrize("share", [0.1, 0.6, 0.97])
-def test_circles_share_the_area_they_are_given(radii, share):
-    shared = share * math.pi * min(radii) ** 2
-    distance = theory_plots.centre_distance(*radii, shared)
-    # Cells of the grid along the lens's edge.
-    assert area_by_counting(*radii, distance) == pytest.approx(shared, abs=5e-3)
-
-
-def test_circles_of_no_and_of_whole_overlap_touch():
-    assert theory_plots.centre_distance(2.0, 1.0, 0.0) == 3
-    assert theory_plots.centre_distance(2.0, 1.0, math.pi + 1e-6) == 1
-    assert theory_plots.centre_distance(0.0, 0.0, 0.0) == 0
-
-
-def venn(**fields):
-    values = {
-        "title": "run",
-        "normal": 10.0,
-        "abnormal": 8.0,
-        "shared": 7.0,
-        "paid": 12.0,
-        "by_chance": 0.5,
-    }
-    return figures.Venn(**(values | fields))
-
-
-def test_venn_has_areas_in_nats_on_one_scale_and_says_them():
-    fig = figures.venn([venn(), venn(normal=2.0, shared=1.0, by_chance=None)])
-    for ax, wanted in zip(
-        fig.axes, ((10.0, 8.0, 12.0), (2.0, 8.0, 12.0)), strict=True
-    ):
-        circles = [p for p in ax.patches if isinstance(p, patches.Circle)]
-        areas = [math.pi * p.radius**2 for p in circles[1::2]]
-        np.testing.assert_allclose(areas, wanted)
-        for p in circles:
-            # Nothing is cut off.
-            assert abs(p.center[0]) + p.radius <= ax.get_xlim()[1]
-    assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
-    texts = [text.get_text() for text in fig.axes[0].texts]
-    assert texts == [
-        "training normals 12.0",
-        "normal alone 3.0",
-        "both 7.0",
-        "abnormal alone 1.0 (0.5 by chance)",
-    ]
-    assert fig.axes[1].texts[-1].get_text() == "abnormal alone 7.0"
 
 
 def test_errors_are_drawn_hollow_where_the_channel_is_a_reference():
@@ -95,6 +34,16 @@ def test_shortcut_draws_the_code_or_joins_means():
     np.testing.assert_allclose(line.get_xydata(), [[5, 20], [10, 10]])
     assert list(axes[2, 1].get_xticks()) == [5, 10]
     assert axes[0, 0].get_yscale() == "log"
+
+
+def test_what_came_through_the_channel_is_hollow():
+    through = (1 / X, 0.5 + 1 / X)
+    fig = figures.shortcut({"nats": (points()._replace(through=through), None)})
+    for ax, values in zip(fig.axes[1:], through, strict=True):
+        (hollow,) = (
+            line for line in ax.lines if line.get_markerfacecolor() == "w"
+        )
+        np.testing.assert_allclose(hollow.get_ydata(), 100 * values)
 
 
 def test_shortcut_leaves_out_the_column_that_is_not_there():

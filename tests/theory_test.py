@@ -66,6 +66,9 @@ def test_numbers_are_those_of_the_evaluation(found, folder):
             assert run["kinds"][kind][ours] == pytest.approx(value, rel=1e-4)
     errors = [run["kinds"][kind]["error"] for kind in (NORMAL, ABNORMAL)]
     assert run["excess"] == pytest.approx(errors[1] / errors[0] - 1, rel=1e-6)
+    noisy = [run["kinds"][kind]["noisy_error"] for kind in (NORMAL, ABNORMAL)]
+    excess = run["through_channel"]["excess"]
+    assert excess == pytest.approx(noisy[1] / noisy[0] - 1, rel=1e-6)
     # The score of this method is the squared error.
     assert run["error_auroc"] == pytest.approx(run["auroc"], abs=1e-12)
 
@@ -91,7 +94,8 @@ def test_run_without_channel_is_null_unless_a_reference_is_asked_for(
 ):
     network = networks.load(folder / "plain")
     run = theory.measuring.measure_network(network)
-    assert (run["sigma"], run["rate_nats"], run["shared"]) == (None,) * 3
+    for key in ("sigma", "rate_nats", "through_channel", "shared"):
+        assert run[key] is None
     for kind in run["kinds"].values():
         assert kind["rate_nats"] is None
         assert kind["noisy_error"] is None

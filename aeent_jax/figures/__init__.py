@@ -12,11 +12,10 @@ from aeent_jax.figures.rate_curves import rate_curves
 from aeent_jax.figures.style import INK, NORMAL, RUNS, save, to_svg
 from aeent_jax.figures.theory_plots import (
     Points,
-    Venn,
     error_against_rate,
     shortcut,
-    venn,
 )
+from aeent_jax.figures.venn import Venn, venn
 
 __all__ = [
     "INK",

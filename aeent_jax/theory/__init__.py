@@ -17,7 +17,7 @@ images' D. (b) `I(X; Z~) = sum_y w_y I(X; Z~ | y) + I(Y; Z~)`, see `overlap`.
 (c) Through the linear code that is optimal for normal images at R nats the
 abnormal error exceeds the normal one by
 `sum_i min(1, level/v_i)^2 (m_i - v_i)`, see `linear_code_error`: where no
-direction has less energy in abnormal images, it falls as R rises.
+direction has less energy in abnormal images, it never rises with R.
 
 They are in our terms what Cai, Chen and Cheng (MICCAI 2024, arXiv 2403.09303)
 state of the entropy H(Z) of noiseless latents: that it must be at least H(X_n)

@@ -117,10 +117,10 @@ def linear_code_error(
         sum_i min(1, level/v_i)^2 (m_i - v_i)
 
     more error than normal ones on average, where m_i is the mean of their
-    `y_i^2`. If no m_i is below v_i, this falls with the rate, from the whole
-    difference of their energies at 0 nats to what lies where normal images have
-    no variance: the identical shortcut, in closed form. If some m_i are below
-    v_i, abnormal images can have the smaller error.
+    `y_i^2`. If no m_i is below v_i, this never rises with the rate, and falls
+    from the whole difference of their energies at 0 nats to what lies where
+    normal images have no variance: the identical shortcut, in closed form. If
+    some m_i are below v_i, abnormal images can have the smaller error.
 
     Args:
       variances: `[p]`, of the normal images that the code is made for.

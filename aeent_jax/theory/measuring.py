@@ -38,7 +38,7 @@ def measure(
       say: is told of each run before it is measured.
 
     Returns:
-      `reference`; `runs`, by name as `measure_network` returns; and `linear`
+      `reference`; `data`, the set's name; `runs`, by name as `measure_network` returns; and `linear`
       as `measure_linear_code` returns.
 
     Raises:
@@ -86,6 +86,7 @@ def measure_network(
       `is_reference`; `rate_nats`, the coding rate of all training normals;
       `auroc` of the anomaly scores; `error_auroc` of the squared errors;
       `excess`, the abnormal error less the normal one over the normal one;
+      `through_channel`, both of these of errors with noise, one draw an image;
       `kinds`, each with `num_images`, `error` and `noisy_error`, and on
       `num_latents` images of each its coding rate `rate_nats` and its bracket
       `rate_low`, `rate_up`; and `shared`, as `_measure_overlap` returns. None
@@ -100,11 +101,13 @@ def measure_network(
         sigma = network.tolerated_noise(reference, rows) or 0.0
         is_reference = sigma > 0
     errors = {kind: network.error(kind, 0.0) for kind in networks.KINDS}
-    labels = network.dataset.splits["test"].labels
-    rate = None
+    noisy, rate, through = {}, None, None
     if sigma:
+        noisy = {kind: network.error(kind, sigma) for kind in networks.KINDS}
+        through = compare_errors(noisy[NORMAL], noisy[ABNORMAL])
         z = network.latents[TRAIN]
         rate = float(entropy.coding_rate(z, sigma=sigma).value)
+    labels = network.dataset.splits["test"].labels
     return {
         "latent_dim": network.config.model.latent_dim,
         "sigma": sigma or None,
@@ -112,12 +115,14 @@ def measure_network(
         "rate_nats": rate,
         "auroc": metrics.image_metrics(network.scores, labels)["auroc"],
         **compare_errors(errors[NORMAL], errors[ABNORMAL]),
+        "through_channel": through,
         "num_latents": rows,
         "kinds": {
             kind: {
                 "num_images": len(errors[kind]),
                 "error": float(errors[kind].mean()),
-                **_through_channel(network, kind, sigma, rows),
+                "noisy_error": float(noisy[kind].mean()) if sigma else None,
+                **_rates(network.latents[kind], sigma, rows),
             }
             for kind in networks.KINDS
         },
@@ -148,14 +153,13 @@ def compare_errors(normal: np.ndarray, abnormal: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _through_channel(network, kind, sigma, rows) -> dict[str, float | None]:
+def _rates(latents, sigma, rows) -> dict[str, float | None]:
     keys = ("rate_low", "rate_up")
     if not sigma:
-        return dict.fromkeys(("noisy_error", "rate_nats", *keys))
-    z = networks.choose(network.latents[kind], rows)
+        return dict.fromkeys(("rate_nats", *keys))
+    z = networks.choose(latents, rows)
     found = entropy.channel_diagnostics(z, jax.random.key(0), sigma)
     return {
-        "noisy_error": float(network.error(kind, sigma).mean()),
         "rate_nats": float(found["coding_rate"]),
         **{key: float(found[key]) for key in keys},
     }

@@ -93,7 +93,10 @@ def _columns(runs, rated, linear):
             np.array(linear["excess"]),
             np.array(linear["error_auroc"]),
         )
-        columns[_NATS] = (_points(own, "rate_nats"), code)
+        columns[_NATS] = (
+            _points(own, "rate_nats")._replace(through=_through(own)),
+            code,
+        )
     if plain:
         columns[_SIZE] = (_points(plain, "latent_dim"), None)
     return columns
@@ -109,6 +112,14 @@ def _points(runs, key):
         # A network without an error has no excess.
         np.array([run["excess"] for run in runs], np.float64),
         np.array([run["error_auroc"] for run in runs]),
+    )
+
+
+def _through(runs):
+    compared = [run["through_channel"] for run in runs]
+    return (
+        np.array([c["excess"] for c in compared], np.float64),
+        np.array([c["error_auroc"] for c in compared]),
     )
 
 

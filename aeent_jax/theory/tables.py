@@ -25,8 +25,8 @@ must exceed it. Of both kinds together passes `w R_n + (1-w) R_a + I(Y; Z~)`, Y
 the kind, `0 <= I(Y; Z~) <= log 2`. And in closed form, for the best linear code
 of R nats: abnormal images have `sum_i min(1, level/v_i)^2 (m_i - v_i)` more
 error than normal ones, v_i and m_i the energies of both along the normals'
-axes. Where no m_i is below v_i that falls with every nat: the identical
-shortcut. This is the paper's "H(Z) should be no more than H(X_n)", in our
+axes. Where no m_i is below v_i it never rises with R, and falls to what lies
+where normal images do not vary: the identical shortcut. This is the paper's "H(Z) should be no more than H(X_n)", in our
 terms. Nothing in it bounds R_a by what training sees, which is R_n alone; below
 R_a is measured. And where abnormal images have less energy than normal ones, it
 promises nothing."""
@@ -47,7 +47,9 @@ _FIGURES = {
     "shortcut": (
         "The identical shortcut: errors as scored (without noise), by how much"
         " the abnormal error exceeds the normal one, and how well the errors"
-        " rank the images. Lines on the left are the best linear code; on the"
+        " rank the images. The excess is relative to the normal error, which"
+        " falls too; proposition 2 is about the difference. Hollow, the same of errors decoded through the"
+        " channel. Lines on the left are the best linear code; on the"
         " right they join the means of runs of one latent size."
     ),
     "venn": (
@@ -107,6 +109,7 @@ def rate_table(
         "error, abnormal",
         "excess, %",
         "AUROC",
+        "excess and AUROC, noisy",
     ]
     rows = []
     for name, run in runs.items():
@@ -123,9 +126,17 @@ def rate_table(
                 *(f"{k['error']:.4f}" for k in (train, normal, abnormal)),
                 _percent(run["excess"]),
                 comparison.percent(run["auroc"]),
+                _through(run["through_channel"]),
             ]
         )
     return header, rows
+
+
+def _through(compared: Mapping[str, Any] | None) -> str:
+    if compared is None:
+        return _NOTHING
+    auroc = comparison.percent(compared["error_auroc"])
+    return f"{_percent(compared['excess'])}, {auroc}"
 
 
 def shared_table(
@@ -166,7 +177,8 @@ def _explain_rates(found: Mapping[str, Any]) -> str:
         " as scored. Nats are coding rates: in the third column of all"
         " training normals, the one meter; in the next two on equally many test"
         " images of each kind. Excess: how much the abnormal error exceeds that"
-        " of test normals."
+        " of test normals. Noisy: both of errors decoded from z + sigma*eps,"
+        " one draw an image."
     )
     count = next(iter(found["runs"].values()))["kinds"]["train_normal"]
     text += (
