@@ -38,8 +38,8 @@ def measure(
       say: is told of each run before it is measured.
 
     Returns:
-      `reference`; `data`, the set's name; `runs`, by name as `measure_network` returns; and `linear`
-      as `measure_linear_code` returns.
+      `reference`; `data`, the set's name; `runs`, by name as `measure_network`
+      returns; and `linear` as `measure_linear_code` returns.
 
     Raises:
       FileNotFoundError: a folder is not the workdir of a run.

@@ -26,9 +26,10 @@ the kind, `0 <= I(Y; Z~) <= log 2`. And in closed form, for the best linear code
 of R nats: abnormal images have `sum_i min(1, level/v_i)^2 (m_i - v_i)` more
 error than normal ones, v_i and m_i the energies of both along the normals'
 axes. Where no m_i is below v_i it never rises with R, and falls to what lies
-where normal images do not vary: the identical shortcut. This is the paper's "H(Z) should be no more than H(X_n)", in our
-terms. Nothing in it bounds R_a by what training sees, which is R_n alone; below
-R_a is measured. And where abnormal images have less energy than normal ones, it
+where normal images do not vary: the identical shortcut. This is the paper's
+"H(Z) should be no more than H(X_n)", in our terms. Nothing in it bounds R_a by
+what training sees, which is R_n alone; below, R_a is measured. And where
+abnormal images have less energy than normal ones, it
 promises nothing."""
 
 _FIGURES = {
@@ -48,9 +49,10 @@ _FIGURES = {
         "The identical shortcut: errors as scored (without noise), by how much"
         " the abnormal error exceeds the normal one, and how well the errors"
         " rank the images. The excess is relative to the normal error, which"
-        " falls too; proposition 2 is about the difference. Hollow, the same of errors decoded through the"
-        " channel. Lines on the left are the best linear code; on the"
-        " right they join the means of runs of one latent size."
+        " falls too; proposition 2 is about the difference. Hollow, the same"
+        " of errors decoded through the channel. Lines on the left are the best"
+        " linear code; on the right they join the means of runs of one latent"
+        " size."
     ),
     "venn": (
         "What passes the channel. Areas are nats, on one scale: of normal and"
@@ -214,9 +216,9 @@ def _explain_energy(linear: Mapping[str, Any]) -> str:
         "The mean squared distance to the mean training image is"
         f" {train:.4f} of training normals, {normal:.4f} of test normals and"
         f" {abnormal:.4f} of abnormals: they have {sign} energy than normal"
-        " images, and by proposition 2 the best linear code has at 0 nats"
-        f" {'' if sign == 'more' else 'a negative '}excess of"
-        f" {_percent(abnormal / normal - 1)} %. Along its line the excess goes"
+        " images. Without a nat their error would exceed that of test normals"
+        f" by {_percent(abnormal / normal - 1)} %. Along the line of the best"
+        " linear code the excess goes"
         f" from {_percent(linear['excess'][0])} % at"
         f" {linear['rates'][0]:.2g} nats to"
         f" {_percent(linear['excess'][-1])} % at {linear['rates'][-1]:.0f}, and"
