@@ -15,8 +15,8 @@ and D the distortion-rate function of X. For `X - Z - Z~ - X^` is a Markov
 chain, so `I(X; X^) <= R` (data processing), and D(R) is by definition the least
 error at which that is possible. To reconstruct normal images at an error delta
 the channel must pass `R_n(delta)` nats of them. A Gaussian source has D in
-closed form; any other of its covariance has at most that D. This is the paper's
-"H(Z) must be at least H(X_n)", in our terms.
+closed form; any other of its covariance has at most that D. For this the paper
+has that H(Z) must be at least H(X_n), in our words.
 
 **Proposition 2: what is beyond that lets abnormal images through.** The first
 proposition holds for abnormal images too: while the channel passes fewer nats
@@ -26,11 +26,10 @@ the kind, `0 <= I(Y; Z~) <= log 2`. And in closed form, for the best linear code
 of R nats: abnormal images have `sum_i min(1, level/v_i)^2 (m_i - v_i)` more
 error than normal ones, v_i and m_i the energies of both along the normals'
 axes. Where no m_i is below v_i it never rises with R, and falls to what lies
-where normal images do not vary: the identical shortcut. This is the paper's
-"H(Z) should be no more than H(X_n)", in our terms. Nothing in it bounds R_a by
-what training sees, which is R_n alone; below, R_a is measured. And where
-abnormal images have less energy than normal ones, it
-promises nothing."""
+where normal images do not vary: the identical shortcut. For this the paper has
+that H(Z) should be no more than H(X_n), in our words. Nothing here bounds R_a
+by what training sees, which is R_n alone; R_a is measured below. And where
+abnormal images have less energy than normal ones, it promises nothing."""
 
 _FIGURES = {
     "error_against_rate": (
