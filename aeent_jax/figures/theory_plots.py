@@ -102,7 +102,12 @@ def shortcut(
             layout="constrained",
         )
         axes = fig.subplots(
-            3, len(columns), squeeze=False, sharex="col", sharey="row"
+            3,
+            len(columns),
+            squeeze=False,
+            sharex="col",
+            sharey="row",
+            width_ratios=[_share(*pair) for pair in columns.values()],
         )
         for column, (label, (found, code)) in zip(
             axes.T, columns.items(), strict=True
@@ -130,6 +135,11 @@ _ROWS = (
     "abnormal error above the normal one, % of it",
     "AUROC of the errors, %",
 )
+
+
+def _share(found: Points, code: Points | None) -> int:
+    """A column's width: a few sizes need less of it than an axis of nats."""
+    return 4 if code is not None else min(len(np.unique(found.x)), 4)
 
 
 def _draw_column(axes, found: Points, code: Points | None) -> None:
