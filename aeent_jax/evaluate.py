@@ -38,7 +38,6 @@ class Evaluator:
         self,
         mapping: parallel.Parallel,
         method: methods.Method,
-        network: models.Autoencoder,
         config: ml_collections.ConfigDict,
     ):
         """Prepares the scoring step; it compiles when first used.
@@ -46,12 +45,15 @@ class Evaluator:
         Args:
           mapping: the devices.
           method: of the configuration.
-          network: of the configuration.
           config: the resolved configuration.
         """
         self._config = config
+        self._score = config.eval.score or method.score
         self._scorer = scoring.Scorer(
-            mapping, method, network, config.eval.batch_size
+            mapping,
+            method,
+            config.eval.batch_size,
+            score=self._score,
         )
         self.score = self._scorer.score
 
@@ -82,7 +84,7 @@ class Evaluator:
             trained = self.score(variables, train.images)
         results = {
             "split": name,
-            "score": "squared_error",
+            "score": self._score,
             "step": step,
             "num_images": len(split.ids),
             "num_normal": int(np.sum(split.labels == data.NORMAL)),
@@ -113,7 +115,11 @@ class Evaluator:
         scores, labels = scored.anomaly_scores, split.labels
         found = metrics.image_metrics(scores, labels)
         maps = masks = None
-        if split.masks is not None and metrics.has_both_classes(split.masks):
+        if (
+            split.masks is not None
+            and scored.score_maps is not None
+            and metrics.has_both_classes(split.masks)
+        ):
             maps, masks = scored.score_maps, split.masks
             found |= metrics.pixel_metrics(maps, masks)
         if with_intervals:
@@ -130,7 +136,7 @@ class Evaluator:
 
     def _latent_metrics(self, name, split, scored, trained):
         """Rate and reconstruction error of each kind of image."""
-        groups = {"train_normal": (trained.z, trained.reconstruction_error)}
+        kinds = {"train_normal": (trained, slice(None))}
         if name != "train":
             for kind, label in (
                 (f"{name}_normal", data.NORMAL),
@@ -138,23 +144,30 @@ class Evaluator:
             ):
                 chosen = split.labels == label
                 if chosen.any():
-                    groups[kind] = (
-                        scored.z[chosen],
-                        scored.reconstruction_error[chosen],
-                    )
-        sigma = self._config.channel.sigma
-        limit = self._config.eval.diagnostic_latents
-        # The bracket depends on the number of latents: the same everywhere.
-        n = min([limit, *(len(z) for z, _ in groups.values())])
-        latents = {kind: _subset(z, n) for kind, (z, _) in groups.items()}
-        return {
-            "rate_nats": _meter(trained.z, sigma),
+                    kinds[kind] = (scored, chosen)
+        found = {
+            "rate_nats": None,
             "reconstruction_error": {
-                kind: float(errors.mean(dtype=np.float64))
-                for kind, (_, errors) in groups.items()
+                kind: float(
+                    of.reconstruction_error[rows].mean(dtype=np.float64)
+                )
+                for kind, (of, rows) in kinds.items()
             },
+            "diagnostics": {},
+        }
+        if trained.z is None:
+            return found
+        sigma = self._config.channel.sigma
+        latents = {kind: of.z[rows] for kind, (of, rows) in kinds.items()}
+        # The bracket depends on the number of latents: the same everywhere.
+        n = min(
+            [self._config.eval.diagnostic_latents, *map(len, latents.values())]
+        )
+        return found | {
+            "rate_nats": _meter(trained.z, sigma),
             "diagnostics": {
-                kind: _diagnostics(z, sigma) for kind, z in latents.items()
+                kind: _diagnostics(_subset(z, n), sigma)
+                for kind, z in latents.items()
             },
         }
 
@@ -186,12 +199,17 @@ class Evaluator:
                 for label in (data.NORMAL, data.ABNORMAL)
             ]
         )
-        images = split.images[chosen]
+        images = split.images[chosen] / 255.0
+        shown = self._scorer.reconstruct(variables, split.images[chosen])
+        maps = scored.score_maps
         figures.save_panel(
             folder,
-            images=images / 255.0,
-            reconstructions=self._scorer.reconstruct(variables, images),
-            score_maps=scored.score_maps[chosen],
+            images=images,
+            reconstructions=shown,
+            # A score without a place in the image: the squared error instead.
+            score_maps=np.square(2 * (images - shown)).mean(axis=3)
+            if maps is None
+            else maps[chosen],
             masks=None if split.masks is None else split.masks[chosen],
             labels=split.labels[chosen],
             ids=[split.ids[i] for i in chosen],
@@ -243,8 +261,9 @@ def _summary(scores: np.ndarray) -> dict[str, float]:
 
 
 def _write_scores(folder, split, scored):
-    path = folder / "scores.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with (folder / "scores.csv").open(
+        "w", newline="", encoding="utf-8"
+    ) as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "anomaly_score"])
         for row in zip(
@@ -254,10 +273,14 @@ def _write_scores(folder, split, scored):
             strict=True,
         ):
             writer.writerow(row)
+    path = folder / "score_maps.npz"
+    path.unlink(missing_ok=True)
+    if scored.score_maps is None:
+        return
     arrays = {"score_maps": scored.score_maps, "ids": np.array(split.ids)}
     if split.masks is not None:
         arrays["masks"] = split.masks
-    np.savez_compressed(folder / "score_maps.npz", **arrays)
+    np.savez_compressed(path, **arrays)
 
 
 def flat_metrics(results: Mapping[str, Any]) -> dict[str, float | None]:

@@ -123,7 +123,7 @@ def make_program(
     Raises:
       ValueError: a name or value that is not known.
     """
-    method = methods.get_method(config.method)
+    method = methods.make_method(config, parallel.AXIS)
     group = config.entropy
     rate = objective.make_rate(
         sigma=config.channel.sigma,
@@ -138,7 +138,6 @@ def make_program(
     warmup = group.warmup_epochs / config.train.epochs
     return train_step.Program(
         method=method,
-        network=method.make_network(config, parallel.AXIS),
         rate=rate,
         optimizer=optimizer.make_optimizer(
             total_steps=total_steps, **config.optimizer
@@ -217,7 +216,6 @@ class Run:
         self.evaluator = evaluate.Evaluator(
             self.parallel,
             self.program.method,
-            self.program.network,
             config,
         )
         self.step_fn = self.parallel.map(

@@ -30,13 +30,8 @@ from aeent_jax import (
 )
 from aeent_jax import run as run_lib
 
-_AVERAGED = (
-    "loss",
-    "reconstruction_loss",
-    "rate_nats",
-    "weight",
-    "grad_norm",
-)
+# Of the metrics of a step, what has no mean.
+_NOT_AVERAGED = ("step", "count")
 
 
 class InterruptedRunError(Exception):
@@ -56,9 +51,10 @@ class _Interval:
     def add(self, metrics: dict[str, np.ndarray]) -> None:
         """Adds the metrics `[steps]` of a call."""
         counts = metrics["count"].astype(np.float64)
-        for name in _AVERAGED:
-            total = self.sums.get(name, 0.0) + float(counts @ metrics[name])
-            self.sums[name] = total
+        for name, values in metrics.items():
+            if name not in _NOT_AVERAGED:
+                total = self.sums.get(name, 0.0) + float(counts @ values)
+                self.sums[name] = total
         self.count += counts.sum()
         self.steps += len(counts)
 

@@ -8,7 +8,7 @@ import pytest
 import training_support
 from sklearn import metrics as sklearn_metrics
 
-from aeent_jax import data, entropy, evaluate, figures, methods, parallel
+from aeent_jax import data, entropy, evaluate, figures, parallel
 from aeent_jax.data import dataset as dataset_lib
 from configs import default
 
@@ -54,8 +54,7 @@ def variables():
 def make_evaluator(mapping, config):
     return evaluate.Evaluator(
         mapping,
-        methods.get_method("ae"),
-        training_support.make_network(),
+        training_support.make_method(),
         config,
     )
 

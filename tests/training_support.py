@@ -22,6 +22,7 @@ from aeent_jax import (
     progress,
     train_step,
 )
+from aeent_jax.methods import autoencoders
 from configs import default
 
 IMAGE_SIZE = 16
@@ -103,6 +104,13 @@ def make_network(
     )
 
 
+def make_method(
+    axis_name: str | None = parallel.AXIS, normalisation: str = "none"
+) -> methods.Method:
+    """The plain autoencoder on the tiny network."""
+    return autoencoders.from_network(make_network(axis_name, normalisation))
+
+
 class Learned(NamedTuple):
     """An entry of `entropy.LEARNED`."""
 
@@ -150,8 +158,7 @@ def make_program(
         "options": {"components": 4},
     }
     made = {
-        "method": methods.get_method("ae"),
-        "network": make_network(),
+        "method": make_method(),
         "rate": objective.make_rate(**(term | rate)),
         "optimizer": optimizer,
     }

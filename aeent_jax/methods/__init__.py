@@ -1,0 +1,84 @@
+"""What distinguishes one method from another: network, losses and score.
+
+`METHODS` is the closed table; `--config.method` chooses by name, and
+`make_method` builds what it names from a configuration.
+"""
+
+from collections.abc import Callable
+
+import ml_collections
+
+from aeent_jax.methods import autoencoders
+from aeent_jax.methods.method import (
+    Inputs,
+    Method,
+    Noise,
+    Outputs,
+    no_noise,
+    row_keys,
+)
+from aeent_jax.methods.scores import SCORES, Score, get_score
+
+__all__ = [
+    "COMPATS",
+    "METHODS",
+    "SCORES",
+    "Inputs",
+    "Method",
+    "Noise",
+    "Outputs",
+    "Score",
+    "get_score",
+    "make_method",
+    "no_noise",
+    "row_keys",
+]
+
+COMPATS = ("", "medianomaly")
+
+# From a configuration and the mapped axis, or None, to the method.
+METHODS: dict[
+    str, Callable[[ml_collections.ConfigDict, str | None], Method]
+] = {
+    "ae": autoencoders.make_ae,
+}
+
+
+def make_method(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> Method:
+    """Builds the method that a configuration names.
+
+    Args:
+      config: the resolved configuration.
+      axis_name: mapped axis that BatchNorm synchronises over, or None.
+
+    Returns:
+      The method.
+
+    Raises:
+      ValueError: an unknown name, a value that the method does not take, or a
+        channel or an estimator where it has no latent vector.
+    """
+    if config.method not in METHODS:
+        raise ValueError(
+            f"method is {config.method!r}; choose one of {', '.join(METHODS)}."
+        )
+    if config.compat not in COMPATS:
+        raise ValueError(
+            f"compat is {config.compat!r}; leave it empty, or set it to"
+            f" {COMPATS[1]} for the reference's quirks."
+        )
+    method = METHODS[config.method](config, axis_name)
+    if method.latent_dim is None:
+        _refuse_control(config)
+    return method
+
+
+def _refuse_control(config: ml_collections.ConfigDict) -> None:
+    if config.channel.sigma or config.entropy.estimator != "none":
+        raise ValueError(
+            f"{config.method} has no latent vector, so it carries no channel"
+            " and no rate; set channel.sigma=0, entropy.estimator=none and"
+            " entropy.weight=0, or choose another method."
+        )

@@ -1,0 +1,61 @@
+"""Anomaly scores that need one image and the network.
+
+Each maps `(method, variables, inputs, outputs)` to a `Score`, with the outputs
+of a pass that does not train and has no channel noise. `SCORES` is the closed
+table.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Score(NamedTuple):
+    """How abnormal images look.
+
+    Attributes:
+      map: `[B, H, W]`, or None where the score has no place in the image.
+      value: `[B]`; None for the mean of the map.
+    """
+
+    map: jax.Array | None
+    value: jax.Array | None = None
+
+
+def squared(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """Squared error, in the mean over channels."""
+    del method, variables
+    return Score(jnp.mean(jnp.square(inputs.x - outputs.x_hat), axis=3))
+
+
+def absolute(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """Absolute error, in the mean over channels."""
+    del method, variables
+    return Score(jnp.mean(jnp.abs(inputs.x - outputs.x_hat), axis=3))
+
+
+SCORES: dict[str, Callable[..., Score]] = {
+    "squared": squared,
+    "absolute": absolute,
+}
+
+
+def get_score(name: str) -> Callable[..., Score]:
+    """Looks a score up.
+
+    Args:
+      name: a key of `SCORES`.
+
+    Returns:
+      The function.
+
+    Raises:
+      ValueError: the name is unknown; the choices are listed.
+    """
+    if name not in SCORES:
+        raise ValueError(
+            f"the score is {name!r}; choose one of {', '.join(SCORES)}."
+        )
+    return SCORES[name]
