@@ -7,6 +7,7 @@ Gaussian channel of the same sigma, also where training had uniform noise.
 """
 
 import csv
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from aeent_jax import (
     metrics,
     models,
     parallel,
+    score_sums,
     scoring,
     workdir,
 )
@@ -49,11 +51,17 @@ class Evaluator:
         """
         self._config = config
         self._score = config.eval.score or method.score
+        self._terms = score_sums.parse(self._score, config)
+        if score_sums.needs_latents(self._terms) and method.latent_dim is None:
+            raise ValueError(
+                f"the score is {self._score}, but {config.method} has no latent"
+                " vector; choose a score of images, such as squared."
+            )
         self._scorer = scoring.Scorer(
             mapping,
             method,
             config.eval.batch_size,
-            score=self._score,
+            score=score_sums.of_images(self._terms),
         )
         self.score = self._scorer.score
 
@@ -63,6 +71,8 @@ class Evaluator:
         dataset: data.Dataset,
         step: int,
         directory: pathlib.Path | None = None,
+        *,
+        subfolder: str = "",
     ) -> dict[str, Any]:
         """Evaluates the test split, or the normals where there is none.
 
@@ -72,6 +82,8 @@ class Evaluator:
           step: training steps done, for the record.
           directory: a workdir to write `eval/<split>/` into; None writes
             nothing and leaves intervals and baselines out.
+          subfolder: of `eval/<split>` to write into instead, without baselines:
+            for another score than the run's own.
 
         Returns:
           What `eval/<split>/metrics.json` holds.
@@ -82,6 +94,7 @@ class Evaluator:
         trained = scored
         if name != "train":
             trained = self.score(variables, train.images)
+        scored = self._with_latents(scored, trained)
         results = {
             "split": name,
             "score": self._score,
@@ -98,9 +111,9 @@ class Evaluator:
         results |= self._rank_metrics(split, scored, directory is not None)
         results |= self._latent_metrics(name, split, scored, trained)
         if directory is not None:
-            if metrics.has_both_classes(split.labels):
+            if metrics.has_both_classes(split.labels) and not subfolder:
                 results["baselines"] = self._baselines(train, split)
-            folder = directory / "eval" / name
+            folder = directory / "eval" / name / subfolder
             folder.mkdir(parents=True, exist_ok=True)
             # Last, and none before: it stands for a whole evaluation.
             (folder / "metrics.json").unlink(missing_ok=True)
@@ -108,6 +121,23 @@ class Evaluator:
             self._draw_panel(folder, variables, split, scored)
             workdir.write_json(folder / "metrics.json", results)
         return results
+
+    def _with_latents(self, scored, trained):
+        """Adds the part of the score that needs the training normals."""
+        if not score_sums.needs_latents(self._terms):
+            return scored
+        added = score_sums.of_latents(
+            self._terms,
+            scored.z,
+            trained.z,
+            self._config.channel.sigma,
+            own=scored is trained,
+        )
+        return dataclasses.replace(
+            scored,
+            score_maps=None,
+            anomaly_scores=scored.anomaly_scores + added,
+        )
 
     def _rank_metrics(self, split, scored, with_intervals):
         if not metrics.has_both_classes(split.labels):
@@ -281,57 +311,3 @@ def _write_scores(folder, split, scored):
     if split.masks is not None:
         arrays["masks"] = split.masks
     np.savez_compressed(path, **arrays)
-
-
-def flat_metrics(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """Numbers of an evaluation under flat keys, for metrics.jsonl.
-
-    Args:
-      results: as `Evaluator.evaluate` returns.
-
-    Returns:
-      `eval/<split>/auroc` and so on, `eval/rate_nats`, and for each kind of
-      image its reconstruction error and diagnostics.
-    """
-    split = results["split"]
-    flat: dict[str, float | None] = {"eval/rate_nats": results["rate_nats"]}
-    for name in (
-        "auroc",
-        "ap",
-        "pixel_ap",
-        "pixel_auroc",
-        "oracle_dice",
-        "images_per_second",
-    ):
-        if name in results:
-            flat[f"eval/{split}/{name}"] = results[name]
-    for kind, error in results["reconstruction_error"].items():
-        flat[f"eval/{kind}/reconstruction_error"] = error
-    for kind, diagnostics in results["diagnostics"].items():
-        for name, value in diagnostics.items():
-            if not isinstance(value, list):
-                flat[f"eval/{kind}/{name}"] = value
-    return flat
-
-
-def describe(results: Mapping[str, Any]) -> str:
-    """A few lines for a person: counts, then each metric in percent."""
-    lines = [
-        f"{results['split']}: {results['num_normal']} normal and"
-        f" {results['num_abnormal']} abnormal images, step {results['step']}"
-    ]
-    for name in ("auroc", "ap", "pixel_ap", "pixel_auroc", "oracle_dice"):
-        if name in results:
-            text = f"  {name:<12} {100 * results[name]:5.1f} %"
-            if f"{name}_interval" in results:
-                low, high = results[f"{name}_interval"]
-                text += f"  ({100 * low:.1f} to {100 * high:.1f})"
-            lines.append(text)
-    if "auroc" not in results:
-        lines.append("  no rank metrics: they need normal and abnormal images")
-    rate = results["rate_nats"]
-    shown = "infinite (no channel)" if rate is None else f"{rate:.2f} nats"
-    lines.append(f"  {'rate':<12} {shown}")
-    for kind, error in results["reconstruction_error"].items():
-        lines.append(f"  {kind:<14} reconstruction error {error:.5f}")
-    return "\n".join(lines)

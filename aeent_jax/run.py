@@ -2,7 +2,6 @@
 
 import pathlib
 import time
-from typing import Any
 
 import jax
 import ml_collections
@@ -10,7 +9,6 @@ import numpy as np
 import optax
 
 from aeent_jax import (
-    checkpoint,
     controller,
     data,
     evaluate,
@@ -20,7 +18,6 @@ from aeent_jax import (
     parallel,
     plan,
     train_step,
-    workdir,
 )
 from aeent_jax.data import batches, sources
 
@@ -276,67 +273,3 @@ class Run:
         images = self.dataset.splits["val"].images
         scored = self.evaluator.score(state.variables, images)
         return float(np.mean(scored.reconstruction_error))
-
-
-def evaluate_workdir(
-    directory: str | pathlib.Path, *, best: bool = False
-) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a run and writes `eval/` anew.
-
-    Args:
-      directory: the workdir of a run.
-      best: take the checkpoint of the lowest validation error instead.
-
-    Returns:
-      What `eval/<split>/metrics.json` holds.
-
-    Raises:
-      FileNotFoundError: there is no run or no checkpoint.
-      ValueError: the checkpoint cannot be used.
-    """
-    run, restored, variables = _restore(directory, best=best)
-    return run.evaluator.evaluate(
-        variables, run.dataset, restored.step, run.directory
-    )
-
-
-def encode_workdir(
-    directory: str | pathlib.Path, split: str
-) -> tuple[np.ndarray, float]:
-    """Encodes a split with the newest checkpoint of a run.
-
-    Args:
-      directory: the workdir of a run.
-      split: a name of its data set's splits.
-
-    Returns:
-      Clean latents `[N, D]` float32 in the split's order, and the run's
-      `channel.sigma`.
-
-    Raises:
-      FileNotFoundError: there is no run or no checkpoint.
-      ValueError: there is no such split, or the checkpoint cannot be used.
-    """
-    run, _, variables = _restore(directory)
-    splits = run.dataset.splits
-    if split not in splits:
-        raise ValueError(
-            f"The data of {directory} has no split {split!r}; choose one of"
-            f" {', '.join(splits)}."
-        )
-    scored = run.evaluator.score(variables, splits[split].images)
-    return scored.z, run.config.channel.sigma
-
-
-def _restore(
-    directory: str | pathlib.Path, *, best: bool = False
-) -> tuple[Run, checkpoint.Restored, Any]:
-    """A run, its checkpoint, and the variables of that on its devices."""
-    directory = pathlib.Path(directory)
-    config = workdir.load_config(directory)
-    run = Run(config, directory)
-    like = jax.eval_shape(
-        lambda: train_step.create_state(run.program, config.train.seed)
-    )
-    restored = checkpoint.restore_from(directory, like, best=best)
-    return run, restored, run.parallel.replicate(restored.state.variables)

@@ -6,6 +6,7 @@ dropped. There is no channel noise here.
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class Scored:
 
 def score_step(
     method: methods.Method,
-    score: str,
+    score: Callable[..., methods.Score],
     variables: models.Variables,
     images: jax.Array,
     positions: jax.Array,
@@ -46,7 +47,7 @@ def score_step(
 
     Args:
       method: network and score.
-      score: a name of `methods.SCORES`.
+      score: like those of `methods.SCORES`.
       variables: of the network.
       images: `[B, H, W, C]` uint8.
       positions: `[B]` int, their places in the split.
@@ -62,8 +63,7 @@ def score_step(
         rng=jax.random.key(0),
     )
     outputs = method.forward(variables, inputs, methods.no_noise, train=False)
-    score_of = methods.get_score(score)
-    found = score_of(method, variables, inputs, outputs)
+    found = score(method, variables, inputs, outputs)
     x_hat = outputs.x_hat
     error = jnp.mean(jnp.square(inputs.x - x_hat), axis=(1, 2, 3))
     return outputs.z, found, error, x_hat
@@ -78,7 +78,7 @@ class Scorer:
         method: methods.Method,
         batch_size: int,
         *,
-        score: str,
+        score: Callable[..., methods.Score],
     ):
         """Prepares the scoring step; it compiles when first used.
 
@@ -86,7 +86,7 @@ class Scorer:
           mapping: the devices.
           method: network and score.
           batch_size: images of one call, over all devices.
-          score: a name of `methods.SCORES`.
+          score: like those of `methods.SCORES`.
         """
         self._parallel = mapping
         self._batch_size = mapping.padded(batch_size)

@@ -21,7 +21,7 @@ import numpy as np
 from aeent_jax import (
     checkpoint,
     entropy,
-    evaluate,
+    findings,
     objective,
     progress,
     soundness,
@@ -135,7 +135,7 @@ def train(
             results = run.evaluator.evaluate(
                 state.variables, run.dataset, step, directory
             )
-            writer.write(run.stamp(step) | evaluate.flat_metrics(results))
+            writer.write(run.stamp(step) | findings.flat_metrics(results))
     return results
 
 
@@ -285,7 +285,7 @@ def _end_epoch(run, state, step, interval, writer, say):
     evaluated = {}
     if every and epoch % every == 0 and not is_last:
         results = run.evaluator.evaluate(state.variables, run.dataset, step)
-        evaluated = evaluate.flat_metrics(results)
+        evaluated = findings.flat_metrics(results)
     if epoch % config.log.every_epochs == 0 or evaluated or is_last:
         record = run.stamp(step) | interval.summary(run.program.rate)
         writer.write(record | evaluated)

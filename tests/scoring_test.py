@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import training_support
 
-from aeent_jax import parallel, scoring, train_step
+from aeent_jax import methods, parallel, scoring, train_step
 
 IMAGES = training_support.make_images(11)
 MAPPINGS = [("pmap", 1), ("pmap", 2), ("pmap", 8), ("shard_map", 8)]
@@ -48,7 +48,7 @@ def scorer(mode, num_devices):
     made = scoring.Scorer(
         mapping,
         training_support.make_method(),
-        score="squared",
+        score=methods.get_score("squared"),
         batch_size=3,  # 4 calls, or 2 of 8, and the last is padded
     )
     return made, mapping.replicate(variables())

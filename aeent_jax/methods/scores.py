@@ -2,14 +2,19 @@
 
 Each maps `(method, variables, inputs, outputs)` to a `Score`, with the outputs
 of a pass that does not train and has no channel noise. `SCORES` is the closed
-table.
+table; `smoothed_box9` and `smoothed_gaussian2` stand for two families of any
+width.
 """
 
+import functools
+import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Score(NamedTuple):
@@ -36,17 +41,98 @@ def absolute(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
     return Score(jnp.mean(jnp.abs(inputs.x - outputs.x_hat), axis=3))
 
 
+def reconstruction(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """The method's own reconstruction loss of each image; it has no map."""
+    del variables
+    return Score(None, method.losses(inputs.x, outputs)["reconstruction"])
+
+
+def smoothed(
+    kind: str,
+    width: float,
+    method: Any,
+    variables: Any,
+    inputs: Any,
+    outputs: Any,
+) -> Score:
+    """The residual is low-pass filtered, then squared.
+
+    Noise and fine texture that no autoencoder reconstructs average out of the
+    residual; what it misses over a region stays.
+
+    Args:
+      kind: a name of `KERNELS`.
+      width: of the kernel, in pixels.
+      method: not used.
+      variables: not used.
+      inputs: of the pass.
+      outputs: of the pass.
+
+    Returns:
+      The map.
+    """
+    del method, variables
+    residual = inputs.x - outputs.x_hat
+    rows, columns = (
+        jnp.asarray(smoothing_matrix(kind, width, size), residual.dtype)
+        for size in residual.shape[1:3]
+    )
+    low = jnp.einsum(
+        "hi,wj,bijc->bhwc",
+        rows,
+        columns,
+        residual,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return Score(jnp.mean(jnp.square(low), axis=3))
+
+
+def _box(distance: np.ndarray, width: float) -> np.ndarray:
+    return (np.abs(distance) <= width / 2).astype(np.float64)
+
+
+def _gaussian(distance: np.ndarray, width: float) -> np.ndarray:
+    return np.exp(-0.5 * (distance / width) ** 2)
+
+
+# From distances in pixels and a width: of a box, its pixels; of a Gaussian, its
+# standard deviation.
+KERNELS = {"box": _box, "gaussian": _gaussian}
+
+
+def smoothing_matrix(kind: str, width: float, size: int) -> np.ndarray:
+    """One axis of a low-pass filter as a matrix `[size, size]`.
+
+    Every row sums to 1: at the border the mean is over what is in the image.
+
+    Args:
+      kind: a name of `KERNELS`.
+      width: in pixels, above 0.
+      size: of the axis, in pixels.
+
+    Returns:
+      float64; `matrix @ signal` is the smoothed signal.
+    """
+    place = np.arange(size)
+    weights = KERNELS[kind](place[:, None] - place, width)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 SCORES: dict[str, Callable[..., Score]] = {
     "squared": squared,
     "absolute": absolute,
+    "reconstruction": reconstruction,
 }
+_SMOOTHED = re.compile(rf"smoothed_({'|'.join(KERNELS)})(\d+\.?\d*)")
 
 
 def get_score(name: str) -> Callable[..., Score]:
     """Looks a score up.
 
     Args:
-      name: a key of `SCORES`.
+      name: a key of `SCORES`, or one of a family, such as `smoothed_box9`.
 
     Returns:
       The function.
@@ -54,8 +140,18 @@ def get_score(name: str) -> Callable[..., Score]:
     Raises:
       ValueError: the name is unknown; the choices are listed.
     """
+    family = _SMOOTHED.fullmatch(name)
+    if family:
+        width = float(family[2])
+        if not 0 < width < math.inf:
+            raise ValueError(
+                f"the score is {name!r}, but the width must be above 0 pixels."
+            )
+        return functools.partial(smoothed, family[1], width)
     if name not in SCORES:
+        families = (f"smoothed_{kind}9" for kind in KERNELS)
         raise ValueError(
-            f"the score is {name!r}; choose one of {', '.join(SCORES)}."
+            f"the score is {name!r}; choose one of"
+            f" {', '.join([*SCORES, *families])} (or another width in pixels)."
         )
     return SCORES[name]
