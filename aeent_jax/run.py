@@ -180,13 +180,17 @@ class Run:
     """
 
     def __init__(
-        self, config: ml_collections.ConfigDict, directory: pathlib.Path
+        self,
+        config: ml_collections.ConfigDict,
+        directory: pathlib.Path,
+        dataset: data.Dataset | None = None,
     ):
         """Loads the data and builds what the configuration describes.
 
         Args:
           config: the resolved configuration.
           directory: the workdir.
+          dataset: of the configuration, where it is loaded already.
 
         Raises:
           ValueError: bad configuration or data.
@@ -194,7 +198,7 @@ class Run:
         check_config(config)
         self.config = config
         self.directory = directory
-        self.dataset = load_data(config)
+        self.dataset = dataset or load_data(config)
         self.parallel = parallel.make_parallel(**config.parallel)
         self.train_fingerprint = self.dataset.fingerprint_of("train")
         images = self.dataset.splits["train"].images
@@ -242,17 +246,21 @@ class Run:
         create = jax.jit(lambda s: train_step.create_state(self.program, s))
         return jax.device_get(create(self.config.train.seed))
 
-    def place_constants(self):
-        """Puts the images and the numbers of the run on the devices."""
-        knobs = train_step.Knobs(
+    def knobs(self) -> train_step.Knobs:
+        """The numbers of the run, on the host."""
+        return train_step.Knobs(
             seed=np.int32(self.config.train.seed),
             weight=np.float32(self.config.entropy.weight),
+            update_scale=np.float32(1.0),
         )
-        images = self.dataset.splits["train"].images
-        return self.parallel.replicate((knobs, images))
 
-    def batch(self, step: int, steps: int):
-        """Indices and masks `[B, steps]` of the next call, on the devices."""
+    def place_constants(self):
+        """Puts the images and the numbers of the run on the devices."""
+        images = self.dataset.splits["train"].images
+        return self.parallel.replicate((self.knobs(), images))
+
+    def batch(self, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and masks `[B, steps]` of the next call, on the host."""
         columns = [
             batches.train_batch(
                 self.config.train.seed,
@@ -264,7 +272,7 @@ class Run:
             for i in range(steps)
         ]
         indices, mask = (np.stack(c, 1) for c in zip(*columns, strict=True))
-        return self.parallel.shard((indices, mask))
+        return indices, mask
 
     def validation_error(self, state) -> float | None:
         """Reconstruction error of the held-out normals; None without any."""

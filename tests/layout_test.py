@@ -26,6 +26,7 @@ _BELOW_TRAINING = frozenset(
         "entropy",
         "figures",
         "findings",
+        "interval",
         "latent_queue",
         "methods",
         "metrics",
@@ -59,6 +60,7 @@ LAW = {
     "parallel": _ALONE,
     "progress": _ALONE,
     "workdir": _ALONE,
+    "interval": {"objective"},
     "latents": {"channel", "entropy"},
     "objective": {"channel", "entropy", "latent_queue"},
     "soundness": {"objective"},
@@ -79,9 +81,11 @@ LAW = {
     "evaluate": _BELOW_TRAINING,
     "run": _BELOW_TRAINING | {"evaluate"},
     "train": _BELOW_TRAINING | {"evaluate", "run"},
+    "population": _BELOW_TRAINING | {"run", "train"},
     "trained": _BELOW_TRAINING | {"evaluate", "run"},
     "bench": _BELOW_TRAINING | {"evaluate", "run", "train"},
-    "sweep": _BELOW_TRAINING | {"evaluate", "report", "run", "train"},
+    "sweep": _BELOW_TRAINING
+    | {"evaluate", "population", "report", "run", "train"},
     "cli": _BELOW_TRAINING
     | {
         "bench",

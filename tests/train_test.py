@@ -154,7 +154,9 @@ def test_epoch_metrics_are_means_over_images(uninterrupted, make_config):
     losses, counts = [], []
     for step in range(4):
         state, metrics = run.step_fn(
-            state, *run.place_constants(), *run.batch(step, 1)
+            state,
+            *run.place_constants(),
+            *run.parallel.shard(run.batch(step, 1)),
         )
         metrics = run.parallel.fetch_replicated(metrics)
         losses.append(metrics["loss"][0])
