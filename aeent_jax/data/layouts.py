@@ -62,7 +62,7 @@ class Listing:
     """What a folder holds.
 
     Attributes:
-        layout: one of `LAYOUTS`.
+        layout: one of `LAYOUTS`, or a source of the catalog with its own.
         root: the folder.
         records: its images, sorted by id.
         has_masks: whether the source has pixel masks for its test images;

@@ -122,7 +122,7 @@ def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
     if found is None:
         raise FileNotFoundError(
             f"{name} needs {catalog.SOURCES[entry.source]}, in {folder} or in "
-            f"{entry.folder} there; get it from {entry.obtain}."
+            f"{entry.folder} there; get and unpack {entry.obtain}."
         )
     return benchmark.read_listing(name, found)
 
