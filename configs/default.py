@@ -113,6 +113,25 @@ def get_config() -> ml_collections.ConfigDict:
     return config
 
 
+def get_experiment(
+    name: str, variant: str, epochs: int = 250
+) -> ml_collections.ConfigDict:
+    """Returns the reference's protocol on a data set.
+
+    Args:
+      name: of the data set.
+      variant: as in `apply_variant`.
+      epochs: the reference's, by default those of most sets.
+
+    Raises:
+      ValueError: another variant.
+    """
+    config = get_config()
+    config.data.name = name
+    config.train.epochs = epochs
+    return apply_variant(config, variant)
+
+
 def apply_variant(
     config: ml_collections.ConfigDict, variant: str
 ) -> ml_collections.ConfigDict:

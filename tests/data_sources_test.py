@@ -117,8 +117,13 @@ def test_window_is_parsed():
     ("name", "root", "error", "sentence"),
     [
         ("folder", "", ValueError, "none is given; set data.root"),
-        ("rsna", "gone", FileNotFoundError, "gone of rsna .*RSNA.tar.gz"),
-        ("rsna", ".", FileNotFoundError, "rsna needs data.json and images/"),
+        (
+            "rsna",
+            "gone",
+            FileNotFoundError,
+            "gone is none; .*RSNA.tar.gz",
+        ),
+        ("rsna", ".", FileNotFoundError, "rsna needs data.json beside images/"),
         ("kermany_cxr", ".", FileNotFoundError, "1400 of 1400 originals"),
         ("phantom_cxr", ".", ValueError, "phantom_cxr is generated"),
         ("nope", ".", ValueError, "choose one of"),

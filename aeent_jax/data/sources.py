@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aeent_jax.data import (
+    benchmark,
     catalog,
     dataset,
     files,
@@ -110,17 +111,20 @@ def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
         return layouts.read_listing(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"the folder {folder} of {name} does not exist; get it from "
+            f"{name} is read from a folder, and {folder} is none; get it from "
             f"{entry.obtain}."
         )
-    if entry.source == catalog.ORIGINAL and not (folder / "data.json").exists():
+    if entry.source == catalog.ORIGINAL:
+        if (folder / "data.json").exists():
+            return layouts.read_listing(folder)
         return originals.read_listing(name, folder)
-    if not (folder / "data.json").exists():
+    found = benchmark.find_folder(name, folder)
+    if found is None:
         raise FileNotFoundError(
-            f"{name} needs data.json and images/ in {folder}; unpack "
-            f"{entry.obtain} there."
+            f"{name} needs {catalog.SOURCES[entry.source]}, in {folder} or in "
+            f"{entry.folder} there; get and unpack {entry.obtain}."
         )
-    return layouts.read_listing(folder)
+    return benchmark.read_listing(name, found)
 
 
 def count(listing: layouts.Listing) -> dict[tuple[str, int], int]:
