@@ -17,6 +17,12 @@ MEMBERS = {
     "weight": {"entropy__weight": 1e-1},
     "narrow": {"model__latent_dim": 2},
 }
+# These biases have a gradient of rounding noise, which Adam turns into steps.
+BEFORE_BATCH_NORM = (
+    "['hidden']['bias']",
+    "['latent']['bias']",
+    "['hidden_norm']['mean']",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,6 +77,8 @@ def test_a_member_ends_where_its_run_alone_does(
         flat, jax.tree.leaves(member), strict=True
     ):
         assert np.shape(found) == np.shape(wanted)
+        if jax.tree_util.keystr(path).endswith(BEFORE_BATCH_NORM):
+            continue
         np.testing.assert_allclose(
             found,
             wanted,
