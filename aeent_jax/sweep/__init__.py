@@ -6,12 +6,13 @@ figures are made of.
 """
 
 from aeent_jax.sweep.conducting import InterruptedSweepError, train_members
-from aeent_jax.sweep.members import Member, make_members
+from aeent_jax.sweep.members import Member, find_names, make_members
 from aeent_jax.sweep.results import write_results
 
 __all__ = [
     "InterruptedSweepError",
     "Member",
+    "find_names",
     "make_members",
     "train_members",
     "write_results",
