@@ -123,6 +123,13 @@ def test_estimators_are_never_pooled():
     assert [len(group.records) for group in found] == [1, 2, 1, 1, 1, 1]
 
 
+def test_key_that_older_records_lack_is_no_difference():
+    newer = json.loads(json.dumps(RECORDS[3:5]))
+    newer[1]["config"]["entropy.invented"] = 3
+    (group,) = groups.groups(newer)
+    assert len(group.records) == 2
+
+
 def test_same_training_twice_is_refused():
     again = RECORDS[0] | {"member": "again"}
     with pytest.raises(ValueError, match="and again have the same config"):
@@ -181,14 +188,14 @@ def test_latex_has_published_numbers_and_baselines_too():
 
 
 def test_all_that_the_records_allow_is_written(tmp_path):
-    members = [
-        sweep_support.record(size=size, seed=seed, auroc=0.7 + size / 1000)
-        for size in (2, 4, 8)
-        for seed in (0, 1)
-    ]
-    for one in members:
-        records_lib.write_record(tmp_path / "records", one)
-    shown = results.write_results([tmp_path / "records"], tmp_path / "out")
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for size in (2, 4, 8):
+        for seed, folder in enumerate(folders):
+            one = sweep_support.record(
+                size=size, seed=seed, auroc=0.7 + size / 1000
+            )
+            records_lib.write_record(folder, one)
+    shown = results.write_results(folders, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "table.md",
         "table.tex",

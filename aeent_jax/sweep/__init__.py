@@ -2,7 +2,8 @@
 
 A member is one run in a workdir of its own. `train_members` has worker
 processes train them; whatever trains them, `records` is all that tables and
-figures are made of.
+figures are made of, beside the numbers in `published`. Paired differences alone
+need the workdirs too.
 """
 
 from aeent_jax.sweep.conducting import InterruptedSweepError, train_members

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 
 from aeent_jax.sweep import published
-from aeent_jax.sweep.groups import Group
+from aeent_jax.sweep.groups import Group, deviation
 
 LEAST_BOUND = 0.02
 NUM_DEVIATIONS = 3.0
@@ -95,9 +95,12 @@ def cells(group: Group) -> dict[str, Cell]:
     for metric, number in published.find(group.config).items():
         values = group.values("evaluation", metric)
         if len(values):
-            sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
             found[metric] = Cell(
-                metric, float(values.mean()), sd, len(values), number
+                metric,
+                float(values.mean()),
+                deviation(values),
+                len(values),
+                number,
             )
     return found
 

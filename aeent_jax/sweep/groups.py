@@ -92,13 +92,12 @@ def _refuse_repeated_seed(group: Group) -> None:
 
 def _varying(records: Sequence[Record]) -> list[str]:
     """Keys that differ between members; a sweep of seeds varies none."""
-    keys = dict.fromkeys(key for r in records for key in r["config"])
-    varying = [
-        key
-        for key in keys
-        if key != SEED
-        and len({json.dumps(r["config"].get(key)) for r in records}) > 1
-    ]
+    values: dict[str, set[str]] = {}
+    for record in records:
+        # A key that a record lacks is newer than its run, and no difference.
+        for key, value in record["config"].items():
+            values.setdefault(key, set()).add(json.dumps(value))
+    varying = [key for key in values if key != SEED and len(values[key]) > 1]
     # The baselines are rows too, of their own names and numbers of components.
     if any("baselines" in r["evaluation"] for r in records):
         varying = list(dict.fromkeys([*varying, DATA, METHOD, LATENT]))
@@ -120,6 +119,11 @@ def _place(settings: dict[str, Any]) -> list[tuple[bool, Any]]:
         (isinstance(value, str), value if value is not None else 0)
         for value in settings.values()
     ]
+
+
+def deviation(values: np.ndarray) -> float:
+    """The standard deviation between seeds; 0 for one seed."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def setting(value: Any) -> str:

@@ -6,13 +6,19 @@ import io
 import json
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib import figure
 
 from aeent_jax import figures
 from aeent_jax.report import comparison
 from aeent_jax.sweep import published
-from aeent_jax.sweep.groups import DATA, LATENT, METHOD, Group, setting
+from aeent_jax.sweep.groups import (
+    DATA,
+    LATENT,
+    METHOD,
+    Group,
+    deviation,
+    setting,
+)
 
 # Fewer sizes make no curve.
 _LEAST_SIZES = 3
@@ -43,7 +49,7 @@ class Family:
     def points(self, *path: str) -> Points:
         """(size, mean, standard deviation) of a number in the records."""
         return [
-            (group.config[LATENT], values.mean(), spread(values))
+            (group.config[LATENT], values.mean(), deviation(values))
             for group in self.groups
             if len(values := group.values(*path))
         ]
@@ -87,11 +93,6 @@ def _tell_apart(group: Group, others: Sequence[Group]) -> str:
     return ", ".join(setting(group.config[key]) for key in apart or [METHOD])
 
 
-def spread(values: np.ndarray) -> float:
-    """The standard deviation over seeds; 0 for one seed."""
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
 def best_sizes(found: Sequence[Group]) -> list[str]:
     """A sentence a family: its best size, which is an oracle's choice."""
     sentences = []
@@ -99,10 +100,10 @@ def best_sizes(found: Sequence[Group]) -> list[str]:
         points = family.points("evaluation", "auroc")
         if not points:
             continue
-        size, mean, deviation = max(points, key=lambda point: point[1])
+        size, mean, sd = max(points, key=lambda point: point[1])
         value = comparison.percent(mean)
-        if deviation:
-            value += f" ± {comparison.percent(deviation)}"
+        if sd:
+            value += f" ± {comparison.percent(sd)}"
         sentences.append(
             f"Of {len(points)} latent sizes of {family.name} on {family.data},"
             f" {size} has the largest AUROC, {value}: chosen with the test"
@@ -123,40 +124,44 @@ def auroc_against_size(found: Sequence[Group]) -> figure.Figure | None:
     Returns:
       The figure; None without a family of sizes that has an AUROC.
     """
-    gathered = [
-        family
-        for family in families(found)
-        if family.points("evaluation", "auroc")
-    ]
-    if not gathered:
-        return None
+    gathered = families(found)
     names = list(dict.fromkeys(family.name for family in gathered))
     plots: dict[str, list[figures.SizeCurve]] = {}
     for family in gathered:
-        color = figures.RUNS[names.index(family.name) % len(figures.RUNS)]
-        curves = plots.setdefault(family.data, [])
-        curves.append(
-            figures.SizeCurve(
-                family.name,
-                _percent(family.points("evaluation", "auroc")),
-                color,
-            )
-        )
-        numbers = _published_points(family)
-        if numbers:
-            name = f"{family.name}, published"
-            curves.append(
-                figures.SizeCurve(name, numbers, figures.INK, "published")
-            )
+        curves = _curves(family, _color(names.index(family.name)))
+        if curves:
+            plots.setdefault(family.data, []).extend(curves)
+    if not plots:
+        return None
     drawn = [id(group) for family in gathered for group in family.groups]
     for data, curves in plots.items():
         here = [group for group in found if group.config[DATA] == data]
         curves += _principal_components(here)
         curves += _single(
             [g for g in here if g.is_controlled and id(g) not in drawn],
-            len(names),
+            # The second colour is near to that of what is abnormal.
+            first_color=len(names) + 1,
         )
     return figures.size_curves(plots, y_label="AUROC, percent")
+
+
+def _color(place: int) -> str:
+    return figures.RUNS[place % len(figures.RUNS)]
+
+
+def _curves(family: Family, color: str) -> list[figures.SizeCurve]:
+    """A family's curve, and the points that have been published of it."""
+    points = _percent(family.points("evaluation", "auroc"))
+    if not points:
+        return []
+    curves = [figures.SizeCurve(family.name, points, color)]
+    numbers = _published_points(family)
+    if numbers:
+        name = f"{family.name}, published"
+        curves.append(
+            figures.SizeCurve(name, numbers, figures.INK, "published")
+        )
+    return curves
 
 
 def _percent(points: Points) -> Points:
@@ -187,18 +192,20 @@ def _principal_components(found: Sequence[Group]) -> list[figures.SizeCurve]:
     ]
 
 
-def _single(found: Sequence[Group], place: int) -> list[figures.SizeCurve]:
-    """Groups of one size, a colour each, after those of the curves."""
+def _single(
+    found: Sequence[Group], *, first_color: int
+) -> list[figures.SizeCurve]:
+    """Groups of one size, a colour each."""
     curves = []
     for i, group in enumerate(found):
         values = 100 * group.values("evaluation", "auroc")
         if len(values):
-            point = (group.config[LATENT], values.mean(), spread(values))
+            point = (group.config[LATENT], values.mean(), deviation(values))
             name = (
                 f"{group.config['entropy.estimator']},"
                 f" weight {setting(group.config['entropy.weight'])}"
             )
-            color = figures.RUNS[(place + 1 + i) % len(figures.RUNS)]
+            color = _color(first_color + i)
             curves.append(figures.SizeCurve(name, [point], color, "single"))
     return curves
 
@@ -255,11 +262,11 @@ def errors_csv(found: Sequence[Group]) -> str:
             "kind": path[-1],
             "latent_dim": size,
             "mean": mean,
-            "sd": deviation,
+            "sd": sd,
         }
         for family in families(found)
         for path, _ in _errors(family)
-        for size, mean, deviation in family.points(*path)
+        for size, mean, sd in family.points(*path)
     ]
     if not rows:
         return ""

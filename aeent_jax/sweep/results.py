@@ -121,7 +121,7 @@ def auroc_against_nats(
                 (
                     float(rates.mean()),
                     float(aurocs.mean()),
-                    latent_sizes.spread(aurocs),
+                    groups_lib.deviation(aurocs),
                     _short(weight),
                 )
             )
