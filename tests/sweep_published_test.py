@@ -53,6 +53,38 @@ def test_every_cell_of_the_tables_is_there():
         }
 
 
+# Sums of the columns, of means and of deviations, from the printed tables.
+SUMS = {
+    ("rsna", "auroc"): (733.3, 8.7),
+    ("rsna", "ap"): (719.7, 7.1),
+    ("vindr_cxr", "auroc"): (614.5, 5.5),
+    ("vindr_cxr", "ap"): (644.9, 6.2),
+    ("brain_tumor", "auroc"): (838.3, 7.4),
+    ("brain_tumor", "ap"): (765.9, 6.3),
+    ("brats2021", "auroc"): (863.1, 13.2),
+    ("brats2021", "ap"): (978.5, 10.6),
+    ("brats2021", "pixel_ap"): (335.6, 47.0),
+    ("brats2021", "oracle_dice"): (408.2, 35.9),
+    ("kermany_cxr", "auroc"): (785.2, 0.0),
+    ("kermany_cxr", "ap"): (793.9, 0.0),
+    ("brain_mri", "auroc"): (432.5, 0.0),
+    ("brain_mri", "ap"): (451.5, 0.0),
+}
+
+
+@pytest.mark.parametrize(("column", "sums"), SUMS.items())
+def test_columns_add_up(column, sums):
+    data, metric = column
+    cells = [
+        found[metric]
+        for (name, *_), found in published.NUMBERS.items()
+        if name == data
+    ]
+    found = 100 * sum(c.mean for c in cells), 100 * sum(c.sd for c in cells)
+    # Far below the last digit that is printed.
+    assert found == pytest.approx(sums, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "config",
     [
