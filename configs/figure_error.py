@@ -18,7 +18,7 @@ from configs import table1
 LARGER_SIZES = (256, 512, 1024)
 
 
-def get_config(data: str = "kermany_cxr") -> ml_collections.ConfigDict:
+def get_config(data: str = "rsna") -> ml_collections.ConfigDict:
     """Returns the configuration that all members share.
 
     Args:

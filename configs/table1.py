@@ -15,19 +15,40 @@ from typing import Any
 
 import ml_collections
 
-from configs import brain_mri, kermany_cxr
+from configs import (
+    brain_mri,
+    brain_tumor,
+    brats2021,
+    camelyon16,
+    isic2018,
+    kermany_cxr,
+    lag,
+    phantom_cxr,
+    phantom_mri,
+    rsna,
+    vindr_cxr,
+)
 
 # The data sets of all tables: each has its own epochs.
 DATASETS = {
-    "brain_mri": brain_mri,
+    "rsna": rsna,
+    "vindr_cxr": vindr_cxr,
+    "brain_tumor": brain_tumor,
+    "brats2021": brats2021,
+    "lag": lag,
+    "isic2018": isic2018,
+    "camelyon16": camelyon16,
     "kermany_cxr": kermany_cxr,
+    "brain_mri": brain_mri,
+    "phantom_cxr": phantom_cxr,
+    "phantom_mri": phantom_mri,
 }
 # A sweep that is stopped early has those where the curve bends.
 LATENT_SIZES = (4, 16, 64, 2, 8, 32, 1, 128)
 SEEDS = (0, 1, 2)
 
 
-def get_config(data: str = "kermany_cxr") -> ml_collections.ConfigDict:
+def get_config(data: str = "rsna") -> ml_collections.ConfigDict:
     """Returns the configuration that all members share.
 
     Args:

@@ -35,7 +35,7 @@ CONTROLLED = {
 }
 
 
-def get_config(variant: str = "kermany_cxr") -> ml_collections.ConfigDict:
+def get_config(variant: str = "rsna") -> ml_collections.ConfigDict:
     """Returns the configuration that all members share.
 
     Args:
