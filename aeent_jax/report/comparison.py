@@ -12,7 +12,8 @@ from aeent_jax.report.runs import Run
 # Column of the table -> key in metrics.json.
 _IMAGE_METRICS = {"AUROC": "auroc", "AP": "ap"}
 _PIXEL_METRICS = {"pixel AP": "pixel_ap", "oracle Dice": "oracle_dice"}
-_BASELINES: dict[str, str] = {
+# Key in metrics.json -> name in tables.
+BASELINES: dict[str, str] = {
     "mean_intensity": "mean intensity",
     "mean_image": "mean image",
     "pca": "PCA",
@@ -95,7 +96,7 @@ def difference_table(
         [
             f"{difference.name} - {difference.reference}",
             *(
-                _points(difference.values[key])
+                points(difference.values[key])
                 if key in difference.values
                 else _NOTHING
                 for key in shown.values()
@@ -122,7 +123,7 @@ def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     for run in runs:
         entries = run.evaluation.get("baselines", {})
         for key, entry in entries.items():
-            name = _BASELINES[key]
+            name = BASELINES[key]
             if "num_components" in entry:
                 name = f"{name}, {entry['num_components']} components"
             # As printed: rounding may differ between machines.
@@ -232,8 +233,8 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _points(triple):
-    """A difference with its interval, each with its sign."""
+def points(triple: tuple[float, float, float]) -> str:
+    """A difference with its interval, each with its sign: +1.2 [-0.3, +2.7]."""
     value, low, high = (f"{100 * part:+.1f}" for part in triple)
     return f"{value} [{low}, {high}]"
 
