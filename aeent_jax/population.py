@@ -126,6 +126,63 @@ def train_population(
     return failed
 
 
+def map_members(
+    program: train_step.Program, mapping: parallel.Parallel
+) -> Callable[..., Any]:
+    """Compiles `train_step.train_steps` for members side by side.
+
+    Args:
+      program: of all members.
+      mapping: the devices; each takes an equal share of the members.
+
+    Returns:
+      A function of states, knobs, images `[N, H, W, C]`, indices and masks
+      `[M, B, steps]`, all but the images with a leading axis of members, to
+      states and metrics.
+    """
+    step = parallel.alone(lambda *rows: train_step.train_steps(program, *rows))
+    return mapping.map(
+        jax.vmap(step, in_axes=(0, 0, None, 0, 0)),
+        [
+            parallel.SHARDED,
+            parallel.SHARDED,
+            parallel.REPLICATED,
+            parallel.SHARDED,
+            parallel.SHARDED,
+        ],
+        [parallel.SHARDED] * 2,
+        donate=(0,),
+    )
+
+
+def pad(state: Any, like: Any) -> Any:
+    """Fills a member's state up with zeros.
+
+    Args:
+      state: a tree of host arrays.
+      like: the same tree with the shapes of the widest member.
+
+    Returns:
+      The tree in those shapes.
+    """
+
+    def fill(array, wanted):
+        filled = np.zeros(wanted.shape, wanted.dtype)
+        filled[tuple(map(slice, np.shape(array)))] = array
+        return filled
+
+    return jax.tree.map(fill, state, like)
+
+
+def cut(state: Any, like: Any) -> Any:
+    """Undoes `pad`: the part of a padded state that its run alone has."""
+    return jax.tree.map(
+        lambda array, wanted: array[tuple(map(slice, wanted.shape))],
+        state,
+        like,
+    )
+
+
 def _checkpoints(run):
     return checkpoint.Checkpoints(
         run.directory / "checkpoints",
@@ -151,24 +208,7 @@ class _Population:
         # Devices have equal numbers; copies of the last fill up.
         missing = self._parallel.padded(len(places)) - len(places)
         self._rows = places + places[-1:] * missing
-        self._step_fn = self._parallel.map(
-            jax.vmap(self._step_of_one, in_axes=(0, 0, None, 0, 0)),
-            [
-                parallel.SHARDED,
-                parallel.SHARDED,
-                parallel.REPLICATED,
-                parallel.SHARDED,
-                parallel.SHARDED,
-            ],
-            [parallel.SHARDED] * 2,
-            donate=(0,),
-        )
-
-    def _step_of_one(self, *args):
-        step = parallel.alone(
-            lambda *rows: train_step.train_steps(self._program, *rows)
-        )
-        return step(*args)
+        self._step_fn = map_members(self._program, self._parallel)
 
     def train(self, states, step, asked_to_stop) -> dict[int, str]:
         """Trains to the end; returns why members failed, by their places."""
@@ -236,20 +276,13 @@ class _Population:
         shapes = jax.eval_shape(
             lambda: train_step.create_state(self._program, 0)
         )
-        return _stacked(
-            [
-                jax.tree.map(_padded, states[place], shapes)
-                for place in self._rows
-            ]
-        )
+        return _stacked([pad(states[place], shapes) for place in self._rows])
 
     def _unpadded(self, state, row: int, place: int):
         """The state of a member as its run alone has it."""
         run = self._runs[place]
         shapes = jax.eval_shape(lambda: train_step.create_state(run.program, 0))
-        return jax.tree.map(
-            lambda a, like: a[row][tuple(map(slice, like.shape))], state, shapes
-        )
+        return cut(jax.tree.map(lambda a: a[row], state), shapes)
 
     def _add(self, metrics, intervals, failed) -> None:
         """Gathers the metrics `[rows, steps]` of a call."""
@@ -310,10 +343,3 @@ class _Population:
 
 def _stacked(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-
-def _padded(array: np.ndarray, like: jax.ShapeDtypeStruct) -> np.ndarray:
-    """Zeros up to a larger shape."""
-    padded = np.zeros(like.shape, like.dtype)
-    padded[tuple(map(slice, np.shape(array)))] = array
-    return padded

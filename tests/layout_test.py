@@ -83,7 +83,7 @@ LAW = {
     "train": _BELOW_TRAINING | {"evaluate", "run"},
     "population": _BELOW_TRAINING | {"run", "train"},
     "trained": _BELOW_TRAINING | {"evaluate", "run"},
-    "bench": _BELOW_TRAINING | {"evaluate", "run", "train"},
+    "bench": _BELOW_TRAINING | {"evaluate", "population", "run", "train"},
     "sweep": _BELOW_TRAINING
     | {"evaluate", "population", "report", "run", "train"},
     "cli": _BELOW_TRAINING
