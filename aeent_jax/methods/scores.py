@@ -5,11 +5,13 @@ of a pass that does not train and has no channel noise. `SCORES` is the closed
 table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from aeent_jax.methods.method import no_noise
 
 
 class Score(NamedTuple):
@@ -36,10 +38,80 @@ def absolute(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
     return Score(jnp.mean(jnp.abs(inputs.x - outputs.x_hat), axis=3))
 
 
+def gradient(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """Absolute gradient of an image's whole loss; of `vae`, of its ELBO."""
+    del outputs
+
+    def loss(x, outputs):
+        return sum(method.losses(x, outputs).values())
+
+    return Score(_input_gradient(method, variables, inputs, loss))
+
+
+def gradient_reconstruction(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Absolute gradient of an image's reconstruction loss."""
+    del outputs
+
+    def loss(x, outputs):
+        return method.losses(x, outputs)["reconstruction"]
+
+    return Score(_input_gradient(method, variables, inputs, loss))
+
+
+def gradient_kl(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Absolute gradient of an image's KL, unweighted."""
+    del outputs
+
+    def loss(x, outputs):
+        del x
+        return outputs.extra["kl"]
+
+    return Score(_input_gradient(method, variables, inputs, loss))
+
+
+def gradient_combined(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Squared error times `gradient_kl`, pixel by pixel.
+
+    Source: Zimmerer et al., arXiv 1907.02796, with the gradient of the KL.
+    """
+    error = squared(method, variables, inputs, outputs)
+    slope = gradient_kl(method, variables, inputs, outputs)
+    return Score(error.map * slope.map)
+
+
+def _input_gradient(method, variables, inputs, loss):
+    """Of each image's own loss, in the mean over channels, `[B, H, W]`.
+
+    In evaluation no image has an influence on another, so one gradient of the
+    sum is that of every image.
+    """
+
+    def total(x):
+        outputs = method.forward(
+            variables, inputs._replace(x=x), no_noise, train=False
+        )
+        return jnp.sum(loss(x, outputs))
+
+    return jnp.mean(jnp.abs(jax.grad(total)(inputs.x)), axis=3)
+
+
 SCORES: dict[str, Callable[..., Score]] = {
     "squared": squared,
     "absolute": absolute,
+    "gradient": gradient,
+    "gradient_reconstruction": gradient_reconstruction,
+    "gradient_kl": gradient_kl,
+    "gradient_combined": gradient_combined,
 }
+
+# What a score needs of a method's `extra`.
+_NEEDED = {"gradient_kl": "kl", "gradient_combined": "kl"}
 
 
 def get_score(name: str) -> Callable[..., Score]:
@@ -59,3 +131,22 @@ def get_score(name: str) -> Callable[..., Score]:
             f"the score is {name!r}; choose one of {', '.join(SCORES)}."
         )
     return SCORES[name]
+
+
+def check_score(name: str, method_name: str, extra: Collection[str]) -> None:
+    """Refuses a score that a method does not have.
+
+    Args:
+      name: of the score.
+      method_name: of the method.
+      extra: what it has beside reconstructions and latents.
+
+    Raises:
+      ValueError: the score is unknown, or needs what is not in `extra`.
+    """
+    get_score(name)
+    if name in _NEEDED and _NEEDED[name] not in extra:
+        raise ValueError(
+            f"eval.score is {name}, but {method_name} has no {_NEEDED[name]};"
+            " set another eval.score or choose vae as the method."
+        )
