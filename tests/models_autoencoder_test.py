@@ -1,7 +1,6 @@
 """The network equals the reference's, number for number."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +8,9 @@ import numpy as np
 import parity_support
 import pytest
 
-from aeent_jax import methods
 from aeent_jax.methods import autoencoders
 
 _make = parity_support.make_network
-
-
-class _Case(NamedTuple):
-    method: methods.Method
-    reference: parity_support.Reference
-    trained: parity_support.Trained
 
 
 @pytest.fixture(
@@ -26,38 +18,22 @@ class _Case(NamedTuple):
 )
 def case(request):
     name, depth = request.param
-    reference = parity_support.Reference(name, depth)
     method = autoencoders.from_network(_make(depth=depth))
-    return _Case(method, reference, parity_support.train(method, reference))
+    reference = parity_support.Reference(name, depth)
+    return parity_support.make_case(method, reference)
 
 
 def test_untrained_outputs_match_the_reference(case):
-    reference = case.reference
-    outputs = parity_support.evaluate(
-        case.method, reference.variables("init"), reference.inputs()
-    )
-    # Float32 rounding through 14 layers; values are of order one.
-    np.testing.assert_allclose(
-        outputs.z, reference.arrays["eval0/z"], atol=1e-5
-    )
-    np.testing.assert_allclose(
-        outputs.x_hat, reference.images("eval0/x_hat"), atol=1e-5
-    )
-    np.testing.assert_allclose(
-        np.square(outputs.x_hat - reference.x[0]),
-        reference.images("eval0/score_map"),
-        atol=1e-5,
-    )
+    frozen = {"z": lambda outputs, _: outputs.z}
+    parity_support.assert_untrained_matches(case, frozen)
 
 
 def test_gradients_match_the_reference(case):
-    parity_support.assert_gradient_matches(case.trained, case.reference)
+    parity_support.assert_gradient_matches(case)
 
 
 def test_training_matches_the_reference(case):
-    parity_support.assert_training_matches(
-        case.trained, case.reference, case.method
-    )
+    parity_support.assert_training_matches(case)
 
 
 @pytest.mark.parametrize(

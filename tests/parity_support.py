@@ -6,6 +6,7 @@ A method trains through the project's own training step, on one device.
 import functools
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -211,14 +212,50 @@ def train(method: methods.Method, reference: Reference) -> Trained:
     return Trained(losses, gradient, last.variables)
 
 
-def assert_gradient_matches(trained: Trained, reference: Reference) -> None:
+class Case(NamedTuple):
+    """A method beside the reference's numbers of it."""
+
+    method: methods.Method
+    reference: Reference
+    trained: Trained
+
+
+def make_case(method: methods.Method, reference: Reference) -> Case:
+    """Trains the method."""
+    return Case(method, reference, train(method, reference))
+
+
+def assert_untrained_matches(
+    case: Case,
+    frozen: dict[str, Callable[[methods.Outputs, models.Variables], Any]],
+) -> None:
+    """Reconstructions, score map, and more of the first batch.
+
+    Args:
+      case: the method.
+      frozen: how what the file has under eval0/ is got, by name.
+    """
+    reference, variables = case.reference, case.reference.variables("init")
+    inputs = reference.inputs()
+    outputs = evaluate(case.method, variables, inputs)
+    # Float32 rounding through 14 layers; values are of order one.
+    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    close(outputs.x_hat, reference.images("eval0/x_hat"))
+    for name, value in frozen.items():
+        close(value(outputs, variables), reference.arrays[f"eval0/{name}"])
+    score_of = methods.get_score(case.method.score)
+    score = score_of(case.method, variables, inputs, outputs)
+    close(score.map, reference.images("eval0/score_map")[..., 0])
+
+
+def assert_gradient_matches(case: Case) -> None:
     """Within the bound of the frozen file, relative to the largest entry."""
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(
             ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max() + 1e-8
         ),
-        _exempt_biases(trained.gradient, ("hidden",)),
-        _exempt_biases(reference.params("grad0"), ("hidden",)),
+        _exempt_biases(case.trained.gradient, ("hidden",)),
+        _exempt_biases(case.reference.params("grad0"), ("hidden",)),
     )
 
 
@@ -231,10 +268,9 @@ _LOSS_BOUND = {1: 1e-5, 2: 2e-3}
 _OUTPUT_BOUND = {1: 1e-4, 2: 2e-3}
 
 
-def assert_training_matches(
-    trained: Trained, reference: Reference, method: methods.Method
-) -> None:
+def assert_training_matches(case: Case) -> None:
     """Losses, final parameters, and reconstructions of the first batch."""
+    method, reference, trained = case
     expected = reference.arrays["train/losses"]
     np.testing.assert_allclose(
         trained.losses, expected, atol=_LOSS_BOUND[reference.depth]
@@ -281,3 +317,19 @@ def evaluate(
 ) -> methods.Outputs:
     """A pass that does not train, without channel noise."""
     return method.forward(variables, inputs, methods.no_noise, train=False)
+
+
+def score_untrained(
+    method: methods.Method, reference: Reference, names: dict[str, str]
+) -> dict[str, jax.Array]:
+    """Score maps of the first four images, by keys that stand for scores."""
+
+    @jax.jit
+    def score(variables, inputs):
+        outputs = evaluate(method, variables, inputs)
+        return {
+            key: methods.get_score(name)(method, variables, inputs, outputs).map
+            for key, name in names.items()
+        }
+
+    return score(reference.variables("init"), reference.inputs(4))
