@@ -1,8 +1,9 @@
 """Anomaly scores that need one image and the network.
 
 Each maps `(method, variables, inputs, outputs)` to a `Score`, with the outputs
-of a pass that does not train and has no channel noise. `SCORES` is the closed
-table.
+of a pass that does not train and has no channel noise. Scores by a gradient are
+those of an image's loss with respect to that image, and repeat the pass.
+`SCORES` is the closed table.
 """
 
 from collections.abc import Callable, Collection
@@ -45,7 +46,8 @@ def gradient(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
     def loss(x, outputs):
         return sum(method.losses(x, outputs).values())
 
-    return Score(_input_gradient(method, variables, inputs, loss))
+    slope = _input_gradient(method, variables, inputs, loss)
+    return Score(jnp.mean(slope, axis=3))
 
 
 def gradient_reconstruction(
@@ -57,7 +59,8 @@ def gradient_reconstruction(
     def loss(x, outputs):
         return method.losses(x, outputs)["reconstruction"]
 
-    return Score(_input_gradient(method, variables, inputs, loss))
+    slope = _input_gradient(method, variables, inputs, loss)
+    return Score(jnp.mean(slope, axis=3))
 
 
 def gradient_kl(
@@ -65,28 +68,29 @@ def gradient_kl(
 ) -> Score:
     """Absolute gradient of an image's KL, unweighted."""
     del outputs
-
-    def loss(x, outputs):
-        del x
-        return outputs.extra["kl"]
-
-    return Score(_input_gradient(method, variables, inputs, loss))
+    slope = _input_gradient(method, variables, inputs, _kl)
+    return Score(jnp.mean(slope, axis=3))
 
 
 def gradient_combined(
     method: Any, variables: Any, inputs: Any, outputs: Any
 ) -> Score:
-    """Squared error times `gradient_kl`, pixel by pixel.
+    """Squared error times the absolute gradient of the KL, entry by entry.
 
-    Source: Zimmerer et al., arXiv 1907.02796, with the gradient of the KL.
+    Source: after Zimmerer et al., arXiv 1907.02796.
     """
-    error = squared(method, variables, inputs, outputs)
-    slope = gradient_kl(method, variables, inputs, outputs)
-    return Score(error.map * slope.map)
+    error = jnp.square(inputs.x - outputs.x_hat)
+    slope = _input_gradient(method, variables, inputs, _kl)
+    return Score(jnp.mean(error * slope, axis=3))
+
+
+def _kl(x, outputs):
+    del x
+    return outputs.extra["kl"]
 
 
 def _input_gradient(method, variables, inputs, loss):
-    """Of each image's own loss, in the mean over channels, `[B, H, W]`.
+    """The absolute gradient of each image's own loss, `[B, H, W, C]`.
 
     In evaluation no image has an influence on another, so one gradient of the
     sum is that of every image.
@@ -98,7 +102,7 @@ def _input_gradient(method, variables, inputs, loss):
         )
         return jnp.sum(loss(x, outputs))
 
-    return jnp.mean(jnp.abs(jax.grad(total)(inputs.x)), axis=3)
+    return jnp.abs(jax.grad(total)(inputs.x))
 
 
 SCORES: dict[str, Callable[..., Score]] = {

@@ -1,13 +1,14 @@
 """The variational autoencoder (Kingma and Welling, arXiv 1312.6114).
 
-The encoder gives `mu` and `log_var`; in training the decoder sees a sample of
-N(mu, diag exp(log_var)), behind the channel like any latent:
+The encoder gives `mu` and `log_var`, and in training the decoder sees a sample
+with the noise of the channel on top:
 
-    z_noisy = mu + exp(log_var / 2) * eps + sigma * eps'
+    mu + sigma * eps' + exp(log_var / 2) * eps
 
-The clean latent is `mu`. The rate is therefore that of a channel behind `mu`:
-the sampling adds noise to it that no estimator knows of, and the KL beside it
-prices that noise on its own.
+The latent is `mu`, and `mu + sigma * eps'` the noisy one, so the rate is that
+of the channel behind `mu`. An estimate from samples would take their own noise
+for information, and a penalty on it would remove that noise; what the variances
+tell of the image is for the KL to price.
 """
 
 import functools
@@ -64,7 +65,8 @@ def from_network(
       draw: of the samples.
 
     Returns:
-      The method; `Outputs.extra` has `log_var` `[B, D]` and `kl` `[B]`.
+      The method; `Outputs.extra` has `log_var` `[B, D]`, `sample` `[B, D]`,
+      which is what the decoder sees, and `kl` `[B]`.
     """
 
     def forward(variables, inputs, noise: Noise, *, train: bool) -> Outputs:
@@ -72,16 +74,19 @@ def from_network(
             variables, inputs.x, inputs.mask, train=train
         )
         mu, log_var = jnp.split(encoded, 2, axis=1)
-        sample = mu
+        z_noisy = sample = noise(mu)
         if train or samples_in_evaluation:
             eps = draw(inputs, network.latent_dim).astype(mu.dtype)
-            sample = mu + jnp.exp(0.5 * log_var) * eps
-        z_noisy = noise(sample)
+            sample = z_noisy + jnp.exp(0.5 * log_var) * eps
         x_hat, decoder_stats = network.decode(
-            variables, z_noisy, inputs.mask, train=train
+            variables, sample, inputs.mask, train=train
         )
         stats = {"encoder": encoder_stats, "decoder": decoder_stats}
-        extra = {"log_var": log_var, "kl": kl_divergence(mu, log_var)}
+        extra = {
+            "log_var": log_var,
+            "sample": sample,
+            "kl": kl_divergence(mu, log_var),
+        }
         return Outputs(x_hat, mu, z_noisy, stats, extra)
 
     return Method(
