@@ -51,12 +51,7 @@ class Evaluator:
         """
         self._config = config
         self._score = config.eval.score or method.score
-        self._terms = score_sums.parse(self._score, config)
-        if score_sums.needs_latents(self._terms) and method.latent_dim is None:
-            raise ValueError(
-                f"the score is {self._score}, but {config.method} has no latent"
-                " vector; choose a score of images, such as squared."
-            )
+        self._terms = score_sums.parse(self._score, config, method)
         self._scorer = scoring.Scorer(
             mapping,
             method,

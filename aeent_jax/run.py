@@ -17,6 +17,7 @@ from aeent_jax import (
     optimizer,
     parallel,
     plan,
+    score_sums,
     train_step,
 )
 from aeent_jax.data import batches, sources
@@ -87,7 +88,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f" {_LARGEST_SEED}."
         )
     # What needs no data is refused before any is read.
-    make_program(config, config.optimizer.warmup_steps + 1)
+    program = make_program(config, config.optimizer.warmup_steps + 1)
+    score = config.eval.score or program.method.score
+    score_sums.parse(score, config, program.method)
 
 
 def load_data(config: ml_collections.ConfigDict) -> data.Dataset:

@@ -33,18 +33,22 @@ class Term(NamedTuple):
     name: str
 
 
-def parse(spec: str, config: ml_collections.ConfigDict) -> tuple[Term, ...]:
+def parse(
+    spec: str, config: ml_collections.ConfigDict, method: methods.Method
+) -> tuple[Term, ...]:
     """Reads a sum of scores.
 
     Args:
       spec: terms joined by "+", each a name or `weight*name`.
       config: of the run, for the weight of a nat in `description_length`.
+      method: of the run.
 
     Returns:
       The terms; `description_length` is taken apart.
 
     Raises:
-      ValueError: an unknown name, or a weight that is no number.
+      ValueError: an unknown name, one that the method does not have, or a
+        weight that is no number.
     """
     terms = []
     for text in spec.split("+"):
@@ -58,7 +62,13 @@ def parse(spec: str, config: ml_collections.ConfigDict) -> tuple[Term, ...]:
         else:
             if name != SURPRISE:
                 _check_name(name)
+                methods.check_score(name, config.method, method.extra)
             terms.append(Term(factor, name))
+    if needs_latents(terms) and method.latent_dim is None:
+        raise ValueError(
+            f"the score is {spec}, but {config.method} has no latent vector;"
+            " choose a score of images, such as squared."
+        )
     return tuple(terms)
 
 

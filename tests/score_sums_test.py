@@ -7,20 +7,26 @@ from aeent_jax import methods, score_sums
 from configs import default
 
 CONFIG = default.get_config()  # kde_loo at weight 5e-4
+
+
+def parse(spec, config=CONFIG):
+    return score_sums.parse(spec, config, methods.make_method(config, None))
+
+
 RNG = np.random.default_rng(0)
 Z, SAMPLES = (RNG.normal(size=(n, 3)).astype(np.float32) for n in (5, 40))
 
 
 def test_terms_have_weights_and_names():
-    assert score_sums.parse("squared", CONFIG) == ((1.0, "squared"),)
-    assert score_sums.parse("2*squared + 1e-3*surprise", CONFIG) == (
+    assert parse("squared") == ((1.0, "squared"),)
+    assert parse("2*squared + 1e-3*surprise") == (
         (2.0, "squared"),
         (1e-3, "surprise"),
     )
 
 
 def test_description_length_has_the_weight_of_the_training():
-    assert score_sums.parse("2*description_length", CONFIG) == (
+    assert parse("2*description_length") == (
         (2.0, "reconstruction"),
         (1e-3, "surprise"),
     )
@@ -30,7 +36,7 @@ def test_description_length_is_refused_where_the_weight_was_controlled():
     config = default.get_config()
     config.entropy.controller = "target_rate"
     with pytest.raises(ValueError, match="its controller .target_rate."):
-        score_sums.parse("description_length", config)
+        parse("description_length", config)
 
 
 @pytest.mark.parametrize(
@@ -44,14 +50,14 @@ def test_description_length_is_refused_where_the_weight_was_controlled():
 )
 def test_what_is_no_sum_is_refused(spec, sentence):
     with pytest.raises(ValueError, match=sentence):
-        score_sums.parse(spec, CONFIG)
+        parse(spec)
 
 
 def image_scores(spec):
     x = RNG.normal(size=(2, 4, 4, 1)).astype(np.float32)
     inputs = methods.Inputs(jnp.array(x), None, jnp.arange(2), None)
     outputs = methods.Outputs(jnp.zeros(x.shape), None, None, None, {})
-    terms = score_sums.parse(spec, CONFIG)
+    terms = parse(spec)
     return x, score_sums.of_images(terms)(None, None, inputs, outputs)
 
 
@@ -77,7 +83,7 @@ def test_surprise_is_minus_the_log_of_the_kernel_density():
     own = score_sums.surprise(SAMPLES, SAMPLES, sigma, own=True)
     others = score_sums.surprise(SAMPLES[:1], SAMPLES[1:], sigma, own=False)
     np.testing.assert_allclose(own[0], others[0], rtol=1e-5)
-    terms = score_sums.parse("squared+2*surprise+1*surprise", CONFIG)
+    terms = parse("squared+2*surprise+1*surprise")
     np.testing.assert_allclose(
         score_sums.of_latents(terms, Z, SAMPLES, sigma, own=False), 3 * found
     )
@@ -91,3 +97,8 @@ def test_without_a_channel_the_kernel_fits_the_samples():
         for s in (0.1, 0.3, 0.6, 1.2, 3.0)
     ]
     assert found <= min(others) + 1e-4
+
+
+def test_a_score_that_the_method_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="but ae has no kl; choose another"):
+        parse("squared+gradient_kl")

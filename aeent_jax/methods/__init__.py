@@ -2,13 +2,19 @@
 
 `METHODS` is the closed table; `--config.method` chooses by name, and
 `make_method` builds what it names from a configuration.
+
+`--config.compat=medianomaly` restores what the reference code does and we would
+not:
+
+- `vae` scores a sample of its latents instead of their means.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import ml_collections
 
-from aeent_jax.methods import autoencoders
+from aeent_jax.methods import autoencoders, ceae, memae, vae
 from aeent_jax.methods.method import (
     Inputs,
     Method,
@@ -17,7 +23,12 @@ from aeent_jax.methods.method import (
     no_noise,
     row_keys,
 )
-from aeent_jax.methods.scores import SCORES, Score, get_score
+from aeent_jax.methods.scores import (
+    SCORES,
+    Score,
+    check_score,
+    get_score,
+)
 
 __all__ = [
     "COMPATS",
@@ -28,6 +39,7 @@ __all__ = [
     "Noise",
     "Outputs",
     "Score",
+    "check_score",
     "get_score",
     "make_method",
     "no_noise",
@@ -37,10 +49,28 @@ __all__ = [
 COMPATS = ("", "medianomaly")
 
 # From a configuration and the mapped axis, or None, to the method.
-METHODS: dict[
-    str, Callable[[ml_collections.ConfigDict, str | None], Method]
-] = {
+Maker = Callable[[ml_collections.ConfigDict, str | None], Method]
+
+
+def _scored_by(make: Maker, score: str) -> Maker:
+    """A method that is trained as another and scored in its own way."""
+
+    def make_scored(config, axis_name):
+        return dataclasses.replace(make(config, axis_name), score=score)
+
+    return make_scored
+
+
+METHODS: dict[str, Maker] = {
     "ae": autoencoders.make_ae,
+    "ae_grad": _scored_by(autoencoders.make_ae, "gradient"),
+    "ceae": ceae.make_ceae,
+    "memae": memae.make_memae,
+    "vae": vae.make_vae,
+    "vae_combi": _scored_by(vae.make_vae, "gradient_combined"),
+    "vae_elbo": _scored_by(vae.make_vae, "gradient"),
+    "vae_kl": _scored_by(vae.make_vae, "gradient_kl"),
+    "vae_rec": _scored_by(vae.make_vae, "gradient_reconstruction"),
 }
 
 

@@ -11,7 +11,10 @@ from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
 
 
 def make_network(
-    config: ml_collections.ConfigDict, axis_name: str | None
+    config: ml_collections.ConfigDict,
+    axis_name: str | None,
+    *,
+    encoded_vectors: int = 1,
 ) -> models.Autoencoder:
     """The reference autoencoder in the sizes of a configuration."""
     return models.make_autoencoder(
@@ -23,6 +26,7 @@ def make_network(
         depth=config.model.depth,
         axis_name=axis_name,
         normalisation=config.channel.normalisation,
+        encoded_vectors=encoded_vectors,
     )
 
 
@@ -59,7 +63,7 @@ def from_network(network: models.Autoencoder) -> Method:
         forward=functools.partial(autoencode, network),
         losses=squared_error,
         score="squared",
-        latent_dim=network.encoder.latent_dim,
+        latent_dim=network.latent_dim,
     )
 
 

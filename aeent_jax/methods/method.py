@@ -62,6 +62,8 @@ class Method:
         is minimised is the mean of their sum. "reconstruction" is one of them.
       score: its own anomaly score, a name of `scores.SCORES`.
       latent_dim: size of the latent vector; None where there is none.
+      extra: names in `Outputs.extra` that there are in evaluation too, for the
+        scores that need them.
     """
 
     init: Callable[[jax.Array], models.Variables]
@@ -69,6 +71,7 @@ class Method:
     losses: Callable[[jax.Array, Outputs], dict[str, jax.Array]]
     score: str
     latent_dim: int | None
+    extra: tuple[str, ...] = ()
 
 
 def no_noise(z: jax.Array) -> jax.Array:

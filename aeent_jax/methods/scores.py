@@ -1,20 +1,23 @@
 """Anomaly scores that need one image and the network.
 
 Each maps `(method, variables, inputs, outputs)` to a `Score`, with the outputs
-of a pass that does not train and has no channel noise. `SCORES` is the closed
-table; `smoothed_box9` and `smoothed_gaussian2` stand for two families of any
-width.
+of a pass that does not train and has no channel noise. Scores by a gradient are
+those of an image's loss with respect to that image, and repeat the pass.
+`SCORES` is the closed table; `smoothed_box9` and `smoothed_gaussian2` stand for
+two families of any width.
 """
 
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from aeent_jax.methods.method import no_noise
 
 
 class Score(NamedTuple):
@@ -120,11 +123,83 @@ def smoothing_matrix(kind: str, width: float, size: int) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
+def gradient(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """Absolute gradient of an image's whole loss; of `vae`, of its ELBO."""
+    del outputs
+
+    def loss(x, outputs):
+        return sum(method.losses(x, outputs).values())
+
+    slope = _input_gradient(method, variables, inputs, loss)
+    return Score(jnp.mean(slope, axis=3))
+
+
+def gradient_reconstruction(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Absolute gradient of an image's reconstruction loss."""
+    del outputs
+
+    def loss(x, outputs):
+        return method.losses(x, outputs)["reconstruction"]
+
+    slope = _input_gradient(method, variables, inputs, loss)
+    return Score(jnp.mean(slope, axis=3))
+
+
+def gradient_kl(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Absolute gradient of an image's KL, unweighted."""
+    del outputs
+    slope = _input_gradient(method, variables, inputs, _kl)
+    return Score(jnp.mean(slope, axis=3))
+
+
+def gradient_combined(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Squared error times the absolute gradient of the KL, entry by entry.
+
+    Source: after Zimmerer et al., arXiv 1907.02796.
+    """
+    error = jnp.square(inputs.x - outputs.x_hat)
+    slope = _input_gradient(method, variables, inputs, _kl)
+    return Score(jnp.mean(error * slope, axis=3))
+
+
+def _kl(x, outputs):
+    del x
+    return outputs.extra["kl"]
+
+
+def _input_gradient(method, variables, inputs, loss):
+    """The absolute gradient of each image's own loss, `[B, H, W, C]`.
+
+    In evaluation no image has an influence on another, so one gradient of the
+    sum is that of every image.
+    """
+
+    def total(x):
+        outputs = method.forward(
+            variables, inputs._replace(x=x), no_noise, train=False
+        )
+        return jnp.sum(loss(x, outputs))
+
+    return jnp.abs(jax.grad(total)(inputs.x))
+
+
 SCORES: dict[str, Callable[..., Score]] = {
     "squared": squared,
     "absolute": absolute,
     "reconstruction": reconstruction,
+    "gradient": gradient,
+    "gradient_reconstruction": gradient_reconstruction,
+    "gradient_kl": gradient_kl,
+    "gradient_combined": gradient_combined,
 }
+# What a score needs of a method's `extra`.
+_NEEDED = {"gradient_kl": "kl", "gradient_combined": "kl"}
 _SMOOTHED = re.compile(rf"smoothed_({'|'.join(KERNELS)})(\d+\.?\d*)")
 
 
@@ -155,3 +230,21 @@ def get_score(name: str) -> Callable[..., Score]:
             f" {', '.join([*SCORES, *families])} (or another width in pixels)."
         )
     return SCORES[name]
+
+
+def check_score(name: str, method_name: str, extra: Collection[str]) -> None:
+    """Refuses a score that a method does not have.
+
+    Args:
+      name: of the score.
+      method_name: of the method.
+      extra: what it has beside reconstructions and latents.
+
+    Raises:
+      ValueError: the score needs what is not in `extra`.
+    """
+    if name in _NEEDED and _NEEDED[name] not in extra:
+        raise ValueError(
+            f"the score is {name}, but {method_name} has no {_NEEDED[name]};"
+            " choose another score, such as squared."
+        )

@@ -140,10 +140,12 @@ class Autoencoder:
     Attributes:
       encoder: the encoder module.
       decoder: the decoder module.
+      latent_dim: size of the latent vector that the decoder takes.
     """
 
     encoder: Encoder
     decoder: Decoder
+    latent_dim: int
 
     def init(self, rng: jax.Array) -> Variables:
         """Draws initial variables; the same on every device count.
@@ -157,7 +159,7 @@ class Autoencoder:
         size, channels = self.decoder.image_size, self.decoder.channels
         encoder_rng, decoder_rng = jax.random.split(rng)
         x = jnp.zeros((1, size, size, channels))
-        z = jnp.zeros((1, self.encoder.latent_dim))
+        z = jnp.zeros((1, self.latent_dim))
         halves = {
             "encoder": self.encoder.init(encoder_rng, x, None, train=False),
             "decoder": self.decoder.init(decoder_rng, z, None, train=False),
@@ -181,7 +183,8 @@ class Autoencoder:
           train: whether to use batch statistics.
 
         Returns:
-          `z` `[B, latent_dim]` and the encoder's `batch_stats`.
+          `z` `[B, latent_dim]`, or as many vectors of that size side by side
+          as `make_autoencoder` was told, and the encoder's `batch_stats`.
         """
         return _apply(self.encoder, "encoder", variables, x, mask, train)
 
@@ -222,6 +225,7 @@ def make_autoencoder(
     depth: int = 1,
     axis_name: str | None = None,
     normalisation: str = "none",
+    encoded_vectors: int = 1,
 ) -> Autoencoder:
     """Builds the reference autoencoder.
 
@@ -234,6 +238,8 @@ def make_autoencoder(
       depth: convolutions in a block, at least 1.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
       normalisation: "none", or "power" to divide the latents by their rms.
+      encoded_vectors: vectors of the latent's size that the encoder gives; a
+        variational one gives two.
 
     Returns:
       The network as a pair of pure functions.
@@ -266,7 +272,13 @@ def make_autoencoder(
             raise ValueError(f"{name} is {value}, but must be at least 1.")
     return Autoencoder(
         Encoder(
-            latent_dim, base_width, hidden_dim, depth, axis_name, normalisation
+            latent_dim * encoded_vectors,
+            base_width,
+            hidden_dim,
+            depth,
+            axis_name,
+            normalisation,
         ),
         Decoder(image_size, channels, base_width, hidden_dim, depth, axis_name),
+        latent_dim,
     )
