@@ -92,8 +92,9 @@ def test_a_member_ends_where_its_run_alone_does(
         )
     )
     moved = distance(alone.params, start.params)
-    # Adam turns the rounding of small gradients into steps of another size.
-    assert distance(member.params, alone.params) < 0.05 * moved
+    # Adam turns the rounding of small gradients into steps of another size: 6 %
+    # were seen. A run of another seed is farther away than it moved.
+    assert distance(member.params, alone.params) < 0.15 * moved
     ours, theirs = (
         training_support.read_history(folder)
         for folder in (trained / name, tmp_path)
