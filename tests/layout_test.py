@@ -248,4 +248,5 @@ def test_lock_pins_exact_versions_of_all_requirements():
         if line.strip()
     }
     assert len(wanted) > 8
-    assert wanted | {"pytest", "ruff", "pyright", "setuptools"} <= locked
+    tools = {"pytest", "pytest-xdist", "ruff", "pyright", "setuptools"}
+    assert wanted | tools <= locked
