@@ -562,9 +562,8 @@ def test_configuration_of_an_earlier_version_is_refused(
     with pytest.raises(ValueError, match=r".") as caught:
         run_lib.evaluate_workdir(folder)
     assert str(caught.value) == (
-        "This configuration has no channel.noise, so it is of an earlier"
-        " version; add what it lacks from configs/default.py to the config.json"
-        " of that run."
+        f"{folder / 'config.json'} has no channel.noise, so it is of another"
+        " version; add what it lacks from configs/default.py."
     )
     with pytest.raises(ValueError, match=r".") as caught:
         train.train(make_config(), folder, say=Recorder())
@@ -574,6 +573,11 @@ def test_configuration_of_an_earlier_version_is_refused(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (
+            {"data__window": None},
+            "The configuration has data.window = None, but it must be a string;"
+            " write it as in configs/default.py.",
+        ),
         (
             {"train__seed": 2**31},
             "train.seed is 2147483648, but must be at most 2147483647.",
