@@ -164,10 +164,11 @@ def _restore_or_init(run, checkpoints, say):
     state = run.initial_state()
     source = run.config.checkpoint.restore_from
     if source:
-        weights = checkpoint.restore_from(source, like).state
-        state = state.replace(
-            params=weights.params, batch_stats=weights.batch_stats
-        )
+        # Nothing else of that run, which may be another kind of training.
+        weights = checkpoint.restore_from(
+            source, like.variables, partial=True
+        ).state
+        state = state.replace(**weights)
         say.say(f"Starting from the weights of {source}.")
     return run.parallel.replicate(state), 0
 
