@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -353,6 +354,43 @@ def test_runs_that_label_images_differently_are_not_paired(tmp_path):
     scores.write_text(scores.read_text().replace("000,0,", "000,1,"))
     table = report.make_report([first, second], str(tmp_path / "r.html"))
     assert "b and a label the same images differently" in table
+
+
+@pytest.mark.parametrize(
+    ("digests", "sizes", "is_paired"),
+    [
+        (("a", "a"), (64, 64), True),
+        (("a", "b"), (64, 64), False),
+        # Runs of an earlier version say nothing of their pixels.
+        ((None, "b"), (64, 64), True),
+        # The same images at another size are other pixels.
+        (("a", "b"), (64, 32), True),
+    ],
+)
+def test_runs_are_paired_on_the_same_pixels_only(
+    tmp_path, digests, sizes, is_paired
+):
+    runs = [_write_run(tmp_path / name) for name in ("a", "b")]
+    for run, digest, size in zip(runs, digests, sizes, strict=True):
+        for name, key, value in (
+            ("eval/test/metrics.json", "images_sha256", digest),
+            ("config.json", "data", {"image_size": size}),
+        ):
+            path = pathlib.Path(run) / name
+            found = json.loads(path.read_text())
+            if value is not None:
+                path.write_text(json.dumps(found | {key: value}))
+    found, notes = comparison.differences(runs_lib.read(runs))
+    assert len(found) == is_paired
+    assert (
+        notes == []
+        if is_paired
+        else notes
+        == [
+            "b and a were tested on other pixels under the same ids, so their "
+            "difference means nothing: evaluate both on the same data."
+        ]
+    )
 
 
 def test_a_run_in_training_is_reported_as_far_as_it_is(tmp_path):
