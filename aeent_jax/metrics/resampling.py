@@ -10,9 +10,8 @@ twice ties with itself, and the precision of a tie is that at its end. The mean
 over resamples was above the value by .03 with 5 abnormal and 10 normal images
 and by .01 with 50 of each; for a ranking that is nearly reversed hardly any
 resample is as low as the value. Bins move pixel metrics by up to
-.004. An
-interval that would leave out the value itself for either reason is extended to
-it; no other correction is made.
+.004. An interval that would leave out the value itself for either reason is
+extended to it; no other correction is made.
 """
 
 import numpy as np
