@@ -52,7 +52,8 @@ def knn(
       queries: `[m, dim]`.
       samples: `[n, dim]`, default the queries.
       query_index: `[m]` integers, the row of `samples` that belongs to each
-        query, default its row number; -1 for a query from elsewhere.
+        query; -1 for a query from elsewhere. The row number where samples are
+        the queries; samples that are given need it, as in `kde_loo`.
       query_mask: `[m]` bool, default all.
       sample_mask: `[n]` bool, default all, or the queries' where samples are
         the queries.
@@ -65,8 +66,8 @@ def knn(
       the query and inf where it has no valid neighbour, both with gradient 0.
 
     Raises:
-      ValueError: k below 1, fewer than k + 1 samples, or a shape that does not
-        fit.
+      ValueError: k below 1, fewer than k + 1 samples, samples without an index,
+        or a shape that does not fit.
 
     Reference: Kozachenko and Leonenko 1987, Sample estimate of the entropy of a
     random vector; with digamma functions and any k in Kraskov, Stoegbauer and
@@ -80,6 +81,7 @@ def knn(
         query_mask,
         sample_mask,
         min_samples=k + 1,
+        leaves_one_out=True,
     )
     x, y, index, query_mask, sample_mask = resolved
     n, dim = y.shape
