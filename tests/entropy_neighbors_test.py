@@ -11,6 +11,7 @@ import scipy.stats
 from sklearn import neighbors
 
 from aeent_jax import entropy
+from aeent_jax.entropy import neighbors as entropy_neighbors
 
 
 def normal(n, dim, seed=0):
@@ -71,6 +72,21 @@ def test_a_query_from_elsewhere_has_all_samples_for_neighbours():
             rtol=1e-12,
             atol=1e-13,
         )
+
+
+@pytest.mark.parametrize(("n", "k"), [(200, 3), (160, 40), (33, 32)])
+def test_tiles_and_groups_find_the_same_neighbours(monkeypatch, n, k):
+    # Tiles with a rest, groups more and fewer than k, and k - 1 of a tile.
+    monkeypatch.setattr(entropy_neighbors, "_TILE", 64)
+    jax.clear_caches()
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(n, 3))
+        found = entropy.knn(z, k=k).per_query
+        tree = neighbors.NearestNeighbors(n_neighbors=k + 1).fit(z)
+        expected = formula(tree.kneighbors(z)[0][:, k], n, k, 3)
+    jax.clear_caches()
+    # Float64 sums in another order.
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
 
 
 def test_a_query_whose_own_sample_is_masked_is_from_elsewhere():

@@ -27,7 +27,9 @@ def sampled(name, max_queries, seed=0):
 def of_all(name):
     entry = entropy.ESTIMATORS[name]
     return entry(
-        NOISY if entry.noisy_queries else Z, NOISY if entry.noisy_samples else Z
+        NOISY if entry.noisy_queries else Z,
+        NOISY if entry.noisy_samples else Z,
+        jnp.arange(60),
     )
 
 

@@ -48,6 +48,8 @@ def kde_marginal(
     `q = z + sigma*eps`, clean samples `z`, their row numbers and
     `bandwidth=sigma`.
 
+    Every group costs a pass over all pairs: dim/group times one `kde_loo`.
+
     Args:
       queries: `[m, dim]`.
       samples: `[n, dim]`, default the queries.
