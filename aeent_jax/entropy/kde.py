@@ -68,9 +68,8 @@ def kde_loo(
 
     Returns:
       Estimate of kind "h", with the diagnostics of this module. `per_query` is
-      about 1e30, with gradient 0, where a
-      query has no valid neighbour; the caller gives a global batch with fewer
-      than two valid rows the rate 0.
+      about 1e30, with gradient 0, where a query has no valid neighbour; the
+      caller gives a global batch with fewer than two valid rows the rate 0.
 
     Raises:
       ValueError: fewer than 2 samples, samples without an index, a shape that

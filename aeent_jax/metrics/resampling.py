@@ -68,9 +68,9 @@ def bootstrap(
     point = ranking.image_metrics(scores, labels)
     samples = _image_samples(scores, labels, counts)
     if score_maps is not None or masks is not None:
-        score_maps, masks = ranking.checked_maps(score_maps, masks, len(labels))
-        point |= ranking.pixel_metrics(score_maps, masks)
-        samples |= _pixel_samples(score_maps, masks, counts)
+        maps, lesions = ranking.checked_maps(score_maps, masks, len(labels))
+        point |= ranking.pixel_metrics(maps, lesions)
+        samples |= _pixel_samples(maps, lesions, counts)
     return {k: _interval(values, point[k]) for k, values in samples.items()}
 
 

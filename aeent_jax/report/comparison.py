@@ -165,18 +165,11 @@ def have_other_pixels(first: Run, run: Run) -> bool:
     this version do, and where both prepared them alike: at another size the
     same images are other pixels, and may be paired by id.
     """
-    digests, preparations = (
-        [r.evaluation.get("images_sha256") for r in (first, run)],
-        [
-            [r.config.get("data", {}).get(key) for key in _PREPARATION]
-            for r in (first, run)
-        ],
-    )
-    return (
-        None not in digests
-        and digests[0] != digests[1]
-        and preparations[0] == preparations[1]
-    )
+    digests = {r.evaluation.get("images_sha256") for r in (first, run)}
+    if None in digests or len(digests) == 1:
+        return False
+    data = [r.config.get("data", {}) for r in (first, run)]
+    return all(data[0].get(key) == data[1].get(key) for key in _PREPARATION)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
