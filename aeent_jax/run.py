@@ -17,6 +17,7 @@ from aeent_jax import (
     optimizer,
     parallel,
     plan,
+    schema,
     score_sums,
     train_step,
 )
@@ -30,19 +31,6 @@ _STEPS_PER_CALL_ON_ACCELERATORS = 8
 # The step gets it as an int32.
 _LARGEST_SEED = 2**31 - 1
 
-# Keys that configurations of version 0.1.0 do not have, by group.
-_LATER_KEYS = {
-    "channel": ("noise", "normalisation"),
-    "entropy": (
-        "queue_size",
-        "controller",
-        "target",
-        "controller_rate",
-        "warmup_epochs",
-        "learning_rate",
-    ),
-}
-
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses what can be refused without the data.
@@ -51,17 +39,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       config: the resolved configuration.
 
     Raises:
-      ValueError: an unknown name, a number out of its range, or a
-        configuration of another version.
+      ValueError: a key that is missing, unknown or of another type, an unknown
+        name, or a number out of its range.
     """
-    for group, names in _LATER_KEYS.items():
-        for name in names:
-            if name not in config[group]:
-                raise ValueError(
-                    f"This configuration has no {group}.{name}, so it is of an"
-                    " earlier version; add what it lacks from"
-                    " configs/default.py to the config.json of that run."
-                )
+    schema.check(config.to_dict(), "The configuration")
     least = {
         "train.epochs": 1,
         "train.batch_size": 1,

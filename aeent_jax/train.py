@@ -118,10 +118,11 @@ def restore_or_init(
     state = run.initial_state()
     source = run.config.checkpoint.restore_from
     if source:
-        weights = checkpoint.restore_from(source, like).state
-        state = state.replace(
-            params=weights.params, batch_stats=weights.batch_stats
-        )
+        # Nothing else of that run, which may be another kind of training.
+        weights = checkpoint.restore_from(
+            source, like.variables, partial=True
+        ).state
+        state = state.replace(**weights)
         say.say(f"Starting from the weights of {source}.")
     return state, 0
 
