@@ -2,13 +2,21 @@
 
 `METHODS` is the closed table; `--config.method` chooses by name, and
 `make_method` builds what it names from a configuration.
+
+With `--config.compat=medianomaly` a method has the quirks of the reference:
+- `ae_ssim`: the anomaly score is the mean of the map after its interpolation to
+  the image size, which weighs places unevenly; the default is that before.
+- `constrained_ae`: each step updates running statistics of BatchNorm twice,
+  from the images and then from their reconstructions, in the encoder and in the
+  decoder's hidden layer; the default is from the images alone, as they alone
+  are encoded in evaluation.
 """
 
 from collections.abc import Callable
 
 import ml_collections
 
-from aeent_jax.methods import autoencoders
+from aeent_jax.methods import autoencoders, consistency, ssim, uncertainty
 from aeent_jax.methods.method import (
     Inputs,
     Method,
@@ -17,7 +25,7 @@ from aeent_jax.methods.method import (
     no_noise,
     row_keys,
 )
-from aeent_jax.methods.scores import SCORES, Score, get_score
+from aeent_jax.methods.scores import OWNERS, SCORES, Score, get_score
 
 __all__ = [
     "COMPATS",
@@ -41,6 +49,11 @@ METHODS: dict[
     str, Callable[[ml_collections.ConfigDict, str | None], Method]
 ] = {
     "ae": autoencoders.make_ae,
+    "ae_l1": autoencoders.make_ae_l1,
+    "ae_ssim": ssim.make_ae_ssim,
+    "ae_spatial": autoencoders.make_ae_spatial,
+    "aeu": uncertainty.make_aeu,
+    "constrained_ae": consistency.make_constrained_ae,
 }
 
 
@@ -57,8 +70,9 @@ def make_method(
       The method.
 
     Raises:
-      ValueError: an unknown name, a value that the method does not take, or a
-        channel or an estimator where it has no latent vector.
+      ValueError: an unknown name, a value that the method does not take, a
+        score of another method alone, or a channel or an estimator where it has
+        no latent vector.
     """
     if config.method not in METHODS:
         raise ValueError(
@@ -69,6 +83,13 @@ def make_method(
             f"compat is {config.compat!r}; leave it empty, or set it to"
             f" {COMPATS[1]} for the reference's quirks."
         )
+    owner = OWNERS.get(config.eval.score, config.method)
+    if owner != config.method:
+        raise ValueError(
+            f"eval.score is {config.eval.score}, which only {owner} has, but"
+            f" method is {config.method}; leave eval.score empty for the"
+            " method's own, or choose another."
+        )
     method = METHODS[config.method](config, axis_name)
     if method.latent_dim is None:
         _refuse_control(config)
@@ -76,9 +97,14 @@ def make_method(
 
 
 def _refuse_control(config: ml_collections.ConfigDict) -> None:
-    if config.channel.sigma or config.entropy.estimator != "none":
+    if (
+        config.channel.sigma
+        or config.channel.normalisation != "none"
+        or config.entropy.estimator != "none"
+    ):
         raise ValueError(
             f"{config.method} has no latent vector, so it carries no channel"
-            " and no rate; set channel.sigma=0, entropy.estimator=none and"
-            " entropy.weight=0, or choose another method."
+            " and no rate; set channel.sigma=0, channel.normalisation=none,"
+            " entropy.estimator=none and entropy.weight=0, or choose another"
+            " method."
         )

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from aeent_jax.methods import ssim, uncertainty
+
 
 class Score(NamedTuple):
     """How abnormal images look.
@@ -36,10 +38,42 @@ def absolute(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
     return Score(jnp.mean(jnp.abs(inputs.x - outputs.x_hat), axis=3))
 
 
+def _enlarged(error: jax.Array, inputs: Any) -> jax.Array:
+    """A coarse map `[B, h, w]`, bilinear to the size of the images."""
+    return jax.image.resize(error, inputs.x.shape[:3], "bilinear")
+
+
+def structural(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """1 - SSIM where the window fits; its map is interpolated from there."""
+    del method, variables
+    error = ssim.dissimilarity(inputs.x, outputs.x_hat)
+    return Score(_enlarged(error, inputs), jnp.mean(error, axis=(1, 2)))
+
+
+def structural_interpolated(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """1 - SSIM, interpolated before its mean, which weighs places unevenly."""
+    return Score(structural(method, variables, inputs, outputs).map)
+
+
+def weighted_squared(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Squared error over the predicted variance, in the mean over channels."""
+    del method, variables
+    return Score(jnp.mean(uncertainty.weighted_error(inputs.x, outputs), 3))
+
+
 SCORES: dict[str, Callable[..., Score]] = {
     "squared": squared,
     "absolute": absolute,
+    "ssim": structural,
+    "ssim_interpolated": structural_interpolated,
+    "weighted_squared": weighted_squared,
 }
+# Those that need more than a reconstruction, and the method that gives it.
+OWNERS = {"weighted_squared": "aeu"}
 
 
 def get_score(name: str) -> Callable[..., Score]:
