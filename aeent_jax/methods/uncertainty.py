@@ -15,6 +15,26 @@ from aeent_jax.methods import autoencoders
 from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
 
 
+def heads(
+    decoded: jax.Array, mask: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Takes apart what the decoder gives.
+
+    Args:
+      decoded: `[B, H, W, 2C]`.
+      mask: `[B]` bool, False in padding; None means all rows count.
+
+    Returns:
+      `x_hat` and the log-variance, `[B, H, W, C]` each.
+    """
+    x_hat, log_variance = jnp.split(decoded, 2, axis=3)
+    if mask is not None:
+        # BatchNorm with statistics of a few other rows can send padding far
+        # away: where the exponential overflows, a gradient of 0 becomes NaN.
+        log_variance = jnp.where(mask[:, None, None, None], log_variance, 0)
+    return x_hat, log_variance
+
+
 def _forward(
     network: models.Autoencoder,
     variables: models.Variables,
@@ -26,7 +46,7 @@ def _forward(
     outputs = autoencoders.autoencode(
         network, variables, inputs, noise, train=train
     )
-    x_hat, log_variance = jnp.split(outputs.x_hat, 2, axis=3)
+    x_hat, log_variance = heads(outputs.x_hat, inputs.mask)
     return outputs._replace(x_hat=x_hat, extra={"log_variance": log_variance})
 
 
