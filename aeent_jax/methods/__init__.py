@@ -16,7 +16,13 @@ from collections.abc import Callable
 
 import ml_collections
 
-from aeent_jax.methods import autoencoders, consistency, ssim, uncertainty
+from aeent_jax.methods import (
+    autoencoders,
+    consistency,
+    perceptual,
+    ssim,
+    uncertainty,
+)
 from aeent_jax.methods.method import (
     Inputs,
     Method,
@@ -51,6 +57,7 @@ METHODS: dict[
     "ae": autoencoders.make_ae,
     "ae_l1": autoencoders.make_ae_l1,
     "ae_ssim": ssim.make_ae_ssim,
+    "ae_perceptual": perceptual.make_ae_perceptual,
     "ae_spatial": autoencoders.make_ae_spatial,
     "aeu": uncertainty.make_aeu,
     "constrained_ae": consistency.make_constrained_ae,

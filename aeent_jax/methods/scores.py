@@ -65,15 +65,23 @@ def weighted_squared(
     return Score(jnp.mean(uncertainty.weighted_error(inputs.x, outputs), 3))
 
 
+def perceptual(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """Relative error of features; its map is interpolated from theirs."""
+    del method, variables
+    error = outputs.extra["perceptual_error"]
+    return Score(_enlarged(error, inputs), jnp.mean(error, axis=(1, 2)))
+
+
 SCORES: dict[str, Callable[..., Score]] = {
     "squared": squared,
     "absolute": absolute,
     "ssim": structural,
     "ssim_interpolated": structural_interpolated,
     "weighted_squared": weighted_squared,
+    "perceptual": perceptual,
 }
 # Those that need more than a reconstruction, and the method that gives it.
-OWNERS = {"weighted_squared": "aeu"}
+OWNERS = {"weighted_squared": "aeu", "perceptual": "ae_perceptual"}
 
 
 def get_score(name: str) -> Callable[..., Score]:
