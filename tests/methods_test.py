@@ -49,13 +49,12 @@ def test_a_pass_has_the_shapes_of_the_configuration(name, tmp_path):
     if name == "ae_perceptual":
         perceptual_support.configure(config, tmp_path)
     method = methods.make_method(config, None)
-    variables = jax.jit(method.init)(jax.random.key(0))
+    variables = jax.eval_shape(method.init, jax.random.key(0))
     inputs = methods.Inputs(
         jnp.zeros((2, 32, 32, 3)), None, jnp.arange(2), jax.random.key(1)
     )
 
-    @functools.partial(jax.jit, static_argnames="train")
-    def run(train):
+    def run(variables, train):
         forward = method.forward
         outputs = forward(variables, inputs, methods.no_noise, train=train)
         score = methods.get_score(method.score)
@@ -63,7 +62,9 @@ def test_a_pass_has_the_shapes_of_the_configuration(name, tmp_path):
         return outputs, found, method.losses(inputs.x, outputs)
 
     for train in (True, False):
-        outputs, score, losses = run(train=train)
+        outputs, score, losses = jax.eval_shape(
+            functools.partial(run, train=train), variables
+        )
         assert outputs.x_hat.shape == (2, 32, 32, 3)
         if method.latent_dim is not None:
             assert outputs.z.shape == (2, method.latent_dim)
