@@ -13,10 +13,10 @@ the last mean over all places and channels of the image.
 Neither file is part of this project. torchvision makes `loss.vgg_weights`,
 
     import numpy, torchvision
-    vgg = torchvision.models.vgg19(weights="IMAGENET1K_V1").state_dict()
-    numpy.savez("vgg19.npz", **{k: v.numpy() for k, v in vgg.items()})
+    vgg = torchvision.models.vgg19(weights="DEFAULT").features.state_dict()
+    numpy.savez("vgg19.npz", **{f"features.{k}": v for k, v in vgg.items()})
 
-(of which the features up to conv4_2 are read), and `loss.vgg_statistics` from
+(of which the layers up to conv4_2 are read), and `loss.vgg_statistics` from
 the file that the authors published with their code,
 
     import numpy, torch
@@ -29,6 +29,7 @@ whose second array their code divides by, though it is called a variance.
 import dataclasses
 import functools
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 import jax
@@ -40,6 +41,16 @@ from aeent_jax.methods import autoencoders
 from aeent_jax.methods.method import Method, Outputs
 from aeent_jax.models import vgg
 
+# What numpy raises of a file that is none of its own, or a damaged one; a
+# TypeError is that of an .npy, which holds no named arrays.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _STATISTICS_SHAPES = {name: (vgg.NUM_FEATURES,) for name in ("mean", "std")}
 
 
@@ -68,7 +79,7 @@ def read_arrays(
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in shapes if name in file}
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as e:
+    except _UNREADABLE as e:
         raise ValueError(
             f"{key}={path} is not a readable .npz file of arrays ({e}); {hint}."
         ) from e
