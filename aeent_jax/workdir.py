@@ -22,9 +22,14 @@ import ml_collections
 from aeent_jax import schema
 
 # What may differ on a restart: nothing here changes the trained parameters
-# beyond rounding.
+# beyond rounding, as long as a path leads to the same files.
 _FREE_GROUPS = ("checkpoint", "eval", "log", "parallel")
-_FREE_KEYS = ("data.root", "data.cache_dir")
+_FREE_KEYS = (
+    "data.root",
+    "data.cache_dir",
+    "loss.vgg_statistics",
+    "loss.vgg_weights",
+)
 _PACKAGES = (
     "aeent-jax",
     "flax",
