@@ -202,6 +202,16 @@ def others(folder):
         config = json.loads(path.read_text())
         config["data"]["root"] = str(folder / root)
         path.write_text(json.dumps(config))
+    places = training_support.make_config(
+        str(folder / "images"),
+        folder / "cache",
+        train__epochs=1,
+        method="ae_spatial",
+        channel__sigma=0.0,
+        entropy__estimator="none",
+        entropy__weight=0.0,
+    )
+    train.train(places, folder / "places")
     return folder
 
 
@@ -223,6 +233,12 @@ def others(folder):
             0.0,
             ValueError,
             "has 0 normal and 0 abnormal test images, and some of each",
+        ),
+        (
+            ["places"],
+            0.0,
+            ValueError,
+            "the method of .*places, ae_spatial, has no latent vector",
         ),
     ],
 )

@@ -9,7 +9,15 @@ abnormal. Metrics are drawn in percent, as in tables for people.
 from aeent_jax.figures.panels import panel, panels, save_panel
 from aeent_jax.figures.plots import curves, intervals, score_histograms
 from aeent_jax.figures.rate_curves import rate_curves
-from aeent_jax.figures.style import INK, NORMAL, RUNS, save, to_svg
+from aeent_jax.figures.size_curves import SizeCurve, size_curves
+from aeent_jax.figures.style import (
+    ABNORMAL,
+    INK,
+    NORMAL,
+    RUNS,
+    save,
+    to_svg,
+)
 from aeent_jax.figures.theory_plots import (
     Points,
     error_against_rate,
@@ -18,10 +26,12 @@ from aeent_jax.figures.theory_plots import (
 from aeent_jax.figures.venn import Venn, venn
 
 __all__ = [
+    "ABNORMAL",
     "INK",
     "NORMAL",
     "RUNS",
     "Points",
+    "SizeCurve",
     "Venn",
     "curves",
     "error_against_rate",
@@ -33,6 +43,7 @@ __all__ = [
     "save_panel",
     "score_histograms",
     "shortcut",
+    "size_curves",
     "to_svg",
     "venn",
 ]

@@ -9,11 +9,11 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from aeent_jax import channel, data, train_step
-from aeent_jax import run as run_lib
+from aeent_jax import channel, data, methods, train_step, trained
 
 KINDS = ("train_normal", "test_normal", "test_abnormal")
 # Halvings of a factor of 1e6 to a relative precision of 1e-4.
@@ -62,12 +62,6 @@ class Network:
             chosen = np.minimum(place, len(z) - 1)
             x_hat = self._decode(z[chosen], np.float32(sigma), place)
             wanted = x[begin : begin + size]
-            if x_hat.shape[1:] != x.shape[1:]:
-                raise ValueError(
-                    f"the network decodes to {x_hat.shape[1:]}, and images are"
-                    f" {x.shape[1:]}: give runs whose output is a"
-                    " reconstruction."
-                )
             difference = np.asarray(x_hat)[: len(wanted)] - wanted
             parts.append(
                 np.mean(difference**2, axis=(1, 2, 3), dtype=np.float64)
@@ -113,13 +107,19 @@ def load(directory: str | pathlib.Path) -> Network:
       ValueError: the checkpoint cannot be used, or the data has no normal and
         abnormal test images.
     """
-    run, restored, variables = run_lib.restore_workdir(directory)
+    run, restored, variables = trained.restore(directory)
+    if run.program.method.latent_dim is None:
+        raise ValueError(
+            f"the method of {directory}, {run.config.method}, has no latent"
+            " vector, and its rate is wanted: give runs of one that has."
+        )
     chosen = _kinds(directory, run.dataset)
     scored = {
         name: run.evaluator.score(variables, run.dataset.splits[name].images)
         for name in ("train", "test")
     }
-    decode = jax.jit(functools.partial(_decode, run.program.network))
+    shape = run.dataset.splits["train"].images.shape[1:]
+    decode = jax.jit(functools.partial(_decode, run.program.method, shape))
     return Network(
         config=run.config,
         dataset=run.dataset,
@@ -131,7 +131,7 @@ def load(directory: str | pathlib.Path) -> Network:
             for k, (s, rows) in chosen.items()
         },
         scores=scored["test"].anomaly_scores,
-        _decode=functools.partial(decode, restored.state.variables),
+        _decode=functools.partial(decode, restored.state),
     )
 
 
@@ -152,10 +152,19 @@ def _kinds(directory, dataset) -> dict[str, tuple[str, np.ndarray]]:
     return dict(zip(KINDS, rows, strict=True))
 
 
-def _decode(network, variables, z, sigma, positions):
+def _decode(method, shape, variables, z, sigma, positions):
     """Decodes `z + sigma*eps` on one device."""
     noise = channel.add_noise(0 * z, 1.0, jax.random.key(0), positions)
-    return network.decode(variables, z + sigma * noise, train=False)[0]
+    # Whatever the encoder makes of no image is replaced, and not computed.
+    inputs = methods.Inputs(
+        x=jnp.zeros((len(z), *shape)),
+        mask=None,
+        positions=positions,
+        rng=jax.random.key(0),
+    )
+    return method.forward(
+        variables, inputs, lambda _: z + sigma * noise, train=False
+    ).x_hat
 
 
 def choose(array: np.ndarray, rows: int) -> np.ndarray:
