@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.corruption = group()  # of the input in training
     config.corruption.square_size = 10  # ceae: side in pixels, set to black
-    config.corruption.noise_std = 0.2  # dae: of the coarse noise
+    config.corruption.noise_std = 0.2  # dae: coarse, for images in [0, 1]
     config.corruption.noise_size = 16  # dae: side of its grid
     config.corruption.foreground_only = False  # dae: none where x is black
 

@@ -6,6 +6,7 @@
 `--config.compat=medianomaly` restores what the reference code does and we would
 not:
 
+- `dae` trains on images that are darker by 1 than their noise makes them.
 - `vae` scores a sample of its latents instead of their means.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from aeent_jax.methods import autoencoders, ceae, memae, vae
+from aeent_jax.methods import autoencoders, ceae, dae, memae, vae
 from aeent_jax.methods.method import (
     Inputs,
     Method,
@@ -65,6 +66,7 @@ METHODS: dict[str, Maker] = {
     "ae": autoencoders.make_ae,
     "ae_grad": _scored_by(autoencoders.make_ae, "gradient"),
     "ceae": ceae.make_ceae,
+    "dae": dae.make_dae,
     "memae": memae.make_memae,
     "vae": vae.make_vae,
     "vae_combi": _scored_by(vae.make_vae, "gradient_combined"),

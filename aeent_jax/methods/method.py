@@ -20,7 +20,8 @@ class Inputs(NamedTuple):
       mask: `[B]` bool, False in padding; None means all rows count.
       positions: `[B]` int, places in the global batch, or in the split in
         evaluation.
-      rng: the key of this step; what a method draws comes from `row_keys`.
+      rng: the key of this step; what a method draws comes from `row_keys`, or
+        from `batch_key`.
     """
 
     x: jax.Array
@@ -79,16 +80,29 @@ def no_noise(z: jax.Array) -> jax.Array:
     return z
 
 
-def row_keys(inputs: Inputs, stream: int) -> jax.Array:
-    """A key for each image, the same on every number of devices.
+def batch_key(inputs: Inputs, stream: int) -> jax.Array:
+    """A key for a whole batch, the same on every device.
 
     Args:
       inputs: one device's rows.
       stream: a number of what is drawn, at least 0: one for each purpose.
 
     Returns:
-      `[B]` keys, apart from those of the channel.
+      A key, apart from those of the channel.
     """
     # The channel folds positions into the key itself.
-    rng = jax.random.fold_in(inputs.rng, 2**31 + stream)
+    return jax.random.fold_in(inputs.rng, 2**31 + stream)
+
+
+def row_keys(inputs: Inputs, stream: int) -> jax.Array:
+    """A key for each image, the same on every number of devices.
+
+    Args:
+      inputs: one device's rows.
+      stream: as of `batch_key`.
+
+    Returns:
+      `[B]` keys, apart from those of the channel.
+    """
+    rng = batch_key(inputs, stream)
     return jax.vmap(lambda i: jax.random.fold_in(rng, i))(inputs.positions)
