@@ -106,6 +106,8 @@ class Evaluator:
         results |= self._rank_metrics(split, scored, directory is not None)
         results |= self._latent_metrics(name, split, scored, trained)
         if directory is not None:
+            # So that runs are paired on the same pixels, not the same names.
+            results["images_sha256"] = dataset.image_fingerprint_of(name)
             if metrics.has_both_classes(split.labels) and not subfolder:
                 results["baselines"] = self._baselines(train, split)
             folder = directory / "eval" / name / subfolder

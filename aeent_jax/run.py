@@ -17,6 +17,7 @@ from aeent_jax import (
     optimizer,
     parallel,
     plan,
+    schema,
     score_sums,
     train_step,
 )
@@ -30,19 +31,6 @@ _STEPS_PER_CALL_ON_ACCELERATORS = 8
 # The step gets it as an int32.
 _LARGEST_SEED = 2**31 - 1
 
-# Keys that configurations of version 0.1.0 do not have, by group.
-_LATER_KEYS = {
-    "channel": ("noise", "normalisation"),
-    "entropy": (
-        "queue_size",
-        "controller",
-        "target",
-        "controller_rate",
-        "warmup_epochs",
-        "learning_rate",
-    ),
-}
-
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses what can be refused without the data.
@@ -51,17 +39,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       config: the resolved configuration.
 
     Raises:
-      ValueError: an unknown name, a number out of its range, or a
-        configuration of another version.
+      ValueError: a key that is missing, unknown or of another type, an unknown
+        name, or a number out of its range.
     """
-    for group, names in _LATER_KEYS.items():
-        for name in names:
-            if name not in config[group]:
-                raise ValueError(
-                    f"This configuration has no {group}.{name}, so it is of an"
-                    " earlier version; add what it lacks from"
-                    " configs/default.py to the config.json of that run."
-                )
+    schema.check(config.to_dict(), "The configuration")
     least = {
         "train.epochs": 1,
         "train.batch_size": 1,
@@ -183,13 +164,17 @@ class Run:
     """
 
     def __init__(
-        self, config: ml_collections.ConfigDict, directory: pathlib.Path
+        self,
+        config: ml_collections.ConfigDict,
+        directory: pathlib.Path,
+        dataset: data.Dataset | None = None,
     ):
         """Loads the data and builds what the configuration describes.
 
         Args:
           config: the resolved configuration.
           directory: the workdir.
+          dataset: of the configuration, where it is loaded already.
 
         Raises:
           ValueError: bad configuration or data.
@@ -197,7 +182,7 @@ class Run:
         check_config(config)
         self.config = config
         self.directory = directory
-        self.dataset = load_data(config)
+        self.dataset = dataset or load_data(config)
         self.parallel = parallel.make_parallel(**config.parallel)
         self.train_fingerprint = self.dataset.fingerprint_of("train")
         images = self.dataset.splits["train"].images
@@ -245,17 +230,21 @@ class Run:
         create = jax.jit(lambda s: train_step.create_state(self.program, s))
         return jax.device_get(create(self.config.train.seed))
 
-    def place_constants(self):
-        """Puts the images and the numbers of the run on the devices."""
-        knobs = train_step.Knobs(
+    def knobs(self) -> train_step.Knobs:
+        """The numbers of the run, on the host."""
+        return train_step.Knobs(
             seed=np.int32(self.config.train.seed),
             weight=np.float32(self.config.entropy.weight),
+            update_scale=np.float32(1.0),
         )
-        images = self.dataset.splits["train"].images
-        return self.parallel.replicate((knobs, images))
 
-    def batch(self, step: int, steps: int):
-        """Indices and masks `[B, steps]` of the next call, on the devices."""
+    def place_constants(self):
+        """Puts the images and the numbers of the run on the devices."""
+        images = self.dataset.splits["train"].images
+        return self.parallel.replicate((self.knobs(), images))
+
+    def batch(self, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and masks `[B, steps]` of the next call, on the host."""
         columns = [
             batches.train_batch(
                 self.config.train.seed,
@@ -267,7 +256,7 @@ class Run:
             for i in range(steps)
         ]
         indices, mask = (np.stack(c, 1) for c in zip(*columns, strict=True))
-        return self.parallel.shard((indices, mask))
+        return indices, mask
 
     def validation_error(self, state) -> float | None:
         """Reconstruction error of the held-out normals; None without any."""

@@ -72,10 +72,16 @@ class Knobs:
       seed: int32 scalar, of the channel noise.
       weight: float32 scalar, of one nat in the loss; a controller starts from
         it.
+      update_scale: float32 scalar, of the optimizer's updates: in a population
+        the members' learning rates differ by it.
+      latent_mask: `[D]` bool, False in the padding of a population's latents;
+        None for none.
     """
 
     seed: jax.Array
     weight: jax.Array
+    update_scale: jax.Array | float = 1.0
+    latent_mask: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,15 +145,18 @@ def _make_inputs(images, indices, mask, rng):
     )
 
 
-def _share_of_loss(trained, program, state, weight, inputs, count):
+def _share_of_loss(trained, program, state, knobs, weight, inputs, count):
     """This device's share of what is minimised, and what it is made of."""
     params, estimator_params = trained
     method, rate = program.method, program.rate
 
     def noise(z):
-        return channel.add_noise(
+        z_noisy = channel.add_noise(
             z, rate.sigma, inputs.rng, inputs.positions, rate.noise
         )
+        if knobs.latent_mask is None:
+            return z_noisy
+        return jnp.where(knobs.latent_mask, z_noisy, z)
 
     variables = {"params": params, "batch_stats": state.batch_stats}
     outputs = method.forward(variables, inputs, noise, train=True)
@@ -209,7 +218,7 @@ def train_step(
     gradient = jax.grad(_share_of_loss, has_aux=True)
     trained = (state.params, state.estimator_params)
     grads, (losses, rate, outputs) = gradient(
-        trained, program, state, weight, inputs, count
+        trained, program, state, knobs, weight, inputs, count
     )
     # The loss is a sum of the devices' shares, and so is its gradient.
     grads, losses, rate = lax.psum((grads, losses, rate), parallel.AXIS)
@@ -222,7 +231,9 @@ def train_step(
         "step": state.step + 1,
         "count": count,
     }
-    state = _with_new_parameters(program, state, grads, outputs.batch_stats)
+    state = _with_new_parameters(
+        program, state, grads, outputs.batch_stats, knobs.update_scale
+    )
     state = dataclasses.replace(
         state,
         step=state.step + 1,
@@ -239,11 +250,12 @@ def train_step(
     return state, metrics
 
 
-def _with_new_parameters(program, state, grads, stats):
+def _with_new_parameters(program, state, grads, stats, scale):
     """The state with parameters and statistics after a step."""
     updates, opt_state = program.optimizer.update(
         grads[0], state.opt_state, state.params
     )
+    updates = jax.tree.map(lambda update: scale * update, updates)
     estimator_updates, estimator_opt_state = program.estimator_optimizer.update(
         grads[1], state.estimator_opt_state, state.estimator_params
     )

@@ -97,5 +97,7 @@ def _restore(
     like = jax.eval_shape(
         lambda: train_step.create_state(run.program, config.train.seed)
     )
-    restored = checkpoint.restore_from(directory, like, best=best)
-    return run, restored, run.parallel.replicate(restored.state.variables)
+    restored = checkpoint.restore_from(
+        directory, like.variables, best=best, partial=True
+    )
+    return run, restored, run.parallel.replicate(restored.state)

@@ -43,6 +43,8 @@ def measure(entry, z, noisy, index=None, *, gather=lambda rows: rows, **masks):
     hyper = {entry.noise_argument: 0.6} if entry.noise_argument else {}
     queries = noisy if entry.noisy_queries else z
     samples = gather(noisy if entry.noisy_samples else z)
+    if index is None:
+        index = jnp.arange(len(queries))
     return entry(queries, samples, index, **masks, **hyper)
 
 

@@ -154,6 +154,7 @@ def test_metrics_file_holds_what_is_returned(written):
         "baselines",
         "diagnostics",
         "images_per_second",
+        "images_sha256",
         "num_abnormal",
         "num_images",
         "num_normal",
@@ -173,6 +174,7 @@ def test_metrics_file_holds_what_is_returned(written):
     assert (found["split"], found["step"]) == ("test", 42)
     counts = [found[f"num_{kind}"] for kind in ("images", "normal", "abnormal")]
     assert counts == [11, 6, 5]
+    assert found["images_sha256"] == DATASET.image_fingerprint_of("test")
     for name in ("auroc", "ap", "pixel_ap", "pixel_auroc", "oracle_dice"):
         low, high = found[f"{name}_interval"]
         assert 0 <= low <= high <= 1

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import parity_support
+import perceptual_support
 import pytest
 
 from aeent_jax import methods
@@ -44,8 +45,11 @@ def make_config(name):
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_a_pass_has_the_shapes_of_the_configuration(name):
-    method = methods.make_method(make_config(name), None)
+def test_a_pass_has_the_shapes_of_the_configuration(name, tmp_path):
+    config = make_config(name)
+    if name == "ae_perceptual":
+        perceptual_support.configure(config, tmp_path)
+    method = methods.make_method(config, None)
     variables = jax.eval_shape(method.init, jax.random.key(0))
     inputs = methods.Inputs(
         jnp.zeros((2, 32, 32, 3)), None, jnp.arange(2), jax.random.key(1)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import perceptual_support
 import pytest
 import training_support
 from jax import lax
@@ -19,12 +20,14 @@ SIZES = {"dae": 32}
 COUNT, PADDED = 5, 8
 
 
-def make_method(name):
+def make_method(name, folder):
     config = default.apply_variant(default.get_config(), "plain")
     config.method = name
     config.data.image_size = SIZES.get(name, training_support.IMAGE_SIZE)
     config.model.latent_dim = training_support.LATENT_DIM
     config.model.base_width, config.model.hidden_dim = 4, 32
+    if name == "ae_perceptual":
+        perceptual_support.configure(config, folder)
     return methods.make_method(config, parallel.AXIS)
 
 
@@ -82,10 +85,10 @@ def run(method, images, num_devices):
 @pytest.mark.parametrize(
     "name", sorted(set(methods.METHODS) - SCORED_OTHERWISE)
 )
-def test_a_pass_is_the_same_on_any_number_of_devices(name):
+def test_a_pass_is_the_same_on_any_number_of_devices(name, tmp_path):
     # Forward alone, with what it draws: the gradient of a sum of shares over
     # devices is the training step's, and tested with it.
-    method, images = make_method(name), make_images(name)
+    method, images = make_method(name, tmp_path), make_images(name)
     jax.tree.map(
         functools.partial(
             np.testing.assert_allclose,

@@ -99,6 +99,10 @@ def test_without_a_channel_the_kernel_fits_the_samples():
     assert found <= min(others) + 1e-4
 
 
-def test_a_score_that_the_method_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="but ae has no kl; choose another"):
-        parse("squared+gradient_kl")
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [("gradient_kl", "kl"), ("weighted_squared", "log_variance")],
+)
+def test_a_score_that_the_method_does_not_have_is_refused(name, lacking):
+    with pytest.raises(ValueError, match=f"but ae has no {lacking}; choose"):
+        parse(f"squared+{name}")

@@ -94,6 +94,28 @@ def test_killed_sweep_does_not_repeat_what_was_finished(swept, folder):
         assert (folder / f"out/{name}/eval/test/metrics.json").exists()
 
 
+def test_one_program_trains_the_same_members(start, folder, swept):
+    args = sweep_args("--out=FOLDER/together", "--population=2")
+    command = start(*args)
+    assert command.wait() == 1
+    assert "One program trains first, diverging." in command.err
+    assert "FAILED: diverging: " in command.err
+    assert starts(folder, "second") == 1  # The third of two is by itself.
+    for name in ("first", "second"):
+        one, other = (
+            json.loads((folder / f"{out}/records/{name}.json").read_text())
+            for out in ("out", "together")
+        )
+        assert one["config"] == other["config"]
+        assert one["train"]["train/loss"] == pytest.approx(
+            other["train"]["train/loss"],
+            rel=1e-3,  # float32 through 12 steps, other sums
+        )
+    again = start(*args)
+    assert again.wait() == 1
+    assert "One program trains diverging." in again.err
+
+
 def test_failing_member_is_reported_and_the_others_are_trained(swept, folder):
     status, out, err = swept
     assert status == 1

@@ -265,7 +265,8 @@ def plain_step(state, x):
         noisy = z + sigma * jnp.stack(noise)
         x_hat, decoder_stats = network.decode(variables, noisy, train=True)
         error = jnp.mean((x - x_hat) ** 2)
-        estimate = entropy.kde_loo(noisy, z, bandwidth=sigma)
+        rows = jnp.arange(len(z))
+        estimate = entropy.kde_loo(noisy, z, rows, bandwidth=sigma)
         rate = entropy.to_rate(estimate, sigma, z.shape[1])
         stats = {"encoder": encoder_stats, "decoder": decoder_stats}
         return error + WEIGHT * rate, (error, rate, stats)

@@ -154,7 +154,9 @@ def test_epoch_metrics_are_means_over_images(uninterrupted, make_config):
     losses, counts = [], []
     for step in range(4):
         state, metrics = run.step_fn(
-            state, *run.place_constants(), *run.batch(step, 1)
+            state,
+            *run.place_constants(),
+            *run.parallel.shard(run.batch(step, 1)),
         )
         metrics = run.parallel.fetch_replicated(metrics)
         losses.append(metrics["loss"][0])
@@ -387,14 +389,20 @@ def test_weights_of_another_run_are_a_start(
         # So small that nothing moves, and the end shows the start.
         optimizer__learning_rate=1e-30,
         train__epochs=1,
+        # What that run had not: weights are weights.
+        optimizer__clip_norm=1.0,
+        entropy__queue_size=8,
     )
     say = Recorder()
     train.train(config, tmp_path / "run", say=say)
     assert f"Starting from the weights of {uninterrupted[0]}." in say.said
     assert say.shown == [1, 2, 3, 4]
     found, wanted = (
-        training_support.final_state(path, config)
-        for path in (tmp_path / "run", uninterrupted[0])
+        training_support.final_state(path, other)
+        for path, other in (
+            (tmp_path / "run", config),
+            (uninterrupted[0], make_config()),
+        )
     )
     assert (found.step, wanted.step) == (4, 12)
     for one, other in zip(
@@ -424,6 +432,21 @@ def test_weights_that_are_not_there_are_an_error(make_config, tmp_path):
         f"There is no checkpoint in {tmp_path / 'nothing'}; give the workdir"
         " of a run that has saved one."
     )
+
+
+def test_weights_of_another_latent_size_are_refused_by_name(
+    make_config, uninterrupted, tmp_path
+):
+    config = make_config(
+        checkpoint__restore_from=str(uninterrupted[0]), model__latent_dim=3
+    )
+    with pytest.raises(ValueError, match=r".") as caught:
+        train.train(config, tmp_path / "run", say=Recorder())
+    assert str(caught.value).startswith(
+        f"The checkpoint {uninterrupted[0] / 'checkpoints' / '12'} is of"
+        " another network: params/decoder/"
+    )
+    assert "float32[4,32] there and float32[3,32] here" in str(caught.value)
 
 
 def test_normals_alone_train_and_are_scored(tmp_path):
@@ -593,9 +616,8 @@ def test_configuration_of_an_earlier_version_is_refused(
     with pytest.raises(ValueError, match=r".") as caught:
         trained.evaluate_workdir(folder)
     assert str(caught.value) == (
-        "This configuration has no channel.noise, so it is of an earlier"
-        " version; add what it lacks from configs/default.py to the config.json"
-        " of that run."
+        f"{folder / 'config.json'} has no channel.noise, so it is of another"
+        " version; add what it lacks from configs/default.py."
     )
     with pytest.raises(ValueError, match=r".") as caught:
         train.train(make_config(), folder, say=Recorder())
@@ -605,6 +627,11 @@ def test_configuration_of_an_earlier_version_is_refused(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (
+            {"data__window": None},
+            "The configuration has data.window = None, but it must be a string;"
+            " write it as in configs/default.py.",
+        ),
         (
             {"train__seed": 2**31},
             "train.seed is 2147483648, but must be at most 2147483647.",

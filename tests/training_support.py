@@ -89,13 +89,15 @@ def make_class_folders(root: pathlib.Path, seed: int = 0) -> pathlib.Path:
 
 
 def make_network(
-    axis_name: str | None = parallel.AXIS, normalisation: str = "none"
+    axis_name: str | None = parallel.AXIS,
+    normalisation: str = "none",
+    latent_dim: int = LATENT_DIM,
 ) -> models.Autoencoder:
     """A tiny network."""
     return models.make_autoencoder(
         image_size=IMAGE_SIZE,
         channels=1,
-        latent_dim=LATENT_DIM,
+        latent_dim=latent_dim,
         base_width=4,
         hidden_dim=32,
         depth=1,
@@ -105,10 +107,14 @@ def make_network(
 
 
 def make_method(
-    axis_name: str | None = parallel.AXIS, normalisation: str = "none"
+    axis_name: str | None = parallel.AXIS,
+    normalisation: str = "none",
+    latent_dim: int = LATENT_DIM,
 ) -> methods.Method:
     """The plain autoencoder on the tiny network."""
-    return autoencoders.from_network(make_network(axis_name, normalisation))
+    return autoencoders.from_network(
+        make_network(axis_name, normalisation, latent_dim)
+    )
 
 
 class Learned(NamedTuple):

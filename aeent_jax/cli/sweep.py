@@ -7,9 +7,10 @@ aeent sweep --records=configs/results/estimators[,DIR2] --out=DIR
 
 The configuration file has a second function, get_members, which yields the
 name of each member and the keys that it sets. A member is an ordinary run in
-OUT/<member>, trained by `aeent train` in a process of its own. On CPU there is
-one process a core, with one device; on accelerators the members are trained
-one after another. The same command goes on where a sweep was stopped.
+OUT/<member>. On CPU each is trained by `aeent train` in a process of its own,
+one a core, with one device; on accelerators one compiled program trains all
+members that differ in seed, learning rate, weight and latent size alone. The
+same command goes on where a sweep was stopped.
 
 With --records nothing is trained: tables and figures are made of records, of
 one folder or of several.
@@ -29,6 +30,12 @@ _OUT = flags.DEFINE_string("out", None, "Folder of this sweep.")
 _ONLY = flags.DEFINE_string("only", "*", "Pattern of members' names to train.")
 _WORKERS = flags.DEFINE_integer(
     "workers", 0, "Processes at a time; 0: one a core, one on accelerators."
+)
+_POPULATION = flags.DEFINE_integer(
+    "population",
+    0,
+    "Members that one compiled program trains, at most; 1: each by itself; 0:"
+    " what is fastest here, 1 on CPU and 64 on accelerators.",
 )
 _RECORDS = flags.DEFINE_list(
     "records", None, "Folders of records to make tables of, without training."
@@ -57,6 +64,8 @@ def _train(out: pathlib.Path) -> dict[str, str]:
         out,
         default=config_flag.load_default(),
         num_workers=_WORKERS.value,
+        population=_POPULATION.value,
+        configure_jax=program.configure_jax,
     )
 
 

@@ -4,7 +4,8 @@ Three layouts are told apart:
 
 * `data_json`: the benchmark's `data.json` beside `images/`.
 * `class_folders`: `train/normal`, and optionally `val/normal`, `test/normal`,
-  `test/abnormal`, and `test/masks/<same stem>.png`.
+  `test/abnormal`, and `test/masks/<same stem>.png`, of the same shape as its
+  image.
 * `flat`: image files directly in the folder, all normal, for training.
 
 Files whose name starts with a dot, and files that are no images by their

@@ -3,11 +3,16 @@
 `METHODS` is the closed table; `--config.method` chooses by name, and
 `make_method` builds what it names from a configuration.
 
-`--config.compat=medianomaly` restores what the reference code does and we would
-not:
+With `--config.compat=medianomaly` a method has the quirks of the reference:
 
-- `dae` trains on images that are darker by 1 than their noise makes them.
-- `vae` scores a sample of its latents instead of their means.
+- `ae_ssim`: the anomaly score is the mean of the map after its interpolation to
+  the image size, which weighs places unevenly; the default is that before.
+- `constrained_ae`: each step updates running statistics of BatchNorm twice,
+  from the images and then from their reconstructions, in the encoder and in the
+  decoder's hidden layer; the default is from the images alone, as they alone
+  are encoded in evaluation.
+- `dae`: it trains on images that are darker by 1 than their noise makes them.
+- `vae`: a sample of the latents is scored; the default is their means.
 """
 
 import dataclasses
@@ -15,7 +20,17 @@ from collections.abc import Callable
 
 import ml_collections
 
-from aeent_jax.methods import autoencoders, ceae, dae, memae, vae
+from aeent_jax.methods import (
+    autoencoders,
+    ceae,
+    consistency,
+    dae,
+    memae,
+    perceptual,
+    ssim,
+    uncertainty,
+    vae,
+)
 from aeent_jax.methods.method import (
     Inputs,
     Method,
@@ -73,6 +88,12 @@ METHODS: dict[str, Maker] = {
     "vae_elbo": _scored_by(vae.make_vae, "gradient"),
     "vae_kl": _scored_by(vae.make_vae, "gradient_kl"),
     "vae_rec": _scored_by(vae.make_vae, "gradient_reconstruction"),
+    "ae_l1": autoencoders.make_ae_l1,
+    "ae_ssim": ssim.make_ae_ssim,
+    "ae_perceptual": perceptual.make_ae_perceptual,
+    "ae_spatial": autoencoders.make_ae_spatial,
+    "aeu": uncertainty.make_aeu,
+    "constrained_ae": consistency.make_constrained_ae,
 }
 
 
@@ -108,9 +129,14 @@ def make_method(
 
 
 def _refuse_control(config: ml_collections.ConfigDict) -> None:
-    if config.channel.sigma or config.entropy.estimator != "none":
+    if (
+        config.channel.sigma
+        or config.channel.normalisation != "none"
+        or config.entropy.estimator != "none"
+    ):
         raise ValueError(
             f"{config.method} has no latent vector, so it carries no channel"
-            " and no rate; set channel.sigma=0, entropy.estimator=none and"
-            " entropy.weight=0, or choose another method."
+            " and no rate; set channel.sigma=0, channel.normalisation=none,"
+            " entropy.estimator=none and entropy.weight=0, or choose another"
+            " method."
         )

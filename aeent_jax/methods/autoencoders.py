@@ -1,5 +1,6 @@
-"""The plain autoencoder."""
+"""The plain autoencoder, and what differs in its loss or layers alone."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from aeent_jax import models
-from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
+from aeent_jax.methods.method import Inputs, Method, Noise, Outputs, no_noise
 
 
 def make_network(
@@ -15,6 +16,8 @@ def make_network(
     axis_name: str | None,
     *,
     encoded_vectors: int = 1,
+    heads: int = 1,
+    spatial: bool = False,
 ) -> models.Autoencoder:
     """The reference autoencoder in the sizes of a configuration."""
     return models.make_autoencoder(
@@ -27,6 +30,8 @@ def make_network(
         axis_name=axis_name,
         normalisation=config.channel.normalisation,
         encoded_vectors=encoded_vectors,
+        heads=heads,
+        spatial=spatial,
     )
 
 
@@ -70,3 +75,40 @@ def from_network(network: models.Autoencoder) -> Method:
 def make_ae(config: ml_collections.ConfigDict, axis_name: str | None) -> Method:
     """`ae`: mean squared error, and squared error as the score map."""
     return from_network(make_network(config, axis_name))
+
+
+def absolute_error(x: jax.Array, outputs: Outputs) -> dict[str, jax.Array]:
+    """The mean absolute error of each image."""
+    error = jnp.mean(jnp.abs(x - outputs.x_hat), axis=(1, 2, 3))
+    return {"reconstruction": error}
+
+
+def make_ae_l1(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> Method:
+    """`ae_l1`: mean absolute error, and absolute error as the score map."""
+    return dataclasses.replace(
+        make_ae(config, axis_name), losses=absolute_error, score="absolute"
+    )
+
+
+def _autoencode_places(network, variables, inputs, noise, *, train):
+    del noise  # There is no vector that it could be added to.
+    outputs = autoencode(network, variables, inputs, no_noise, train=train)
+    return outputs._replace(z=None, z_noisy=None)
+
+
+def make_ae_spatial(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> Method:
+    """`ae_spatial`: a latent at each place, of `model.latent_dim` numbers.
+
+    1x1 convolutions without bias stand for the linear layers. There is no
+    latent vector, and so neither channel nor rate.
+    """
+    network = make_network(config, axis_name, spatial=True)
+    return dataclasses.replace(
+        from_network(network),
+        forward=functools.partial(_autoencode_places, network),
+        latent_dim=None,
+    )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from aeent_jax import models
 
@@ -78,6 +79,24 @@ class Method:
 def no_noise(z: jax.Array) -> jax.Array:
     """The channel of evaluation: none."""
     return z
+
+
+def without_padding(array: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Sets the rows of padding to 0, before an exponential.
+
+    BatchNorm with the statistics of a few other rows can send padding far away,
+    and where the exponential overflows, a gradient of 0 becomes NaN.
+
+    Args:
+      array: `[B, ...]`.
+      mask: `[B]` bool, False in padding; None means all rows count.
+
+    Returns:
+      An array of the same shape.
+    """
+    if mask is None:
+        return array
+    return jnp.where(mask.reshape(-1, *[1] * (array.ndim - 1)), array, 0)
 
 
 def batch_key(inputs: Inputs, stream: int) -> jax.Array:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aeent_jax.methods import ssim, uncertainty
 from aeent_jax.methods.method import no_noise
 
 
@@ -189,6 +190,40 @@ def _input_gradient(method, variables, inputs, loss):
     return jnp.abs(jax.grad(total)(inputs.x))
 
 
+def _enlarged(error: jax.Array, inputs: Any) -> jax.Array:
+    """A coarse map `[B, h, w]`, bilinear to the size of the images."""
+    return jax.image.resize(error, inputs.x.shape[:3], "bilinear")
+
+
+def structural(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """1 - SSIM where the window fits; its map is interpolated from there."""
+    del method, variables
+    error = ssim.dissimilarity(inputs.x, outputs.x_hat)
+    return Score(_enlarged(error, inputs), jnp.mean(error, axis=(1, 2)))
+
+
+def structural_interpolated(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """1 - SSIM, interpolated before its mean, which weighs places unevenly."""
+    return Score(structural(method, variables, inputs, outputs).map)
+
+
+def weighted_squared(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Squared error over the predicted variance, in the mean over channels."""
+    del method, variables
+    return Score(jnp.mean(uncertainty.weighted_error(inputs.x, outputs), 3))
+
+
+def perceptual(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+    """Relative error of features; its map is interpolated from theirs."""
+    del method, variables
+    error = outputs.extra["perceptual_error"]
+    return Score(_enlarged(error, inputs), jnp.mean(error, axis=(1, 2)))
+
+
 SCORES: dict[str, Callable[..., Score]] = {
     "squared": squared,
     "absolute": absolute,
@@ -197,9 +232,18 @@ SCORES: dict[str, Callable[..., Score]] = {
     "gradient_reconstruction": gradient_reconstruction,
     "gradient_kl": gradient_kl,
     "gradient_combined": gradient_combined,
+    "ssim": structural,
+    "ssim_interpolated": structural_interpolated,
+    "weighted_squared": weighted_squared,
+    "perceptual": perceptual,
 }
 # What a score needs of a method's `extra`.
-_NEEDED = {"gradient_kl": "kl", "gradient_combined": "kl"}
+_NEEDED = {
+    "gradient_kl": "kl",
+    "gradient_combined": "kl",
+    "perceptual": "perceptual_error",
+    "weighted_squared": "log_variance",
+}
 _SMOOTHED = re.compile(rf"smoothed_({'|'.join(KERNELS)})(\d+\.?\d*)")
 
 

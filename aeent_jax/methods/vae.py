@@ -20,7 +20,14 @@ import ml_collections
 
 from aeent_jax import models
 from aeent_jax.methods import autoencoders
-from aeent_jax.methods.method import Inputs, Method, Noise, Outputs, row_keys
+from aeent_jax.methods.method import (
+    Inputs,
+    Method,
+    Noise,
+    Outputs,
+    row_keys,
+    without_padding,
+)
 
 _STREAM = 0
 
@@ -74,6 +81,7 @@ def from_network(
             variables, inputs.x, inputs.mask, train=train
         )
         mu, log_var = jnp.split(encoded, 2, axis=1)
+        log_var = without_padding(log_var, inputs.mask)
         z_noisy = sample = noise(mu)
         if train or samples_in_evaluation:
             eps = draw(inputs, network.latent_dim).astype(mu.dtype)

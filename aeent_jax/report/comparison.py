@@ -18,6 +18,8 @@ BASELINES: dict[str, str] = {
     "mean_image": "mean image",
     "pca": "PCA",
 }
+# Keys of a configuration's group `data` that make other pixels of an image.
+_PREPARATION = ("image_size", "channels", "window")
 _NOTHING = "-"
 
 
@@ -157,6 +159,20 @@ def differences(runs: Sequence[Run]) -> tuple[list[Difference], list[str]]:
     return found, notes
 
 
+def have_other_pixels(first: Run, run: Run) -> bool:
+    """Whether two runs are known to have seen other images under one name.
+
+    Known only where both evaluations hold a digest of their images, as those of
+    this version do, and where both prepared them alike: at another size the
+    same images are other pixels, and may be paired by id.
+    """
+    digests = {r.evaluation.get("images_sha256") for r in (first, run)}
+    if None in digests or len(digests) == 1:
+        return False
+    data = [r.config.get("data", {}) for r in (first, run)]
+    return all(data[0].get(key) == data[1].get(key) for key in _PREPARATION)
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns also line up as plain text."""
     widths = [
@@ -193,6 +209,12 @@ def _obstacle(first, run):
             f"{run.name} and {first.name} label the same images differently, "
             "so their difference means nothing: evaluate both on the same "
             "data."
+        )
+    if have_other_pixels(first, run):
+        return (
+            f"{run.name} and {first.name} were tested on other pixels under "
+            "the same ids, so their difference means nothing: evaluate both "
+            "on the same data."
         )
     return ""
 
