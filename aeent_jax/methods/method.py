@@ -51,6 +51,28 @@ class Outputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Adversary:
+    """A second network that is trained against the first: pure functions.
+
+    `variables` are its own; `outputs` are the first network's in training.
+
+    Attributes:
+      init: as of a method.
+      losses: `(variables, inputs, outputs)` to name -> loss of each image
+        `[B]`, weighted, which the first network minimises beside its own.
+      own_loss: `(variables, inputs, outputs)` to the loss of each image `[B]`
+        that the adversary minimises, and its `batch_stats` after the pass.
+      renew: `(params, loss, inputs)` to parameters: what a step leaves of them
+        after a mean loss of its own, a scalar.
+    """
+
+    init: Callable[[jax.Array], models.Variables]
+    losses: Callable[..., dict[str, jax.Array]]
+    own_loss: Callable[..., tuple[jax.Array, Any]]
+    renew: Callable[[Any, jax.Array, Inputs], Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """One method, built from a configuration: pure functions.
 
@@ -66,6 +88,7 @@ class Method:
       latent_dim: size of the latent vector; None where there is none.
       extra: names in `Outputs.extra` that there are in evaluation too, for the
         scores that need them.
+      adversary: that it is trained against; None for none.
     """
 
     init: Callable[[jax.Array], models.Variables]
@@ -74,6 +97,7 @@ class Method:
     score: str
     latent_dim: int | None
     extra: tuple[str, ...] = ()
+    adversary: Adversary | None = None
 
 
 def no_noise(z: jax.Array) -> jax.Array:
