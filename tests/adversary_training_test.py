@@ -56,6 +56,7 @@ def test_a_run_writes_scores_and_says_that_there_is_no_map(straight, tmp_path):
     ) in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_another_score_of_the_same_network_has_a_map(straight):
     folder, _ = straight
     squared, summed = trained.evaluate_workdir(
@@ -89,6 +90,7 @@ def test_losses_and_rate_are_logged_by_name(straight):
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bitwise_with_its_adversary(
     straight, config, tmp_path
 ):
