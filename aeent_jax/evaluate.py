@@ -93,6 +93,7 @@ class Evaluator:
         results = {
             "split": name,
             "score": self._score,
+            "has_score_map": scored.score_maps is not None,
             "step": step,
             "num_images": len(split.ids),
             "num_normal": int(np.sum(split.labels == data.NORMAL)),

@@ -50,6 +50,8 @@ def describe(results: Mapping[str, Any]) -> str:
             lines.append(text)
     if "auroc" not in results:
         lines.append("  no rank metrics: they need normal and abnormal images")
+    if not results.get("has_score_map", True):
+        lines.append("  no pixel metrics: the score is of whole images")
     rate = results["rate_nats"]
     shown = "infinite (no channel)" if rate is None else f"{rate:.2f} nats"
     lines.append(f"  {'rate':<12} {shown}")

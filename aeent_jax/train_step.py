@@ -16,6 +16,7 @@ import optax
 from jax import lax
 
 from aeent_jax import (
+    adversary,
     channel,
     controller,
     latent_queue,
@@ -47,6 +48,7 @@ class TrainState:
       estimator_opt_state: of its optimizer.
       queue: latents of earlier steps, the same on every device.
       ascent: of a controller of the weight.
+      adversary: `adversary.State` of a method that is trained against one.
     """
 
     step: jax.Array
@@ -57,6 +59,7 @@ class TrainState:
     estimator_opt_state: PyTree = ()
     queue: latent_queue.Queue | None = None
     ascent: PyTree = ()
+    adversary: PyTree = ()
 
     @property
     def variables(self) -> PyTree:
@@ -91,7 +94,8 @@ class Program:
     Attributes:
       method: network and losses, synchronised over `parallel.AXIS`.
       rate: the rate term.
-      optimizer: from gradients to updates.
+      optimizer: from gradients to updates; an adversary has its own state of
+        the same.
       estimator_optimizer: the same for the parameters of a learned estimator.
       control: of the weight.
     """
@@ -126,6 +130,7 @@ def create_state(program: Program, seed: int | jax.Array) -> TrainState:
         estimator_opt_state=program.estimator_optimizer.init(estimator_params),
         queue=queue,
         ascent=controller.create(program.control),
+        adversary=adversary.create(program.method, program.optimizer, rng),
     )
 
 
@@ -160,9 +165,12 @@ def _share_of_loss(trained, program, state, knobs, weight, inputs, count):
 
     variables = {"params": params, "batch_stats": state.batch_stats}
     outputs = method.forward(variables, inputs, noise, train=True)
+    by_image = method.losses(inputs.x, outputs) | adversary.losses(
+        method, state.adversary, inputs, outputs
+    )
     losses = {
         name: jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / count
-        for name, loss in method.losses(inputs.x, outputs).items()
+        for name, loss in by_image.items()
     }
     z, z_noisy = outputs.z, outputs.z_noisy
     share = functools.partial(
@@ -207,7 +215,8 @@ def train_step(
       likelihood that a learned estimator follows), each of the method's losses
       in the mean over images, as `reconstruction_loss`, `rate_nats` (the
       estimator's own number), `weight` (of this step), `grad_norm` (of the
-      network), `step` (after it), `count` (valid images).
+      network), `step` (after it), `count` (valid images), and
+      `adversary_loss` where there is an adversary.
     """
     rng = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
     inputs = _make_inputs(images, indices, mask, rng)
@@ -231,6 +240,15 @@ def train_step(
         "step": state.step + 1,
         "count": count,
     }
+    opponent, found = adversary.update(
+        program.method,
+        program.optimizer,
+        state.adversary,
+        inputs,
+        outputs,
+        count,
+        knobs.update_scale,
+    )
     state = _with_new_parameters(
         program, state, grads, outputs.batch_stats, knobs.update_scale
     )
@@ -246,8 +264,9 @@ def train_step(
             step=state.step,
             is_measured=count >= 2,
         ),
+        adversary=opponent,
     )
-    return state, metrics
+    return state, metrics | found
 
 
 def _with_new_parameters(program, state, grads, stats, scale):

@@ -38,9 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.kl_weight = 0.005  # vae: of the KL, in the mean over dimensions
     config.loss.address_weight = 2e-4  # memae: of the addresses' entropy
     config.loss.consistency_weight = 1.0  # constrained_ae: of z against z again
-    config.loss.feature_weight = (
-        1.0  # ganomaly: of the discriminator's features
-    )
+    config.loss.feature_weight = 1.0  # ganomaly: of the adversary's features
     config.loss.image_weight = 50.0  # ganomaly: of the squared error
     config.loss.latent_weight = 1.0  # ganomaly: of z against z again
     config.loss.vgg_weights = ""  # ae_perceptual: file; see its docstring
@@ -48,7 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.corruption = group()  # of the input in training
     config.corruption.square_size = 10  # ceae: side in pixels, set to black
-    config.corruption.noise_std = 0.2  # dae: of the coarse noise
+    config.corruption.noise_std = 0.2  # dae: coarse, for images in [0, 1]
     config.corruption.noise_size = 16  # dae: side of its grid
     config.corruption.foreground_only = False  # dae: none where x is black
 

@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 _ALONE = frozenset()
 _BELOW_TRAINING = frozenset(
     {
+        "adversary",
         "baselines",
         "channel",
         "checkpoint",
@@ -46,6 +47,7 @@ _BELOW_TRAINING = frozenset(
 )
 # The import law: each part of aeent_jax, and which others it may import.
 LAW = {
+    "adversary": {"methods", "models", "parallel"},
     "baselines": _ALONE,
     "channel": _ALONE,
     "checkpoint": _ALONE,
@@ -70,6 +72,7 @@ LAW = {
     "plan": {"data"},
     "report": {"figures", "metrics"},
     "train_step": {
+        "adversary",
         "channel",
         "controller",
         "latent_queue",

@@ -14,6 +14,8 @@ from configs import default
 
 # They are trained as others, and differ in their scores.
 SCORED_OTHERWISE = {"ae_grad", "vae_combi", "vae_elbo", "vae_kl", "vae_rec"}
+# Pixels are repeated for those that need larger images.
+SIZES = {"dae": 32}
 # Five images: on eight devices three hold none.
 COUNT, PADDED = 5, 8
 
@@ -21,7 +23,7 @@ COUNT, PADDED = 5, 8
 def make_method(name, folder):
     config = default.apply_variant(default.get_config(), "plain")
     config.method = name
-    config.data.image_size = training_support.IMAGE_SIZE
+    config.data.image_size = SIZES.get(name, training_support.IMAGE_SIZE)
     config.model.latent_dim = training_support.LATENT_DIM
     config.model.base_width, config.model.hidden_dim = 4, 32
     if name == "ae_perceptual":
@@ -58,7 +60,14 @@ def training_pass(method, variables, images, mask):
     return rows, method.losses(inputs.x, outputs), outputs.batch_stats
 
 
-def run(method, num_devices):
+def make_images(name):
+    repeats = SIZES.get(name, training_support.IMAGE_SIZE)
+    repeats //= training_support.IMAGE_SIZE
+    images = training_support.make_images(PADDED)
+    return images.repeat(repeats, axis=1).repeat(repeats, axis=2)
+
+
+def run(method, images, num_devices):
     mapping = parallel.make_parallel("pmap", num_devices)
     mapped = mapping.map(
         functools.partial(training_pass, method),
@@ -66,7 +75,6 @@ def run(method, num_devices):
         [parallel.SHARDED, parallel.SHARDED, parallel.REPLICATED],
     )
     variables = make_variables(method)
-    images = training_support.make_images(PADDED)
     batch = mapping.shard((images, np.arange(PADDED) < COUNT))
     *rows, stats = mapped(mapping.replicate(variables), *batch)
     rows = mapping.fetch_sharded(tuple(rows))
@@ -80,13 +88,13 @@ def run(method, num_devices):
 def test_a_pass_is_the_same_on_any_number_of_devices(name, tmp_path):
     # Forward alone, with what it draws: the gradient of a sum of shares over
     # devices is the training step's, and tested with it.
-    method = make_method(name, tmp_path)
+    method, images = make_method(name, tmp_path), make_images(name)
     jax.tree.map(
         functools.partial(
             np.testing.assert_allclose,
             rtol=1e-4,  # float32 sums over devices in another order, and
             atol=1e-4,  # divided by the deviations of five rows
         ),
-        run(method, 8),
-        run(method, 1),
+        run(method, images, 8),
+        run(method, images, 1),
     )

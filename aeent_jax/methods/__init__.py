@@ -11,6 +11,9 @@ With `--config.compat=medianomaly` a method has the quirks of the reference:
   from the images and then from their reconstructions, in the encoder and in the
   decoder's hidden layer; the default is from the images alone, as they alone
   are encoded in evaluation.
+- `dae`: it trains on images that are darker by 1 than their noise makes them.
+- `ganomaly`: each image is scored with the statistics of BatchNorm of itself
+  alone; the default is with the running ones of training.
 - `vae`: a sample of the latents is scored; the default is their means.
 """
 
@@ -23,6 +26,8 @@ from aeent_jax.methods import (
     autoencoders,
     ceae,
     consistency,
+    dae,
+    ganomaly,
     memae,
     perceptual,
     ssim,
@@ -30,6 +35,7 @@ from aeent_jax.methods import (
     vae,
 )
 from aeent_jax.methods.method import (
+    Adversary,
     Inputs,
     Method,
     Noise,
@@ -48,6 +54,7 @@ __all__ = [
     "COMPATS",
     "METHODS",
     "SCORES",
+    "Adversary",
     "Inputs",
     "Method",
     "Noise",
@@ -79,6 +86,8 @@ METHODS: dict[str, Maker] = {
     "ae": autoencoders.make_ae,
     "ae_grad": _scored_by(autoencoders.make_ae, "gradient"),
     "ceae": ceae.make_ceae,
+    "dae": dae.make_dae,
+    "ganomaly": ganomaly.make_ganomaly,
     "memae": memae.make_memae,
     "vae": vae.make_vae,
     "vae_combi": _scored_by(vae.make_vae, "gradient_combined"),

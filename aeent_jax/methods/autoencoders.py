@@ -18,6 +18,7 @@ def make_network(
     encoded_vectors: int = 1,
     heads: int = 1,
     spatial: bool = False,
+    normalises_hidden: bool = True,
 ) -> models.Autoencoder:
     """The reference autoencoder in the sizes of a configuration."""
     return models.make_autoencoder(
@@ -32,6 +33,7 @@ def make_network(
         encoded_vectors=encoded_vectors,
         heads=heads,
         spatial=spatial,
+        normalises_hidden=normalises_hidden,
     )
 
 

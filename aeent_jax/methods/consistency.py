@@ -93,4 +93,5 @@ def make_constrained_ae(
         losses=functools.partial(consistency_losses, weight),
         score="squared",
         latent_dim=config.model.latent_dim,
+        extra=("z_again",),
     )

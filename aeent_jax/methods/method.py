@@ -21,7 +21,8 @@ class Inputs(NamedTuple):
       mask: `[B]` bool, False in padding; None means all rows count.
       positions: `[B]` int, places in the global batch, or in the split in
         evaluation.
-      rng: the key of this step; what a method draws comes from `row_keys`.
+      rng: the key of this step; what a method draws comes from `row_keys`, or
+        from `batch_key`.
     """
 
     x: jax.Array
@@ -50,6 +51,28 @@ class Outputs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class Adversary:
+    """A second network that is trained against the first: pure functions.
+
+    `variables` are its own; `outputs` are the first network's in training.
+
+    Attributes:
+      init: as of a method.
+      losses: `(variables, inputs, outputs)` to name -> loss of each image
+        `[B]`, weighted, which the first network minimises beside its own.
+      own_loss: `(variables, inputs, outputs)` to the loss of each image `[B]`
+        that the adversary minimises, and its `batch_stats` after the pass.
+      renew: `(params, loss, inputs)` to parameters: what a step leaves of them
+        after a mean loss of its own, a scalar.
+    """
+
+    init: Callable[[jax.Array], models.Variables]
+    losses: Callable[..., dict[str, jax.Array]]
+    own_loss: Callable[..., tuple[jax.Array, Any]]
+    renew: Callable[[Any, jax.Array, Inputs], Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """One method, built from a configuration: pure functions.
 
@@ -65,6 +88,7 @@ class Method:
       latent_dim: size of the latent vector; None where there is none.
       extra: names in `Outputs.extra` that there are in evaluation too, for the
         scores that need them.
+      adversary: that it is trained against; None for none.
     """
 
     init: Callable[[jax.Array], models.Variables]
@@ -73,6 +97,7 @@ class Method:
     score: str
     latent_dim: int | None
     extra: tuple[str, ...] = ()
+    adversary: Adversary | None = None
 
 
 def no_noise(z: jax.Array) -> jax.Array:
@@ -98,16 +123,29 @@ def without_padding(array: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.where(mask.reshape(-1, *[1] * (array.ndim - 1)), array, 0)
 
 
-def row_keys(inputs: Inputs, stream: int) -> jax.Array:
-    """A key for each image, the same on every number of devices.
+def batch_key(inputs: Inputs, stream: int) -> jax.Array:
+    """A key for a whole batch, the same on every device.
 
     Args:
       inputs: one device's rows.
       stream: a number of what is drawn, at least 0: one for each purpose.
 
     Returns:
-      `[B]` keys, apart from those of the channel.
+      A key, apart from those of the channel.
     """
     # The channel folds positions into the key itself.
-    rng = jax.random.fold_in(inputs.rng, 2**31 + stream)
+    return jax.random.fold_in(inputs.rng, 2**31 + stream)
+
+
+def row_keys(inputs: Inputs, stream: int) -> jax.Array:
+    """A key for each image, the same on every number of devices.
+
+    Args:
+      inputs: one device's rows.
+      stream: as of `batch_key`.
+
+    Returns:
+      `[B]` keys, apart from those of the channel.
+    """
+    rng = batch_key(inputs, stream)
     return jax.vmap(lambda i: jax.random.fold_in(rng, i))(inputs.positions)

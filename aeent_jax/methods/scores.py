@@ -224,6 +224,18 @@ def perceptual(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
     return Score(_enlarged(error, inputs), jnp.mean(error, axis=(1, 2)))
 
 
+def latent_distance(
+    method: Any, variables: Any, inputs: Any, outputs: Any
+) -> Score:
+    """Squared distance of z from that of x_hat, in the mean over dimensions.
+
+    It is of the whole image, so it has no map.
+    """
+    del method, variables, inputs
+    change = jnp.square(outputs.z - outputs.extra["z_again"])
+    return Score(None, jnp.mean(change, axis=1))
+
+
 SCORES: dict[str, Callable[..., Score]] = {
     "squared": squared,
     "absolute": absolute,
@@ -236,11 +248,13 @@ SCORES: dict[str, Callable[..., Score]] = {
     "ssim_interpolated": structural_interpolated,
     "weighted_squared": weighted_squared,
     "perceptual": perceptual,
+    "latent_distance": latent_distance,
 }
 # What a score needs of a method's `extra`.
 _NEEDED = {
     "gradient_kl": "kl",
     "gradient_combined": "kl",
+    "latent_distance": "z_again",
     "perceptual": "perceptual_error",
     "weighted_squared": "log_variance",
 }

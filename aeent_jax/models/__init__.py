@@ -5,5 +5,14 @@ from aeent_jax.models.autoencoder import (
     Variables,
     make_autoencoder,
 )
+from aeent_jax.models.discriminator import Discriminator
+from aeent_jax.models.unet import UNet, make_unet
 
-__all__ = ["Autoencoder", "Variables", "make_autoencoder"]
+__all__ = [
+    "Autoencoder",
+    "Discriminator",
+    "UNet",
+    "Variables",
+    "make_autoencoder",
+    "make_unet",
+]

@@ -47,6 +47,40 @@ def _affine(features, spatial, name):
     return layers.Linear(features, name=name)
 
 
+def _hidden(module, x, mask, train):
+    """The hidden affine map of a module, BatchNorm if it has it, ReLU."""
+    x = _affine(module.hidden_dim, module.spatial, "hidden")(x)
+    if module.normalises_hidden:
+        norm = layers.BatchNorm(module.axis_name, name="hidden_norm")
+        x = norm(x, mask, train=train)
+    return nn.relu(x)
+
+
+def hidden_features(module, x, mask, *, train):
+    """What an encoder makes of images before its last map.
+
+    Args:
+      module: within whose compact method it is called, with the attributes
+        `base_width` to `spatial` of `Encoder`.
+      x: `[B, H, W, C]`.
+      mask: `[B]` bool, the rows that count in BatchNorm; None means all.
+      train: whether to use batch statistics.
+
+    Returns:
+      `[B, hidden_dim]`; where it is spatial `[B, H/16, W/16, hidden_dim]`.
+    """
+    for i, multiplier in enumerate(_MULTIPLIERS, start=1):
+        features = module.base_width * multiplier
+        for j in range(module.depth):
+            size, stride = (4, 2) if j == 0 else (3, 1)
+            x = ConvBlock(
+                features, size, stride, module.axis_name, name=f"block{i}_{j}"
+            )(x, mask, train=train)
+    if not module.spatial:
+        x = x.reshape(x.shape[0], -1)
+    return _hidden(module, x, mask, train)
+
+
 class Encoder(nn.Module):
     """Images to latents.
 
@@ -59,6 +93,7 @@ class Encoder(nn.Module):
       normalisation: of the latents, one of `NORMALISATIONS`.
       spatial: keep the places apart, with 1x1 convolutions without bias for
         the linear layers; the latent is then no vector.
+      normalises_hidden: BatchNorm behind the hidden linear layer.
     """
 
     latent_dim: int
@@ -68,6 +103,7 @@ class Encoder(nn.Module):
     axis_name: str | None
     normalisation: str = "none"
     spatial: bool = False
+    normalises_hidden: bool = True
 
     @nn.compact
     def __call__(self, x, mask, *, train):
@@ -75,22 +111,7 @@ class Encoder(nn.Module):
 
         Where it is spatial, to `[B, H/16, W/16, latent_dim]`.
         """
-        for i, multiplier in enumerate(_MULTIPLIERS, start=1):
-            features = self.base_width * multiplier
-            for j in range(self.depth):
-                size, stride = (4, 2) if j == 0 else (3, 1)
-                x = ConvBlock(
-                    features,
-                    size,
-                    stride,
-                    self.axis_name,
-                    name=f"block{i}_{j}",
-                )(x, mask, train=train)
-        if not self.spatial:
-            x = x.reshape(x.shape[0], -1)
-        x = _affine(self.hidden_dim, self.spatial, "hidden")(x)
-        norm = layers.BatchNorm(self.axis_name, name="hidden_norm")
-        x = nn.relu(norm(x, mask, train=train))
+        x = hidden_features(self, x, mask, train=train)
         z = _affine(self.latent_dim, self.spatial, "latent")(x)
         if self.normalisation == "none":
             return z
@@ -110,6 +131,7 @@ class Decoder(nn.Module):
       axis_name: mapped axis that BatchNorm synchronises over, or None.
       heads: images that it gives, one behind the other in the last axis.
       spatial: as of the encoder.
+      normalises_hidden: as of the encoder.
     """
 
     image_size: int
@@ -120,6 +142,7 @@ class Decoder(nn.Module):
     axis_name: str | None
     heads: int = 1
     spatial: bool = False
+    normalises_hidden: bool = True
 
     @nn.compact
     def __call__(self, z, mask, *, train):
@@ -127,9 +150,7 @@ class Decoder(nn.Module):
         side = self.image_size // _REDUCTION
         places = 1 if self.spatial else side * side
         widths = [self.base_width * m for m in reversed(_MULTIPLIERS)]
-        x = _affine(self.hidden_dim, self.spatial, "hidden")(z)
-        norm = layers.BatchNorm(self.axis_name, name="hidden_norm")
-        x = nn.relu(norm(x, mask, train=train))
+        x = _hidden(self, z, mask, train)
         x = _affine(places * widths[0], self.spatial, "unflatten")(x)
         x = x.reshape(x.shape[0], side, side, widths[0])
         outputs = [*widths[1:], self.heads * self.channels]
@@ -249,6 +270,7 @@ def make_autoencoder(
     encoded_vectors: int = 1,
     heads: int = 1,
     spatial: bool = False,
+    normalises_hidden: bool = True,
 ) -> Autoencoder:
     """Builds the reference autoencoder.
 
@@ -265,6 +287,7 @@ def make_autoencoder(
         variational one gives two.
       heads: images that the decoder gives, one behind the other.
       spatial: 1x1 convolutions for the linear layers, and no latent vector.
+      normalises_hidden: BatchNorm behind the hidden linear layers.
 
     Returns:
       The network as a pair of pure functions.
@@ -302,6 +325,7 @@ def make_autoencoder(
         "depth": depth,
         "axis_name": axis_name,
         "spatial": spatial,
+        "normalises_hidden": normalises_hidden,
     }
     return Autoencoder(
         Encoder(

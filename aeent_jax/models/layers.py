@@ -18,7 +18,7 @@ _BATCH_NORM_MOMENTUM = 0.9
 _POWER_EPSILON = 1e-12
 
 
-def _uniform_init(fan_in: int):
+def uniform_init(fan_in: int):
     """PyTorch's default: U(-b, b) with b = 1/sqrt(fan_in)."""
     bound = fan_in**-0.5
 
@@ -93,7 +93,7 @@ class Conv(nn.Module):
         size = self.kernel_size
         kernel = self.param(
             "kernel",
-            _uniform_init(size * size * x.shape[-1]),
+            uniform_init(size * size * x.shape[-1]),
             (size, size, x.shape[-1], self.features),
         )
         return lax.conv_general_dilated(
@@ -121,7 +121,7 @@ class ConvTranspose(nn.Module):
             "kernel",
             # PyTorch takes the fan-in of a transposed convolution from its
             # output channels.
-            _uniform_init(4 * 4 * self.features),
+            uniform_init(4 * 4 * self.features),
             (4, 4, self.features, x.shape[-1]),
         )
         return transposed_convolution(x, kernel)
@@ -139,7 +139,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, I]` to `[B, features]`."""
-        init = _uniform_init(x.shape[-1])
+        init = uniform_init(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
         return x @ kernel + bias

@@ -141,11 +141,14 @@ def panel_section(runs: Sequence[Run]) -> list[str]:
             images = (tuple(arrays["ids"]), arrays["images"].shape)
             groups.setdefault(images, {})[run.name] = arrays
     scores = {r.name: r.evaluation["score"] for r in runs if r.evaluation}
-    parts = [_panel(group, scores) for group in groups.values()]
+    mapless = {
+        r.name for r in runs if not r.evaluation.get("has_score_map", True)
+    }
+    parts = [_panel(group, scores, mapless) for group in groups.values()]
     return [page.heading("What the runs see"), *parts] if parts else []
 
 
-def _panel(group, scores):
+def _panel(group, scores, mapless):
     """Runs on the same images, at most four of them, as one figure."""
     shown = {
         name: {key: value[:_MAX_PANEL_ROWS] for key, value in arrays.items()}
@@ -158,6 +161,12 @@ def _panel(group, scores):
     ]
     if any("masks" in arrays for arrays in shown.values()):
         caption.append("The outline is the lesion's mask.")
+    caption += [
+        f"{name} shows the squared error: its score ({scores[name]}) is one "
+        "number for a whole image and has no map."
+        for name in shown
+        if name in mapless
+    ]
     if len(shown) > 1:
         caption.append(
             "All maps are on one scale."
