@@ -42,7 +42,7 @@ from aeent_jax.entropy.learned import LEARNED, LearnedEstimator, fit_learned
 from aeent_jax.entropy.marginal import histogram, kde_marginal, vasicek
 from aeent_jax.entropy.moments import coding_rate, gaussian
 from aeent_jax.entropy.neighbors import knn
-from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.pairwise import pairwise_lse, weighted_lse
 from aeent_jax.entropy.sampling import sample_queries
 from aeent_jax.entropy.scaling import rescale
 from aeent_jax.entropy.spectral import matrix_renyi, renyi2
@@ -78,6 +78,7 @@ __all__ = [
     "to_rate",
     "total_correlation",
     "vasicek",
+    "weighted_lse",
 ]
 
 
