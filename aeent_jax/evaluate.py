@@ -7,6 +7,7 @@ Gaussian channel of the same sigma, also where training had uniform noise.
 """
 
 import csv
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from aeent_jax import (
     metrics,
     models,
     parallel,
+    score_sums,
     scoring,
     workdir,
 )
@@ -38,7 +40,6 @@ class Evaluator:
         self,
         mapping: parallel.Parallel,
         method: methods.Method,
-        network: models.Autoencoder,
         config: ml_collections.ConfigDict,
     ):
         """Prepares the scoring step; it compiles when first used.
@@ -46,12 +47,16 @@ class Evaluator:
         Args:
           mapping: the devices.
           method: of the configuration.
-          network: of the configuration.
           config: the resolved configuration.
         """
         self._config = config
+        self._score = config.eval.score or method.score
+        self._terms = score_sums.parse(self._score, config, method)
         self._scorer = scoring.Scorer(
-            mapping, method, network, config.eval.batch_size
+            mapping,
+            method,
+            config.eval.batch_size,
+            score=score_sums.of_images(self._terms),
         )
         self.score = self._scorer.score
 
@@ -61,6 +66,8 @@ class Evaluator:
         dataset: data.Dataset,
         step: int,
         directory: pathlib.Path | None = None,
+        *,
+        subfolder: str = "",
     ) -> dict[str, Any]:
         """Evaluates the test split, or the normals where there is none.
 
@@ -70,6 +77,8 @@ class Evaluator:
           step: training steps done, for the record.
           directory: a workdir to write `eval/<split>/` into; None writes
             nothing and leaves intervals and baselines out.
+          subfolder: of `eval/<split>` to write into instead, without baselines:
+            for another score than the run's own.
 
         Returns:
           What `eval/<split>/metrics.json` holds.
@@ -80,9 +89,10 @@ class Evaluator:
         trained = scored
         if name != "train":
             trained = self.score(variables, train.images)
+        scored = self._with_latents(scored, trained)
         results = {
             "split": name,
-            "score": "squared_error",
+            "score": self._score,
             "step": step,
             "num_images": len(split.ids),
             "num_normal": int(np.sum(split.labels == data.NORMAL)),
@@ -96,9 +106,11 @@ class Evaluator:
         results |= self._rank_metrics(split, scored, directory is not None)
         results |= self._latent_metrics(name, split, scored, trained)
         if directory is not None:
-            if metrics.has_both_classes(split.labels):
+            # So that runs are paired on the same pixels, not the same names.
+            results["images_sha256"] = dataset.image_fingerprint_of(name)
+            if metrics.has_both_classes(split.labels) and not subfolder:
                 results["baselines"] = self._baselines(train, split)
-            folder = directory / "eval" / name
+            folder = directory / "eval" / name / subfolder
             folder.mkdir(parents=True, exist_ok=True)
             # Last, and none before: it stands for a whole evaluation.
             (folder / "metrics.json").unlink(missing_ok=True)
@@ -107,13 +119,34 @@ class Evaluator:
             workdir.write_json(folder / "metrics.json", results)
         return results
 
+    def _with_latents(self, scored, trained):
+        """Adds the part of the score that needs the training normals."""
+        if not score_sums.needs_latents(self._terms):
+            return scored
+        added = score_sums.of_latents(
+            self._terms,
+            scored.z,
+            trained.z,
+            self._config.channel.sigma,
+            own=scored is trained,
+        )
+        return dataclasses.replace(
+            scored,
+            score_maps=None,
+            anomaly_scores=scored.anomaly_scores + added,
+        )
+
     def _rank_metrics(self, split, scored, with_intervals):
         if not metrics.has_both_classes(split.labels):
             return {}
         scores, labels = scored.anomaly_scores, split.labels
         found = metrics.image_metrics(scores, labels)
         maps = masks = None
-        if split.masks is not None and metrics.has_both_classes(split.masks):
+        if (
+            split.masks is not None
+            and scored.score_maps is not None
+            and metrics.has_both_classes(split.masks)
+        ):
             maps, masks = scored.score_maps, split.masks
             found |= metrics.pixel_metrics(maps, masks)
         if with_intervals:
@@ -130,7 +163,7 @@ class Evaluator:
 
     def _latent_metrics(self, name, split, scored, trained):
         """Rate and reconstruction error of each kind of image."""
-        groups = {"train_normal": (trained.z, trained.reconstruction_error)}
+        kinds = {"train_normal": (trained, slice(None))}
         if name != "train":
             for kind, label in (
                 (f"{name}_normal", data.NORMAL),
@@ -138,23 +171,30 @@ class Evaluator:
             ):
                 chosen = split.labels == label
                 if chosen.any():
-                    groups[kind] = (
-                        scored.z[chosen],
-                        scored.reconstruction_error[chosen],
-                    )
-        sigma = self._config.channel.sigma
-        limit = self._config.eval.diagnostic_latents
-        # The bracket depends on the number of latents: the same everywhere.
-        n = min([limit, *(len(z) for z, _ in groups.values())])
-        latents = {kind: _subset(z, n) for kind, (z, _) in groups.items()}
-        return {
-            "rate_nats": _meter(trained.z, sigma),
+                    kinds[kind] = (scored, chosen)
+        found = {
+            "rate_nats": None,
             "reconstruction_error": {
-                kind: float(errors.mean(dtype=np.float64))
-                for kind, (_, errors) in groups.items()
+                kind: float(
+                    of.reconstruction_error[rows].mean(dtype=np.float64)
+                )
+                for kind, (of, rows) in kinds.items()
             },
+            "diagnostics": {},
+        }
+        if trained.z is None:
+            return found
+        sigma = self._config.channel.sigma
+        latents = {kind: of.z[rows] for kind, (of, rows) in kinds.items()}
+        # The bracket depends on the number of latents: the same everywhere.
+        n = min(
+            [self._config.eval.diagnostic_latents, *map(len, latents.values())]
+        )
+        return found | {
+            "rate_nats": _meter(trained.z, sigma),
             "diagnostics": {
-                kind: _diagnostics(z, sigma) for kind, z in latents.items()
+                kind: _diagnostics(_subset(z, n), sigma)
+                for kind, z in latents.items()
             },
         }
 
@@ -186,12 +226,17 @@ class Evaluator:
                 for label in (data.NORMAL, data.ABNORMAL)
             ]
         )
-        images = split.images[chosen]
+        images = split.images[chosen] / 255.0
+        shown = self._scorer.reconstruct(variables, split.images[chosen])
+        maps = scored.score_maps
         figures.save_panel(
             folder,
-            images=images / 255.0,
-            reconstructions=self._scorer.reconstruct(variables, images),
-            score_maps=scored.score_maps[chosen],
+            images=images,
+            reconstructions=shown,
+            # A score without a place in the image: the squared error instead.
+            score_maps=np.square(2 * (images - shown)).mean(axis=3)
+            if maps is None
+            else maps[chosen],
             masks=None if split.masks is None else split.masks[chosen],
             labels=split.labels[chosen],
             ids=[split.ids[i] for i in chosen],
@@ -243,8 +288,9 @@ def _summary(scores: np.ndarray) -> dict[str, float]:
 
 
 def _write_scores(folder, split, scored):
-    path = folder / "scores.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with (folder / "scores.csv").open(
+        "w", newline="", encoding="utf-8"
+    ) as file:
         writer = csv.writer(file)
         writer.writerow(["id", "label", "anomaly_score"])
         for row in zip(
@@ -254,61 +300,11 @@ def _write_scores(folder, split, scored):
             strict=True,
         ):
             writer.writerow(row)
+    path = folder / "score_maps.npz"
+    path.unlink(missing_ok=True)
+    if scored.score_maps is None:
+        return
     arrays = {"score_maps": scored.score_maps, "ids": np.array(split.ids)}
     if split.masks is not None:
         arrays["masks"] = split.masks
-    np.savez_compressed(folder / "score_maps.npz", **arrays)
-
-
-def flat_metrics(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """Numbers of an evaluation under flat keys, for metrics.jsonl.
-
-    Args:
-      results: as `Evaluator.evaluate` returns.
-
-    Returns:
-      `eval/<split>/auroc` and so on, `eval/rate_nats`, and for each kind of
-      image its reconstruction error and diagnostics.
-    """
-    split = results["split"]
-    flat: dict[str, float | None] = {"eval/rate_nats": results["rate_nats"]}
-    for name in (
-        "auroc",
-        "ap",
-        "pixel_ap",
-        "pixel_auroc",
-        "oracle_dice",
-        "images_per_second",
-    ):
-        if name in results:
-            flat[f"eval/{split}/{name}"] = results[name]
-    for kind, error in results["reconstruction_error"].items():
-        flat[f"eval/{kind}/reconstruction_error"] = error
-    for kind, diagnostics in results["diagnostics"].items():
-        for name, value in diagnostics.items():
-            if not isinstance(value, list):
-                flat[f"eval/{kind}/{name}"] = value
-    return flat
-
-
-def describe(results: Mapping[str, Any]) -> str:
-    """A few lines for a person: counts, then each metric in percent."""
-    lines = [
-        f"{results['split']}: {results['num_normal']} normal and"
-        f" {results['num_abnormal']} abnormal images, step {results['step']}"
-    ]
-    for name in ("auroc", "ap", "pixel_ap", "pixel_auroc", "oracle_dice"):
-        if name in results:
-            text = f"  {name:<12} {100 * results[name]:5.1f} %"
-            if f"{name}_interval" in results:
-                low, high = results[f"{name}_interval"]
-                text += f"  ({100 * low:.1f} to {100 * high:.1f})"
-            lines.append(text)
-    if "auroc" not in results:
-        lines.append("  no rank metrics: they need normal and abnormal images")
-    rate = results["rate_nats"]
-    shown = "infinite (no channel)" if rate is None else f"{rate:.2f} nats"
-    lines.append(f"  {'rate':<12} {shown}")
-    for kind, error in results["reconstruction_error"].items():
-        lines.append(f"  {kind:<14} reconstruction error {error:.5f}")
-    return "\n".join(lines)
+    np.savez_compressed(path, **arrays)

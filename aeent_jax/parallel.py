@@ -56,6 +56,24 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
 
 
+def alone(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets a per-device step run on one device, which is then all there are.
+
+    Args:
+      step: a function of trees of arrays, with collectives over `AXIS`.
+
+    Returns:
+      The same function, whose collectives see nobody else.
+    """
+
+    def run(*args):
+        one = jax.tree.map(lambda a: a[None], args)
+        results = jax.vmap(step, axis_name=AXIS)(*one)
+        return jax.tree.map(lambda a: a[0], results)
+
+    return run
+
+
 @dataclasses.dataclass(frozen=True)
 class Parallel:
     """The devices of a run and the way steps are mapped over them.

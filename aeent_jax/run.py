@@ -2,7 +2,6 @@
 
 import pathlib
 import time
-from typing import Any
 
 import jax
 import ml_collections
@@ -10,7 +9,6 @@ import numpy as np
 import optax
 
 from aeent_jax import (
-    checkpoint,
     controller,
     data,
     evaluate,
@@ -19,8 +17,9 @@ from aeent_jax import (
     optimizer,
     parallel,
     plan,
+    schema,
+    score_sums,
     train_step,
-    workdir,
 )
 from aeent_jax.data import batches, sources
 
@@ -32,19 +31,6 @@ _STEPS_PER_CALL_ON_ACCELERATORS = 8
 # The step gets it as an int32.
 _LARGEST_SEED = 2**31 - 1
 
-# Keys that configurations of version 0.1.0 do not have, by group.
-_LATER_KEYS = {
-    "channel": ("noise", "normalisation"),
-    "entropy": (
-        "queue_size",
-        "controller",
-        "target",
-        "controller_rate",
-        "warmup_epochs",
-        "learning_rate",
-    ),
-}
-
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses what can be refused without the data.
@@ -53,17 +39,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       config: the resolved configuration.
 
     Raises:
-      ValueError: an unknown name, a number out of its range, or a
-        configuration of another version.
+      ValueError: a key that is missing, unknown or of another type, an unknown
+        name, or a number out of its range.
     """
-    for group, names in _LATER_KEYS.items():
-        for name in names:
-            if name not in config[group]:
-                raise ValueError(
-                    f"This configuration has no {group}.{name}, so it is of an"
-                    " earlier version; add what it lacks from"
-                    " configs/default.py to the config.json of that run."
-                )
+    schema.check(config.to_dict(), "The configuration")
     least = {
         "train.epochs": 1,
         "train.batch_size": 1,
@@ -90,7 +69,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f" {_LARGEST_SEED}."
         )
     # What needs no data is refused before any is read.
-    make_program(config, config.optimizer.warmup_steps + 1)
+    program = make_program(config, config.optimizer.warmup_steps + 1)
+    score = config.eval.score or program.method.score
+    score_sums.parse(score, config, program.method)
 
 
 def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
@@ -123,7 +104,7 @@ def make_program(
     Raises:
       ValueError: a name or value that is not known.
     """
-    method = methods.get_method(config.method)
+    method = methods.make_method(config, parallel.AXIS)
     group = config.entropy
     rate = objective.make_rate(
         sigma=config.channel.sigma,
@@ -138,7 +119,6 @@ def make_program(
     warmup = group.warmup_epochs / config.train.epochs
     return train_step.Program(
         method=method,
-        network=method.make_network(config, parallel.AXIS),
         rate=rate,
         optimizer=optimizer.make_optimizer(
             total_steps=total_steps, **config.optimizer
@@ -184,13 +164,17 @@ class Run:
     """
 
     def __init__(
-        self, config: ml_collections.ConfigDict, directory: pathlib.Path
+        self,
+        config: ml_collections.ConfigDict,
+        directory: pathlib.Path,
+        dataset: data.Dataset | None = None,
     ):
         """Loads the data and builds what the configuration describes.
 
         Args:
           config: the resolved configuration.
           directory: the workdir.
+          dataset: of the configuration, where it is loaded already.
 
         Raises:
           ValueError: bad configuration or data.
@@ -198,7 +182,7 @@ class Run:
         check_config(config)
         self.config = config
         self.directory = directory
-        self.dataset = load_data(config)
+        self.dataset = dataset or load_data(config)
         self.parallel = parallel.make_parallel(**config.parallel)
         self.train_fingerprint = self.dataset.fingerprint_of("train")
         images = self.dataset.splits["train"].images
@@ -217,7 +201,6 @@ class Run:
         self.evaluator = evaluate.Evaluator(
             self.parallel,
             self.program.method,
-            self.program.network,
             config,
         )
         self.step_fn = self.parallel.map(
@@ -247,17 +230,21 @@ class Run:
         create = jax.jit(lambda s: train_step.create_state(self.program, s))
         return jax.device_get(create(self.config.train.seed))
 
-    def place_constants(self):
-        """Puts the images and the numbers of the run on the devices."""
-        knobs = train_step.Knobs(
+    def knobs(self) -> train_step.Knobs:
+        """The numbers of the run, on the host."""
+        return train_step.Knobs(
             seed=np.int32(self.config.train.seed),
             weight=np.float32(self.config.entropy.weight),
+            update_scale=np.float32(1.0),
         )
-        images = self.dataset.splits["train"].images
-        return self.parallel.replicate((knobs, images))
 
-    def batch(self, step: int, steps: int):
-        """Indices and masks `[B, steps]` of the next call, on the devices."""
+    def place_constants(self):
+        """Puts the images and the numbers of the run on the devices."""
+        images = self.dataset.splits["train"].images
+        return self.parallel.replicate((self.knobs(), images))
+
+    def batch(self, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and masks `[B, steps]` of the next call, on the host."""
         columns = [
             batches.train_batch(
                 self.config.train.seed,
@@ -269,7 +256,7 @@ class Run:
             for i in range(steps)
         ]
         indices, mask = (np.stack(c, 1) for c in zip(*columns, strict=True))
-        return self.parallel.shard((indices, mask))
+        return indices, mask
 
     def validation_error(self, state) -> float | None:
         """Reconstruction error of the held-out normals; None without any."""
@@ -278,67 +265,3 @@ class Run:
         images = self.dataset.splits["val"].images
         scored = self.evaluator.score(state.variables, images)
         return float(np.mean(scored.reconstruction_error))
-
-
-def evaluate_workdir(
-    directory: str | pathlib.Path, *, best: bool = False
-) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a run and writes `eval/` anew.
-
-    Args:
-      directory: the workdir of a run.
-      best: take the checkpoint of the lowest validation error instead.
-
-    Returns:
-      What `eval/<split>/metrics.json` holds.
-
-    Raises:
-      FileNotFoundError: there is no run or no checkpoint.
-      ValueError: the checkpoint cannot be used.
-    """
-    run, restored, variables = _restore(directory, best=best)
-    return run.evaluator.evaluate(
-        variables, run.dataset, restored.step, run.directory
-    )
-
-
-def encode_workdir(
-    directory: str | pathlib.Path, split: str
-) -> tuple[np.ndarray, float]:
-    """Encodes a split with the newest checkpoint of a run.
-
-    Args:
-      directory: the workdir of a run.
-      split: a name of its data set's splits.
-
-    Returns:
-      Clean latents `[N, D]` float32 in the split's order, and the run's
-      `channel.sigma`.
-
-    Raises:
-      FileNotFoundError: there is no run or no checkpoint.
-      ValueError: there is no such split, or the checkpoint cannot be used.
-    """
-    run, _, variables = _restore(directory)
-    splits = run.dataset.splits
-    if split not in splits:
-        raise ValueError(
-            f"The data of {directory} has no split {split!r}; choose one of"
-            f" {', '.join(splits)}."
-        )
-    scored = run.evaluator.score(variables, splits[split].images)
-    return scored.z, run.config.channel.sigma
-
-
-def _restore(
-    directory: str | pathlib.Path, *, best: bool = False
-) -> tuple[Run, checkpoint.Restored, Any]:
-    """A run, its checkpoint, and the variables of that on its devices."""
-    directory = pathlib.Path(directory)
-    config = workdir.load_config(directory)
-    run = Run(config, directory)
-    like = jax.eval_shape(
-        lambda: train_step.create_state(run.program, config.train.seed)
-    )
-    restored = checkpoint.restore_from(directory, like, best=best)
-    return run, restored, run.parallel.replicate(restored.state.variables)

@@ -6,8 +6,10 @@ dropped. There is no channel noise here.
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from aeent_jax import methods, models, parallel, train_step
@@ -18,15 +20,17 @@ class Scored:
     """What a network says of N images, on the host.
 
     Attributes:
-      z: clean latents, `[N, D]` float32.
-      score_maps: `[N, H, W]` float32.
-      anomaly_scores: `[N]` float64, the mean of each map.
-      reconstruction_error: `[N]` float32, the method's loss of each image.
+      z: clean latents, `[N, D]` float32; None where there is no latent vector.
+      score_maps: `[N, H, W]` float32; None where the score has no map.
+      anomaly_scores: `[N]` float64, the mean of each map unless the score is
+        another number.
+      reconstruction_error: `[N]` float32, the mean squared error of each image,
+        whatever the method minimises.
       images_per_second: without compilation; None where one call did all.
     """
 
-    z: np.ndarray
-    score_maps: np.ndarray
+    z: np.ndarray | None
+    score_maps: np.ndarray | None
     anomaly_scores: np.ndarray
     reconstruction_error: np.ndarray
     images_per_second: float | None
@@ -34,27 +38,35 @@ class Scored:
 
 def score_step(
     method: methods.Method,
-    network: models.Autoencoder,
+    score: Callable[..., methods.Score],
     variables: models.Variables,
     images: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Scores images on one device, with running statistics and no noise.
+    positions: jax.Array,
+) -> tuple[jax.Array | None, methods.Score, jax.Array, jax.Array]:
+    """Scores images; of one device, with running statistics and no noise.
 
     Args:
-      method: score map and reconstruction loss.
-      network: encoder and decoder.
+      method: network and score.
+      score: like those of `methods.SCORES`.
       variables: of the network.
       images: `[B, H, W, C]` uint8.
+      positions: `[B]` int, their places in the split.
 
     Returns:
-      `z` `[B, D]`, score maps `[B, H, W]`, reconstruction errors `[B]`, and
+      `z` `[B, D]` or None, the score, mean squared errors `[B]`, and
       reconstructions `[B, H, W, C]` in [-1, 1].
     """
-    x = train_step.normalise(images)
-    z, _ = network.encode(variables, x, train=False)
-    x_hat, _ = network.decode(variables, z, train=False)
-    score_map = method.score_map(x, x_hat)
-    return z, score_map, method.reconstruction(x, x_hat), x_hat
+    inputs = methods.Inputs(
+        x=train_step.normalise(images),
+        mask=None,
+        positions=positions,
+        rng=jax.random.key(0),
+    )
+    outputs = method.forward(variables, inputs, methods.no_noise, train=False)
+    found = score(method, variables, inputs, outputs)
+    x_hat = outputs.x_hat
+    error = jnp.mean(jnp.square(inputs.x - x_hat), axis=(1, 2, 3))
+    return outputs.z, found, error, x_hat
 
 
 class Scorer:
@@ -64,22 +76,23 @@ class Scorer:
         self,
         mapping: parallel.Parallel,
         method: methods.Method,
-        network: models.Autoencoder,
         batch_size: int,
+        *,
+        score: Callable[..., methods.Score],
     ):
         """Prepares the scoring step; it compiles when first used.
 
         Args:
           mapping: the devices.
-          method: score map and reconstruction loss.
-          network: encoder and decoder.
+          method: network and score.
           batch_size: images of one call, over all devices.
+          score: like those of `methods.SCORES`.
         """
         self._parallel = mapping
         self._batch_size = mapping.padded(batch_size)
         self._step = mapping.map(
-            lambda *args: score_step(method, network, *args),
-            [parallel.REPLICATED, parallel.SHARDED],
+            lambda *args: score_step(method, score, *args),
+            [parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED],
             [parallel.SHARDED] * 4,
         )
 
@@ -96,19 +109,22 @@ class Scorer:
         parts, seconds, timed = [], 0.0, 0
         for begin, rows in self._batches(images):
             begun = time.monotonic()
-            outputs = self._call(variables, rows)[:3]
+            outputs = self._call(variables, rows, begin)[:3]
             count = min(len(rows), len(images) - begin)
-            parts.append([array[:count] for array in outputs])
+            parts.append(jax.tree.map(lambda a, n=count: a[:n], outputs))
             if begin:  # The first call may have compiled.
                 seconds += time.monotonic() - begun
                 timed += count
-        z, maps, errors = (
-            np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+        z, found, errors = jax.tree.map(
+            lambda *arrays: np.concatenate(arrays), *parts
         )
+        values = found.value
+        if values is None:
+            values = found.map.mean(axis=(1, 2), dtype=np.float64)
         return Scored(
             z=z,
-            score_maps=maps,
-            anomaly_scores=maps.mean(axis=(1, 2), dtype=np.float64),
+            score_maps=found.map,
+            anomaly_scores=values.astype(np.float64),
             reconstruction_error=errors,
             images_per_second=timed / seconds if timed else None,
         )
@@ -118,7 +134,7 @@ class Scorer:
     ) -> np.ndarray:
         """Returns reconstructions `[N, H, W, C]` in [0, 1] of a few images."""
         parts = [
-            self._call(variables, rows)[3][: len(images) - begin]
+            self._call(variables, rows, begin)[3][: len(images) - begin]
             for begin, rows in self._batches(images)
         ]
         return (np.concatenate(parts) + 1.0) / 2.0
@@ -130,6 +146,7 @@ class Scorer:
             padding = [(0, size - len(rows))] + [(0, 0)] * (images.ndim - 1)
             yield begin, np.pad(rows, padding)
 
-    def _call(self, variables, rows):
-        outputs = self._step(variables, self._parallel.shard(rows))
-        return self._parallel.fetch_sharded(outputs)
+    def _call(self, variables, rows, begin):
+        positions = np.arange(begin, begin + len(rows), dtype=np.int32)
+        placed = self._parallel.shard((rows, positions))
+        return self._parallel.fetch_sharded(self._step(variables, *placed))

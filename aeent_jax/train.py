@@ -21,81 +21,18 @@ import numpy as np
 from aeent_jax import (
     checkpoint,
     entropy,
-    evaluate,
-    objective,
+    findings,
     progress,
     soundness,
     train_step,
     workdir,
 )
+from aeent_jax import interval as interval_lib
 from aeent_jax import run as run_lib
-
-_AVERAGED = (
-    "loss",
-    "reconstruction_loss",
-    "rate_nats",
-    "weight",
-    "grad_norm",
-)
 
 
 class InterruptedRunError(Exception):
     """The run was asked to stop, and saved its state."""
-
-
-class _Interval:
-    """Metrics gathered between two lines of metrics.jsonl."""
-
-    def __init__(self):
-        self.sums: dict[str, float] = {}
-        self.count = 0.0
-        self.steps = 0
-        self.timed_steps = 0
-        self.seconds = 0.0
-
-    def add(self, metrics: dict[str, np.ndarray]) -> None:
-        """Adds the metrics `[steps]` of a call."""
-        counts = metrics["count"].astype(np.float64)
-        for name in _AVERAGED:
-            total = self.sums.get(name, 0.0) + float(counts @ metrics[name])
-            self.sums[name] = total
-        self.count += counts.sum()
-        self.steps += len(counts)
-
-    def add_time(self, steps: int, seconds: float) -> None:
-        """Adds the time of steps that did not compile."""
-        self.timed_steps += steps
-        self.seconds += seconds
-
-    def note(self, rate: objective.Rate) -> str:
-        """What the progress line shows."""
-        if not self.count:
-            return ""
-        means = self.summary(rate)
-        text = f"loss {means['train/loss']:.5f}"
-        if rate.is_measured:
-            text += f"  rate {means['train/rate_nats']:.2f} nats"
-        if self.seconds:
-            text += f"  {means['train/images_per_second']:.0f} images/s"
-        return text
-
-    def summary(self, rate: objective.Rate) -> dict[str, float | None]:
-        """Means over images; the rate is null where it is not measured."""
-        means: dict[str, float | None] = {
-            f"train/{name}": total / self.count
-            for name, total in self.sums.items()
-        }
-        if not rate.is_measured:
-            estimate = means.pop("train/rate_nats")
-            means["train/rate_nats"] = None
-            if rate.estimator != "none":
-                means["train/latent_entropy_nats"] = estimate
-        if self.seconds:
-            per_step = self.count / self.steps
-            means["train/images_per_second"] = (
-                per_step * self.timed_steps / self.seconds
-            )
-        return means
 
 
 def train(
@@ -127,7 +64,8 @@ def train(
     with checkpoint.Checkpoints(
         directory / "checkpoints", keep=config.checkpoint.keep
     ) as checkpoints:
-        state, step = _restore_or_init(run, checkpoints, say)
+        state, step = restore_or_init(run, checkpoints, say)
+        state = run.parallel.replicate(state)
         writer = workdir.MetricsWriter(
             directory, step, tensorboard=config.log.tensorboard
         )
@@ -139,12 +77,28 @@ def train(
             results = run.evaluator.evaluate(
                 state.variables, run.dataset, step, directory
             )
-            writer.write(run.stamp(step) | evaluate.flat_metrics(results))
+            writer.write(run.stamp(step) | findings.flat_metrics(results))
     return results
 
 
-def _restore_or_init(run, checkpoints, say):
-    """Latest in the workdir, else `restore_from`, else fresh."""
+def restore_or_init(
+    run: run_lib.Run,
+    checkpoints: checkpoint.Checkpoints,
+    say: progress.Progress,
+) -> tuple[train_step.TrainState, int]:
+    """Latest in the workdir, else `restore_from`, else fresh.
+
+    Args:
+      run: the run.
+      checkpoints: of its workdir.
+      say: where what happens is said.
+
+    Returns:
+      The state, on the host, and the steps done.
+
+    Raises:
+      ValueError: the checkpoint is of another run, or cannot be used.
+    """
     like = jax.eval_shape(
         lambda: train_step.create_state(run.program, run.config.train.seed)
     )
@@ -160,16 +114,17 @@ def _restore_or_init(run, checkpoints, say):
             )
         _refuse_other_images(run, restored.metadata)
         run.started -= restored.metadata["wall_seconds"]
-        return run.parallel.replicate(restored.state), restored.step
+        return restored.state, restored.step
     state = run.initial_state()
     source = run.config.checkpoint.restore_from
     if source:
-        weights = checkpoint.restore_from(source, like).state
-        state = state.replace(
-            params=weights.params, batch_stats=weights.batch_stats
-        )
+        # Nothing else of that run, which may be another kind of training.
+        weights = checkpoint.restore_from(
+            source, like.variables, partial=True
+        ).state
+        state = state.replace(**weights)
         say.say(f"Starting from the weights of {source}.")
-    return run.parallel.replicate(state), 0
+    return state, 0
 
 
 def _refuse_other_images(run, metadata):
@@ -230,12 +185,12 @@ def _loop(run, state, step, checkpoints, writer, say):
     """Trains from `step` to the end; returns the final state."""
     plan, clock = run.plan, time.monotonic
     knobs, images = run.place_constants()
-    interval, compiled = _Interval(), set()
+    interval, compiled = interval_lib.Interval(), set()
     in_flight = collections.deque()
     mark = clock()
     while step < plan.total_steps:
         size = plan.steps_from(step)
-        batch = run.batch(step, size)
+        batch = run.parallel.shard(run.batch(step, size))
         state, metrics = run.step_fn(state, knobs, images, *batch)
         step += size
         in_flight.append(metrics)
@@ -244,7 +199,7 @@ def _loop(run, state, step, checkpoints, writer, say):
         keep = 0 if pause or run.parallel.waits_for_each_step else 1
         while len(in_flight) > keep:
             metrics = run.parallel.fetch_replicated(in_flight.popleft())
-            interval.add(_checked(metrics, run.directory))
+            interval.add(checked(metrics, run.directory))
         if size in compiled:
             interval.add_time(size, clock() - mark)
             say.work(size, clock() - mark)
@@ -265,8 +220,18 @@ def _loop(run, state, step, checkpoints, writer, say):
     return state
 
 
-def _checked(metrics: dict[str, np.ndarray], directory) -> dict:
-    """Returns metrics `[steps]` if loss and gradient are finite."""
+def checked(
+    metrics: dict[str, np.ndarray], directory: pathlib.Path
+) -> dict[str, np.ndarray]:
+    """Returns the metrics of a call if loss and gradient are finite.
+
+    Args:
+      metrics: each `[steps]`.
+      directory: the workdir, for the sentence.
+
+    Raises:
+      FloatingPointError: they are not.
+    """
     for i, step in enumerate(metrics["step"]):
         for name in ("loss", "grad_norm"):
             value = metrics[name][i]
@@ -289,22 +254,27 @@ def _end_epoch(run, state, step, interval, writer, say):
     evaluated = {}
     if every and epoch % every == 0 and not is_last:
         results = run.evaluator.evaluate(state.variables, run.dataset, step)
-        evaluated = evaluate.flat_metrics(results)
+        evaluated = findings.flat_metrics(results)
     if epoch % config.log.every_epochs == 0 or evaluated or is_last:
         record = run.stamp(step) | interval.summary(run.program.rate)
         writer.write(record | evaluated)
-        return _Interval()
+        return interval_lib.Interval()
     return interval
+
+
+def metadata_of(run: run_lib.Run) -> dict[str, Any]:
+    """What a checkpoint says of its run."""
+    return {
+        "wall_seconds": run.wall_seconds(),
+        "train_images": run.train_fingerprint,
+    }
 
 
 def _save(run, checkpoints, state, step) -> None:
     checkpoints.save(
         step,
         run.parallel.fetch_replicated(state),
-        metadata={
-            "wall_seconds": run.wall_seconds(),
-            "train_images": run.train_fingerprint,
-        },
+        metadata=metadata_of(run),
         criterion=run.validation_error(state),
     )
 

@@ -7,7 +7,7 @@ metrics are those of the global batch on any number of devices.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.struct
 import jax
@@ -20,7 +20,6 @@ from aeent_jax import (
     controller,
     latent_queue,
     methods,
-    models,
     objective,
     parallel,
 )
@@ -73,10 +72,16 @@ class Knobs:
       seed: int32 scalar, of the channel noise.
       weight: float32 scalar, of one nat in the loss; a controller starts from
         it.
+      update_scale: float32 scalar, of the optimizer's updates: in a population
+        the members' learning rates differ by it.
+      latent_mask: `[D]` bool, False in the padding of a population's latents;
+        None for none.
     """
 
     seed: jax.Array
     weight: jax.Array
+    update_scale: jax.Array | float = 1.0
+    latent_mask: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +89,7 @@ class Program:
     """What a training step is compiled from.
 
     Attributes:
-      method: reconstruction loss and score map.
-      network: encoder and decoder, synchronised over `parallel.AXIS`.
+      method: network and losses, synchronised over `parallel.AXIS`.
       rate: the rate term.
       optimizer: from gradients to updates.
       estimator_optimizer: the same for the parameters of a learned estimator.
@@ -93,7 +97,6 @@ class Program:
     """
 
     method: methods.Method
-    network: models.Autoencoder
     rate: objective.Rate
     optimizer: optax.GradientTransformation
     estimator_optimizer: optax.GradientTransformation = optax.identity()
@@ -103,8 +106,8 @@ class Program:
 def create_state(program: Program, seed: int | jax.Array) -> TrainState:
     """Draws the initial state; the same for any number of devices."""
     rng, rate = jax.random.key(seed), program.rate
-    variables = program.network.init(rng)
-    dim = program.network.encoder.latent_dim
+    variables = program.method.init(rng)
+    dim = program.method.latent_dim
     estimator_params = {}
     if rate.is_learned:
         estimator_rng = jax.random.fold_in(rng, _ESTIMATOR_STREAM)
@@ -131,70 +134,54 @@ def normalise(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
-class _Batch(NamedTuple):
-    """One device's rows of a global batch.
-
-    Attributes:
-      x: images in [-1, 1], `[B, H, W, C]`.
-      mask: `[B]` bool, False in padding.
-      positions: `[B]` int, places in the global batch.
-      count: valid rows of the global batch.
-      rng: the key of this step.
-    """
-
-    x: jax.Array
-    mask: jax.Array
-    positions: jax.Array
-    count: jax.Array
-    rng: jax.Array
-
-
-def _make_batch(images, indices, mask, rng):
+def _make_inputs(images, indices, mask, rng):
     """This device's rows, and where they are in the global batch."""
     size, device = len(indices), lax.axis_index(parallel.AXIS)
-    return _Batch(
+    return methods.Inputs(
         x=normalise(images[indices]),
         mask=mask,
         positions=device * size + jnp.arange(size),
-        count=lax.psum(jnp.sum(mask), parallel.AXIS),
         rng=rng,
     )
 
 
-def _share_of_loss(trained, program, state, weight, batch):
+def _share_of_loss(trained, program, state, knobs, weight, inputs, count):
     """This device's share of what is minimised, and what it is made of."""
     params, estimator_params = trained
-    network, rate = program.network, program.rate
+    method, rate = program.method, program.rate
+
+    def noise(z):
+        z_noisy = channel.add_noise(
+            z, rate.sigma, inputs.rng, inputs.positions, rate.noise
+        )
+        if knobs.latent_mask is None:
+            return z_noisy
+        return jnp.where(knobs.latent_mask, z_noisy, z)
+
     variables = {"params": params, "batch_stats": state.batch_stats}
-    z, encoder_stats = network.encode(
-        variables, batch.x, batch.mask, train=True
-    )
-    z_noisy = channel.add_noise(
-        z, rate.sigma, batch.rng, batch.positions, rate.noise
-    )
-    x_hat, decoder_stats = network.decode(
-        variables, z_noisy, batch.mask, train=True
-    )
-    error = program.method.reconstruction(batch.x, x_hat)
-    error = jnp.sum(jnp.where(batch.mask, error, 0.0)) / batch.count
+    outputs = method.forward(variables, inputs, noise, train=True)
+    losses = {
+        name: jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / count
+        for name, loss in method.losses(inputs.x, outputs).items()
+    }
+    z, z_noisy = outputs.z, outputs.z_noisy
     share = functools.partial(
         objective.rate_share,
         rate,
-        mask=batch.mask,
-        positions=batch.positions,
+        mask=inputs.mask,
+        positions=inputs.positions,
         axis_name=parallel.AXIS,
         queue=state.queue,
     )
     fixed = lax.stop_gradient
     nats = share(z, z_noisy, estimator_params=fixed(estimator_params))
-    minimised = error + weight * nats
+    minimised = sum(losses.values()) + weight * nats
     if rate.is_learned:
         # Its own likelihood, unweighted: at weight 0 it learns as well.
         minimised += share(
             fixed(z), fixed(z_noisy), estimator_params=estimator_params
         )
-    stats = {"encoder": encoder_stats, "decoder": decoder_stats}
-    return minimised, (error, nats, stats, z, z_noisy)
+    return minimised, (losses, nats, outputs)
 
 
 def train_step(
@@ -217,53 +204,58 @@ def train_step(
 
     Returns:
       The new state, and scalars of the global batch: `loss` (without the
-      likelihood that a learned estimator follows), `reconstruction_loss` (mean
-      over pixels and images), `rate_nats` (the estimator's own number),
-      `weight` (of this step), `grad_norm` (of the network), `step` (after it),
-      `count` (valid images).
+      likelihood that a learned estimator follows), each of the method's losses
+      in the mean over images, as `reconstruction_loss`, `rate_nats` (the
+      estimator's own number), `weight` (of this step), `grad_norm` (of the
+      network), `step` (after it), `count` (valid images).
     """
     rng = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
-    batch = _make_batch(images, indices, mask, rng)
+    inputs = _make_inputs(images, indices, mask, rng)
+    count = lax.psum(jnp.sum(mask), parallel.AXIS)
     weight = controller.weight_of(
         program.control, state.ascent, knobs.weight, state.step
     )
     gradient = jax.grad(_share_of_loss, has_aux=True)
-    grads, (error, rate, stats, z, z_noisy) = gradient(
-        (state.params, state.estimator_params), program, state, weight, batch
+    trained = (state.params, state.estimator_params)
+    grads, (losses, rate, outputs) = gradient(
+        trained, program, state, knobs, weight, inputs, count
     )
     # The loss is a sum of the devices' shares, and so is its gradient.
-    grads, error, rate = lax.psum((grads, error, rate), parallel.AXIS)
+    grads, losses, rate = lax.psum((grads, losses, rate), parallel.AXIS)
     metrics = {
-        "loss": error + weight * rate,
-        "reconstruction_loss": error,
+        "loss": sum(losses.values()) + weight * rate,
+        **{f"{name}_loss": loss for name, loss in losses.items()},
         "rate_nats": rate,
         "weight": weight,
         "grad_norm": optax.tree.norm(grads[0]),
         "step": state.step + 1,
-        "count": batch.count,
+        "count": count,
     }
-    state = _with_new_parameters(program, state, grads, stats)
+    state = _with_new_parameters(
+        program, state, grads, outputs.batch_stats, knobs.update_scale
+    )
     state = dataclasses.replace(
         state,
         step=state.step + 1,
-        queue=_pushed(program, state.queue, z, z_noisy, mask),
+        queue=_pushed(program, state.queue, outputs, mask),
         ascent=controller.update(
             program.control,
             state.ascent,
             rate=rate,
-            distortion=error,
+            distortion=losses["reconstruction"],
             step=state.step,
-            is_measured=batch.count >= 2,
+            is_measured=count >= 2,
         ),
     )
     return state, metrics
 
 
-def _with_new_parameters(program, state, grads, stats):
+def _with_new_parameters(program, state, grads, stats, scale):
     """The state with parameters and statistics after a step."""
     updates, opt_state = program.optimizer.update(
         grads[0], state.opt_state, state.params
     )
+    updates = jax.tree.map(lambda update: scale * update, updates)
     estimator_updates, estimator_opt_state = program.estimator_optimizer.update(
         grads[1], state.estimator_opt_state, state.estimator_params
     )
@@ -279,11 +271,11 @@ def _with_new_parameters(program, state, grads, stats):
     )
 
 
-def _pushed(program, queue, z, z_noisy, mask):
+def _pushed(program, queue, outputs, mask):
     """The queue, if there is one, with the latents of this step."""
     if queue is None:
         return None
-    latents = objective.samples_of(program.rate, z, z_noisy)
+    latents = objective.samples_of(program.rate, outputs.z, outputs.z_noisy)
     gathered = lax.all_gather((latents, mask), parallel.AXIS, tiled=True)
     return latent_queue.push(queue, *gathered)
 

@@ -19,10 +19,17 @@ from typing import Any
 import jax
 import ml_collections
 
+from aeent_jax import schema
+
 # What may differ on a restart: nothing here changes the trained parameters
-# beyond rounding.
+# beyond rounding, as long as a path leads to the same files.
 _FREE_GROUPS = ("checkpoint", "eval", "log", "parallel")
-_FREE_KEYS = ("data.root", "data.cache_dir")
+_FREE_KEYS = (
+    "data.root",
+    "data.cache_dir",
+    "loss.vgg_statistics",
+    "loss.vgg_weights",
+)
 _PACKAGES = (
     "aeent-jax",
     "flax",
@@ -146,7 +153,8 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
     Raises:
       FileNotFoundError: there is no run.
-      ValueError: the file is damaged, or of another program.
+      ValueError: the file is damaged, or of another program, or its keys and
+        types are not those of this version.
     """
     path = workdir / "config.json"
     if not path.exists():
@@ -154,7 +162,9 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             f"{workdir} is not the workdir of a run (it has no config.json);"
             " give the --workdir of an `aeent train` command."
         )
-    return ml_collections.ConfigDict(_read_config(path)).lock()
+    found = _read_config(path)
+    schema.check(found, str(path))
+    return ml_collections.ConfigDict(found).lock()
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -164,7 +174,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
             f"{path} is not the configuration of a run; restore it or use"
             " another workdir."
         )
-    return found
+    return schema.complete(found)
 
 
 def environment() -> dict[str, Any]:

@@ -18,7 +18,4 @@ def get_config(variant: str = "controlled") -> ml_collections.ConfigDict:
     Args:
       variant: "controlled", or "plain" for no channel and no rate.
     """
-    config = default.get_config()
-    config.data.name = "brain_mri"
-    config.train.epochs = 200
-    return default.apply_variant(config, variant)
+    return default.get_experiment("brain_mri", variant, epochs=200)

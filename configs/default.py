@@ -15,6 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     group = ml_collections.ConfigDict
     config = group()
     config.method = "ae"  # a name of methods.METHODS
+    config.compat = ""  # "medianomaly": the reference's quirks; see methods
 
     config.data = group()
     config.data.name = "phantom_cxr"  # see `aeent data list`
@@ -30,6 +31,26 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.base_width = 16  # channels of the first block
     config.model.hidden_dim = 1024  # size of the linear layers
     config.model.depth = 1  # convolutions in a block
+    config.model.memory_slots = 25  # memae
+    config.model.shrink_threshold = 0.0025  # memae: addresses below are 0
+
+    config.loss = group()  # what methods add to their reconstruction loss
+    config.loss.kl_weight = 0.005  # vae: of the KL, in the mean over dimensions
+    config.loss.address_weight = 2e-4  # memae: of the addresses' entropy
+    config.loss.consistency_weight = 1.0  # constrained_ae: of z against z again
+    config.loss.feature_weight = (
+        1.0  # ganomaly: of the discriminator's features
+    )
+    config.loss.image_weight = 50.0  # ganomaly: of the squared error
+    config.loss.latent_weight = 1.0  # ganomaly: of z against z again
+    config.loss.vgg_weights = ""  # ae_perceptual: file; see its docstring
+    config.loss.vgg_statistics = ""  # ae_perceptual: file; see its docstring
+
+    config.corruption = group()  # of the input in training
+    config.corruption.square_size = 10  # ceae: side in pixels, set to black
+    config.corruption.noise_std = 0.2  # dae: of the coarse noise
+    config.corruption.noise_size = 16  # dae: side of its grid
+    config.corruption.foreground_only = False  # dae: none where x is black
 
     config.channel = group()
     config.channel.sigma = 1.0  # noise on the latent in training; 0: no channel
@@ -71,6 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.steps_per_call = 0  # steps in one call; 0: 1 on CPU, else 8
 
     config.eval = group()
+    config.eval.score = ""  # of methods.SCORES; "": the method's own
     config.eval.every_epochs = 0  # in the course of training; 0: at the end
     config.eval.batch_size = 256  # images of one call, over all devices
     config.eval.num_resamples = 1000  # of the bootstrap intervals
@@ -89,6 +111,25 @@ def get_config() -> ml_collections.ConfigDict:
     config.log.every_epochs = 1  # between lines of metrics.jsonl
     config.log.tensorboard = True  # events too, where tensorboardX is installed
     return config
+
+
+def get_experiment(
+    name: str, variant: str, epochs: int = 250
+) -> ml_collections.ConfigDict:
+    """Returns the reference's protocol on a data set.
+
+    Args:
+      name: of the data set.
+      variant: as in `apply_variant`.
+      epochs: the reference's, by default those of most sets.
+
+    Raises:
+      ValueError: another variant.
+    """
+    config = get_config()
+    config.data.name = name
+    config.train.epochs = epochs
+    return apply_variant(config, variant)
 
 
 def apply_variant(

@@ -18,7 +18,4 @@ def get_config(variant: str = "controlled") -> ml_collections.ConfigDict:
     Args:
       variant: "controlled", or "plain" for no channel and no rate.
     """
-    config = default.get_config()
-    config.data.name = "kermany_cxr"
-    config.train.epochs = 100
-    return default.apply_variant(config, variant)
+    return default.get_experiment("kermany_cxr", variant, epochs=100)

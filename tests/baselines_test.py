@@ -1,5 +1,7 @@
 """Trivial baselines against closed forms and scikit-learn."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn import decomposition
@@ -71,6 +73,31 @@ def test_constant_training_images_leave_the_error_to_their_mean():
     train, test = np.full((5, 8, 8, 1), 7, np.uint8), _images(3)
     scores = baselines.scores(train, test, num_components=4)
     np.testing.assert_array_equal(scores["pca"], scores["mean_image"])
+
+
+@pytest.mark.parametrize("num_train", [20, 200])
+def test_blocks_change_nothing_but_rounding(monkeypatch, num_train):
+    train, test = _images(num_train), _images(7, seed=1)
+    expected = baselines.scores(train, test, num_components=5)
+    # A few pixels or images at a time, with a rest.
+    monkeypatch.setattr(baselines, "_PIXELS_AT_A_TIME", 300)
+    found = baselines.scores(train, test, num_components=5)
+    for name, values in expected.items():
+        # Float64 sums in another order, of the squared condition number.
+        np.testing.assert_allclose(found[name], values, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("num_train", "size"), [(100, 64), (2000, 14)])
+def test_memory_is_that_of_the_small_gram_matrix(monkeypatch, num_train, size):
+    train, test = _images(num_train, size), _images(300, size, seed=1)
+    monkeypatch.setattr(baselines, "_PIXELS_AT_A_TIME", 2**14)
+    tracemalloc.start()
+    baselines.scores(train, test, num_components=4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Measured at most 1 MB; the training images in float64 are 3 MB, the test
+    # images up to 10 MB.
+    assert peak < 1.5e6
 
 
 def test_is_deterministic():

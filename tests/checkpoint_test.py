@@ -378,6 +378,32 @@ def test_foreign_checkpoint_is_refused_with_the_difference(
         assert checkpoints.steps() == (1, 2)
 
 
+def test_part_of_a_checkpoint_is_read_whatever_else_it_holds(tmp_path):
+    save_steps(tmp_path, [1])
+    state = make_state(1)
+    like = {"params": abstract(state.params)}
+    restored = checkpoint.restore_from(tmp_path, like, partial=True)
+    assert_bitwise(restored.state, {"params": state.params})
+    with pytest.raises(ValueError, match="controller/rate is .* and absent"):
+        checkpoint.restore_from(tmp_path, like)
+    # An array too much in a group that is wanted is another network.
+    del like["params"]["half"]
+    with pytest.raises(
+        ValueError, match=r": params/half is bfloat16\[5\] there and absent"
+    ):
+        checkpoint.restore_from(tmp_path, like, partial=True)
+
+
+def test_damage_beside_the_part_that_is_read_is_reported(tmp_path):
+    save_steps(tmp_path, [1])
+    like = {"step": abstract(make_state(1).step)}
+    # Nearly all bytes of the state are those of the kernel and the optimizer.
+    path = largest_file(tmp_path / "1" / "state" / "ocdbt.process_0")
+    flip(path, path.stat().st_size // 2)
+    with pytest.raises(ValueError, match="is damaged: its"):
+        checkpoint.restore_from(tmp_path, like, partial=True)
+
+
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_failed_write_surfaces_once_and_loses_nothing(tmp_path, asynchronous):
     big = {"x": np.random.default_rng(0).normal(size=100_000)}

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import pathlib
+import tempfile
 
 import pytest
 
@@ -14,6 +16,22 @@ os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_FLAGS))
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Fewer threads than devices can leave a collective waiting for its peers.
 os.environ.setdefault("NPROC", "32")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keep_compiled_programs():
+    """Keeps on disk, until the end, what modules drop and compile again.
+
+    Each process of pytest has a folder of its own: JAX may read an entry while
+    another process writes it. JAX_COMPILATION_CACHE_DIR stands above this.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        yield
+        return
+    import training_support
+
+    with tempfile.TemporaryDirectory(prefix="aeent-xla-") as folder:
+        yield from training_support.use_compilation_cache(pathlib.Path(folder))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,11 +15,11 @@ import pytest
 from aeent_jax import (
     controller,
     entropy,
-    methods,
     objective,
     parallel,
     train_step,
 )
+from aeent_jax.methods import autoencoders
 
 SHAPE, DIM, COUNT, STEPS = (4, 2, 1), 8, 256, 3000
 LEVEL = 0.01  # of the distortion in each dimension
@@ -68,9 +68,10 @@ def water_filling(level):
 
 def train(estimator, name, target):
     """Metrics `[STEPS]` of full batches, and the latents at the end."""
+    network = LinearNetwork()
+    method = autoencoders.from_network(network)
     program = train_step.Program(
-        method=methods.get_method("ae"),
-        network=LinearNetwork(),
+        method=method,
         rate=objective.Rate(1.0, estimator, 1e-4),
         optimizer=optax.adam(optax.cosine_decay_schedule(0.03, STEPS)),
         control=controller.Controller(name, target, step_size=0.02),
@@ -91,7 +92,7 @@ def train(estimator, name, target):
         mapping.replicate(jax.device_get(create(0))), *constants, *batch
     )
     state, metrics = mapping.fetch_replicated((state, metrics))
-    z, _ = program.network.encode(
+    z, _ = network.encode(
         state.variables, train_step.normalise(jnp.asarray(IMAGES)), train=False
     )
     return metrics, z

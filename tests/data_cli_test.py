@@ -1,3 +1,5 @@
+import json
+
 import data_support
 import pytest
 from absl import flags
@@ -38,6 +40,36 @@ def test_check_and_prepare_and_prepare_again(tmp_path, run):
     assert "written in " in out
     _, out, _ = run(*args)
     assert "was already in " in out
+
+
+def test_archive_is_checked_and_prepared(tmp_path, run, monkeypatch):
+    folder = data_support.make_camelyon(tmp_path / "Camelyon16")
+    archive = tmp_path / "down/Camelyon16.tar.gz"
+    archive.parent.mkdir()
+    md5 = data_support.make_archive(archive, folder)
+    data_support.change_entry(
+        monkeypatch, "camelyon16", md5=md5, counts=(4, 2, 3)
+    )
+    args = (
+        "--name=camelyon16",
+        f"--root={archive.parent}",
+        f"--cache_dir={tmp_path}/cache",
+    )
+    status, out, _ = run("check", *args)
+    assert status == 0
+    assert "layout camelyon16, 9 images" in out
+    _, out, _ = run("prepare", *args, "--image_size=16")
+    # Without --channels they are those of the protocol, here RGB.
+    (features,) = (tmp_path / "cache/prepared").rglob("features.json")
+    image = json.loads(features.read_text())["featuresDict"]["features"][
+        "image"
+    ]
+    assert image["tensor"]["shape"]["dimensions"] == ["16", "16", "3"]
+    archive.write_bytes(b"")
+    status, _, err = run("check", *args)
+    assert status == 1
+    assert "has the md5 " in err
+    assert len(err.splitlines()) == 1
 
 
 def test_problems_give_status_1(tmp_path, run):

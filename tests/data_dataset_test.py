@@ -91,6 +91,19 @@ def test_fingerprint_depends_on_every_part():
     assert len(set(prints)) == len(prints)
 
 
+def test_image_fingerprint_leaves_out_the_masks_and_nothing_else():
+    def of(split):
+        made = dataset.make_dataset(
+            "folder", {"train": _split(), "test": split}
+        )
+        return made.image_fingerprint_of("test")
+
+    base = _split(label=1, masks=True)
+    assert of(dataclasses.replace(base, masks=None)) == of(base)
+    assert of(dataclasses.replace(base, images=255 - base.images)) != of(base)
+    assert of(dataclasses.replace(base, labels=0 * base.labels)) != of(base)
+
+
 def test_fingerprint_does_not_depend_on_memory_order():
     split = _split()
     other = dataclasses.replace(split, images=np.asfortranarray(split.images))

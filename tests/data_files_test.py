@@ -79,9 +79,9 @@ def _count_hashing(monkeypatch):
     hashed = []
     hash_file = files.hash_file
 
-    def counting(path):
+    def counting(path, **kwargs):
         hashed.append(path.name)
-        return hash_file(path)
+        return hash_file(path, **kwargs)
 
     monkeypatch.setattr(files, "hash_file", counting)
     return hashed

@@ -40,16 +40,27 @@ def _split(name, split):
 def _principal_components(name):
     train = _split(name, "train").images
     flat = train.reshape(len(train), -1) / 255
-    _, scales, axes = np.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    return flat.mean(0), scales, axes
+    rows = flat - flat.mean(0)
+    # By the products of the images: a tenth of the time that the SVD takes.
+    squares, ways = np.linalg.eigh(rows @ rows.T)
+    # The last of the centred images is the others' negative sum.
+    scales, ways = np.sqrt(squares[:0:-1]), ways[:, :0:-1]
+    return flat.mean(0), scales, ways.T @ rows / scales[:, None]
 
 
-def _pca_auroc(name, size):
+@functools.cache
+def _pca_aurocs(name):
+    """By number of components, the AUROC of what they leave over."""
     mean, _, axes = _principal_components(name)
     test = _split(name, "test")
     rest = test.images.reshape(len(test.images), -1) / 255 - mean
-    rest = rest - rest @ axes[:size].T @ axes[:size]
-    return metrics.roc_auc_score(test.labels, np.mean(rest**2, axis=1))
+    # What the first k components explain is the sum of k squares.
+    explained = np.cumsum((rest @ axes[: max(PCA_SIZES)].T) ** 2, axis=1)
+    errors = np.sum(rest**2, axis=1, keepdims=True) - explained
+    return {
+        size: metrics.roc_auc_score(test.labels, errors[:, size - 1])
+        for size in PCA_SIZES
+    }
 
 
 def _digest(split):
@@ -209,7 +220,7 @@ def test_id_does_not_tell_the_label(name):
 
 @pytest.mark.parametrize("name", SETS)
 def test_pca_of_no_size_solves_it(name):
-    aurocs = {size: _pca_auroc(name, size) for size in PCA_SIZES}
+    aurocs = _pca_aurocs(name)
     assert max(aurocs.values()) < 0.80, aurocs
     # Neither is the task hopeless.
     assert max(aurocs.values()) > 0.65, aurocs
@@ -220,7 +231,7 @@ def test_pca_of_no_size_solves_it(name):
     ("name", "least_drop"), [("phantom_cxr", 0.08), ("phantom_mri", 0.02)]
 )
 def test_wide_pca_reconstructs_lesions_too(name, least_drop):
-    aurocs = {size: _pca_auroc(name, size) for size in PCA_SIZES}
+    aurocs = _pca_aurocs(name)
     assert aurocs[1] < max(aurocs.values()) - least_drop, aurocs
     assert aurocs[128] < max(aurocs.values()) - least_drop, aurocs
 

@@ -11,7 +11,7 @@ import data_support
 import numpy as np
 import pytest
 
-from aeent_jax.data import builders, files, prepared, sources
+from aeent_jax.data import builders, cache, files, prepared, sources
 
 _SPEC = sources.Spec(image_size=16)
 
@@ -173,8 +173,8 @@ def test_code_that_makes_the_pixels_is_part_of_the_key(
     hash_file = files.hash_file
     changed = "phantoms.py" if name == "phantom_cxr" else "images.py"
 
-    def edited(path):
-        return "other" if path.name == changed else hash_file(path)
+    def edited(path, **kwargs):
+        return "other" if path.name == changed else hash_file(path, **kwargs)
 
     monkeypatch.setattr(files, "hash_file", edited)
     assert _prepare(tmp_path, root, name=name).path != before.path
@@ -258,11 +258,11 @@ def test_killed_preparation_leaves_no_copy(tmp_path, moment):
     process = _start(tmp_path, moment)
     assert process.wait(timeout=600) == -signal.SIGKILL
     (abandoned,) = _copies(tmp_path)
-    assert abandoned.startswith(prepared._MARK)
+    assert abandoned.startswith(cache.MARK)
     assert not _prepare(tmp_path).reused
     # What was left may be another's work in progress, until it is old.
     assert abandoned in _copies(tmp_path)
-    old = time.time() - 2 * prepared._ABANDONED_SECONDS
+    old = time.time() - 2 * cache.ABANDONED_SECONDS
     os.utime(tmp_path / "cache/prepared" / abandoned, (old, old))
     _prepare(tmp_path, spec=sources.Spec(image_size=8))
     assert abandoned not in _copies(tmp_path)
@@ -309,14 +309,6 @@ def test_folder_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="changed while folder was made"):
         _prepare(tmp_path)
     assert _copies(tmp_path) == []
-
-
-def test_cache_is_the_users_by_default(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert prepared.default_cache_dir() == tmp_path / "aeent_jax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    home = pathlib.Path.home()
-    assert prepared.default_cache_dir() == home / ".cache" / "aeent_jax"
 
 
 def test_cache_that_cannot_be_written_is_named(tmp_path):

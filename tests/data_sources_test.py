@@ -57,6 +57,24 @@ def test_bad_files_of_all_splits_are_named_at_once(tmp_path):
         _read(tmp_path)
 
 
+def test_mask_of_another_shape_than_its_image_is_refused(tmp_path):
+    data_support.make_class_folders(tmp_path)
+    expected = _read(tmp_path)["test"].masks
+    path = tmp_path / "test/masks/a0.png"
+    # Of another scale it says the same, as far as a pixel is whole: images are
+    # 24 x 20.
+    for size in ((48, 40), (13, 11)):
+        data_support.write_mask(path, size=size)
+        assert _read(tmp_path)["test"].masks.shape == expected.shape
+    data_support.write_mask(path, size=(20, 24))
+    with pytest.raises(ValueError, match=r".") as caught:
+        _read(tmp_path)
+    assert str(caught.value) == (
+        f"1 of 3 files cannot be read ({path}: is a mask of 20 x 24 pixels for"
+        " an image of 24 x 20, another shape): remove or replace them."
+    )
+
+
 def test_marked_mask_of_a_normal_image_is_refused(tmp_path):
     data_support.make_class_folders(tmp_path)
     data_support.write_mask(tmp_path / "test/masks/n0.png", marked=False)
@@ -117,8 +135,13 @@ def test_window_is_parsed():
     ("name", "root", "error", "sentence"),
     [
         ("folder", "", ValueError, "none is given; set data.root"),
-        ("rsna", "gone", FileNotFoundError, "gone of rsna .*RSNA.tar.gz"),
-        ("rsna", ".", FileNotFoundError, "rsna needs data.json and images/"),
+        (
+            "rsna",
+            "gone",
+            FileNotFoundError,
+            "gone is none; .*RSNA.tar.gz",
+        ),
+        ("rsna", ".", FileNotFoundError, "rsna needs data.json beside images/"),
         ("kermany_cxr", ".", FileNotFoundError, "1400 of 1400 originals"),
         ("phantom_cxr", ".", ValueError, "phantom_cxr is generated"),
         ("nope", ".", ValueError, "choose one of"),

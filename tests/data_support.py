@@ -1,14 +1,17 @@
 """Small folders of images for the tests of aeent_jax.data."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import pathlib
+import tarfile
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from aeent_jax.data import phantoms
+from aeent_jax.data import catalog, phantoms
 
 _REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -74,6 +77,73 @@ def make_data_json(root: pathlib.Path, content=None) -> pathlib.Path:
     for seed, name in enumerate(sorted(set(names))):
         write_gray(root / "images" / name, seed=seed)
     return root
+
+
+def make_brats(root: pathlib.Path) -> pathlib.Path:
+    """BraTS2021: 4 to train; 2 normal and 3 with masks to test."""
+    for i in range(4):
+        write_gray(root / f"train/b{i}_flair_9.png", seed=i)
+    for i in range(2):
+        write_gray(root / f"test/normal/n{i}_flair_9.png", seed=10 + i)
+    for i in range(3):
+        write_gray(root / f"test/tumor/t{i}_flair_9.png", seed=20 + i)
+        write_mask(root / f"test/annotation/t{i}_seg_9.png")
+    return root
+
+
+def make_camelyon(root: pathlib.Path) -> pathlib.Path:
+    """Camelyon16: 4 to train and 2 + 3 to test, in color."""
+    counts = {"train/good": 4, "test/good": 2, "test/Ungood": 3}
+    for folder, count in counts.items():
+        for i in range(count):
+            path = write_gray(root / folder / f"{i}.png", seed=i)
+            bands = [make_gray(len(folder) * 10 + i + 5 * c) for c in range(3)]
+            PIL.Image.merge("RGB", bands).save(path)
+    return root
+
+
+def make_isic(root: pathlib.Path) -> pathlib.Path:
+    """ISIC2018_Task3: 4 nevi of 6 to train, and 2 + 3 to test."""
+    for part, nevi in (("Training", "110110"), ("Test", "01001")):
+        name = f"ISIC2018_Task3_{part}"
+        lines = ["image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"]
+        for i, nevus in enumerate(nevi):
+            image = f"ISIC_{part}{i}"
+            write_gray(root / f"{name}_Input/{image}.jpg", len(part) * 10 + i)
+            other = "0.0" if nevus == "1" else "1.0"
+            lines.append(f"{image},0.0,{nevus}.0,0.0,0.0,{other},0.0,0.0")
+        table = root / f"{name}_GroundTruth/{name}_GroundTruth.csv"
+        table.parent.mkdir()
+        table.write_text("\n".join([*lines, ""]))
+    return root
+
+
+BENCHMARK = {
+    "rsna": make_data_json,
+    "vindr_cxr": make_data_json,
+    "brain_tumor": make_data_json,
+    "brats2021": make_brats,
+    "lag": make_data_json,
+    "isic2018": make_isic,
+    "camelyon16": make_camelyon,
+}
+
+
+def make_archive(
+    path: pathlib.Path, folder: pathlib.Path, *members: tarfile.TarInfo
+) -> str:
+    """Packs a folder under its name, and empty members; returns the md5."""
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder, folder.name)
+        for member in members:
+            tar.addfile(member)
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def change_entry(monkeypatch, name: str, **changes):
+    """Has the catalog state other counts or another md5."""
+    entry = dataclasses.replace(catalog.CATALOG[name], **changes)
+    monkeypatch.setitem(catalog.CATALOG, name, entry)
 
 
 def draw_few_phantoms(monkeypatch):

@@ -69,7 +69,7 @@ def test_gradient_of_kde_loo_is_exact_though_the_factor_is_constant():
 
         @jax.jit
         def value(z):
-            rule = bandwidth.LooMl(steps=40)
+            rule = entropy.LooMl(steps=40)
             return entropy.kde_loo(z, bandwidth=rule).value
 
         step = 1e-4
@@ -96,7 +96,7 @@ def test_median_is_scipys_median_distance_over_the_root_of_two():
 
 
 @pytest.mark.parametrize(
-    "rule", [bandwidth.LooMl(max_queries=16), bandwidth.Median(max_rows=16)]
+    "rule", [entropy.LooMl(max_queries=16), entropy.Median(max_rows=16)]
 )
 def test_bounded_rule_is_near_that_of_all_rows(rule):
     z = jax.random.normal(jax.random.key(0), (60, 3))
@@ -146,8 +146,8 @@ def test_estimators_take_a_number_a_name_or_a_rule():
     by_rule = entropy.kde_loo(z, bandwidth=bandwidth.Scott())
     assert by_name.value == by_rule.value
     by_number = entropy.kde_loo(z, bandwidth=0.5).value
-    assert by_number == entropy.kde_loo(z, bandwidth=bandwidth.Fixed(0.5)).value
-    channel = bandwidth.Channel(0.5)
+    assert by_number == entropy.kde_loo(z, bandwidth=entropy.Fixed(0.5)).value
+    channel = entropy.Channel(0.5)
     assert by_number == entropy.kde_loo(z, bandwidth=channel).value
 
 
@@ -167,6 +167,11 @@ def test_traced_bandwidth_that_is_not_positive_becomes_nan():
         (float("nan"), "bandwidth is nan, and a positive number is needed"),
         ("scot", "bandwidth is 'scot', .* one of .*'scott', 'silver.*spell"),
         (np.ones(2), r"bandwidth has shape \(2,\), .*pass a scalar"),
+        (None, "bandwidth is None, and a positive number is needed"),
+        ([1.0], r"bandwidth is \[1.0\], and a positive number is needed"),
+        (1j, "bandwidth is 1j, and a positive number is needed"),
+        (bandwidth.LooMl, r"class LooMl, .*make one, LooMl\(...\)"),
+        (bandwidth.Channel("a"), "sigma is 'a', and a positive number"),
         (bandwidth.Channel(0.0), "sigma is 0.0, and a positive number"),
     ],
 )

@@ -43,6 +43,8 @@ def measure(entry, z, noisy, index=None, *, gather=lambda rows: rows, **masks):
     hyper = {entry.noise_argument: 0.6} if entry.noise_argument else {}
     queries = noisy if entry.noisy_queries else z
     samples = gather(noisy if entry.noisy_samples else z)
+    if index is None:
+        index = jnp.arange(len(queries))
     return entry(queries, samples, index, **masks, **hyper)
 
 
@@ -115,7 +117,10 @@ def assert_same(got, expected):
         np.testing.assert_allclose(got[1][key], gradient, 1e-4, 1e-5)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+# Two lie between one and four, and cost a program of every estimator.
+@pytest.mark.parametrize(
+    "devices", [1, pytest.param(2, marks=pytest.mark.slow), 4, 8]
+)
 @pytest.mark.parametrize("valid", [RAGGED, FULL], ids=["ragged", "full"])
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_gradient_do_not_depend_on_the_devices(name, valid, devices):

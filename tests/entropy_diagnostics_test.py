@@ -120,6 +120,7 @@ def test_nan_in_any_latent_makes_everything_nan():
     [
         (np.ones((4, 2)), 0.0, "sigma is 0, .*infinite, so log it as null"),
         (np.ones((4, 2)), -1.0, "sigma is -1.0, and a positive number"),
+        (np.ones((4, 2)), None, "sigma is None, and a positive number"),
         (np.ones((1, 2)), 1.0, "has 1 rows, .* at least 2"),
         (np.ones(4), 1.0, r"has shape \(4,\)"),
     ],

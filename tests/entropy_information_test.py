@@ -88,7 +88,7 @@ def test_dimension_without_spread_tells_nothing():
     z[:, 2] = 3
     got = float(total_correlation(z))
     assert got == pytest.approx(float(total_correlation(z[:, :2])), rel=1e-5)
-    gradient = jax.grad(entropy.total_correlation)(jnp.asarray(z))
+    gradient = jax.jit(jax.grad(entropy.total_correlation))(z)
     assert jnp.all(jnp.isfinite(gradient))
 
 
@@ -104,6 +104,10 @@ def test_unusable_arguments_are_refused():
         entropy.total_correlation(jnp.ones((4, 2)), method="kd_loo")
     with pytest.raises(ValueError, match="3 rows of 3 .* at least 4 rows"):
         entropy.total_correlation(jnp.ones((3, 3)))
+    with pytest.raises(ValueError, match="k is given to the method 'gauss"):
+        entropy.total_correlation(jnp.ones((4, 2)), k=3)
+    with pytest.raises(ValueError, match=r"one of \['bandwidth'\] is needed"):
+        entropy.total_correlation(jnp.ones((4, 2)), method="kde_loo", k=3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -204,6 +204,7 @@ def test_channel_of_a_gaussian_mixture_matches_quadrature():
         got = estimator(
             jnp.float32(noisy)[:, None],
             jnp.float32(z)[:, None],
+            jnp.arange(4096),
             bandwidth=sigma,
         )
         # Four standard errors: log-density scatters by 0.9 over 4096 draws.
@@ -215,7 +216,7 @@ def test_channel_of_a_gaussian_mixture_matches_quadrature():
 def test_channel_of_a_gaussian_matches_its_capacity(dim, sigma):
     z = normal(4096, dim)
     noisy = z + sigma * normal(4096, dim, seed=1)
-    got = entropy.kde_loo(noisy, z, bandwidth=sigma)
+    got = entropy.kde_loo(noisy, z, jnp.arange(4096), bandwidth=sigma)
     true = dim / 2 * math.log(1 + 1 / sigma**2)
     # Four standard errors of the entropy of 4096 outputs, sqrt(dim / 2n), and
     # the bias of the kernels' mixture, measured at most .02 (dim 4, sigma .5).
@@ -324,8 +325,8 @@ def test_a_clean_self_term_kills_the_radial_gradient_and_loo_keeps_it():
     noisy = z + sigma * normal(64, 16, seed=1)
 
     def radial(estimator, queries):
-        found = estimator(queries, z, bandwidth=sigma).diagnostics
-        return float(found["scale_gradient"])
+        found = estimator(queries, z, jnp.arange(64), bandwidth=sigma)
+        return float(found.diagnostics["scale_gradient"])
 
     # For a Gaussian: dim * snr / (1 + snr) = 12.8.
     assert radial(entropy.kde_kl, z) < 5e-4
@@ -357,6 +358,25 @@ def test_gradient_of_fewer_than_two_valid_rows_is_finite(bandwidth, valid):
     for found, gradient in evaluate(normal(40, 3), bandwidth, mask).values():
         assert jnp.isfinite(found.value)
         np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("estimator", [entropy.kde_loo, entropy.kde_kl])
+def test_scale_gradient_is_the_derivative_by_the_logarithm_of_scale(estimator):
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(12, 2))
+        found = estimator(z, bandwidth=0.7)
+        assert set(found.diagnostics) == {"bandwidth", "scale_gradient"}
+        step = 1e-6
+        up, down = (
+            float(estimator(np.exp(s) * z, bandwidth=0.7).value)
+            for s in (step, -step)
+        )
+        # Central differences of a value of order 1: 1e-16 / 1e-6.
+        np.testing.assert_allclose(
+            found.diagnostics["scale_gradient"],
+            (up - down) / (2 * step),
+            rtol=1e-8,
+        )
 
 
 def test_a_query_from_elsewhere_sees_every_sample():

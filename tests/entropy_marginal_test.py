@@ -188,12 +188,11 @@ def test_kde_marginal_is_the_sum_of_the_groups_kde_loo(bandwidth, dim, group):
         rng = np.random.default_rng(0)
         z = rng.normal(size=(20, dim)) * np.arange(1, dim + 1)
         noisy = z + 0.5 * rng.normal(size=z.shape)
-        found = entropy.kde_marginal(noisy, z, bandwidth=bandwidth, group=group)
+        hyper = {"query_index": jnp.arange(20), "bandwidth": bandwidth}
+        found = entropy.kde_marginal(noisy, z, group=group, **hyper)
         parts = [
             entropy.kde_loo(
-                noisy[:, i : i + group],
-                z[:, i : i + group],
-                bandwidth=bandwidth,
+                noisy[:, i : i + group], z[:, i : i + group], **hyper
             )
             for i in range(0, dim, group)
         ]
@@ -240,7 +239,7 @@ def test_kde_marginal_is_the_same_one_group_at_a_time(monkeypatch):
 def test_kde_marginal_has_no_ceiling():
     z = 1e4 * normal(32, 4)
     noisy = z + normal(32, 4, seed=1)
-    found = entropy.kde_marginal(noisy, z, bandwidth=1.0)
+    found = entropy.kde_marginal(noisy, z, jnp.arange(32), bandwidth=1.0)
     # With the self term each dimension would stop at log n.
     assert entropy.to_rate(found, 1.0, 4) > 10 * 4 * math.log(32)
 

@@ -11,6 +11,7 @@ import scipy.stats
 from sklearn import neighbors
 
 from aeent_jax import entropy
+from aeent_jax.entropy import neighbors as entropy_neighbors
 
 
 def normal(n, dim, seed=0):
@@ -73,10 +74,25 @@ def test_a_query_from_elsewhere_has_all_samples_for_neighbours():
         )
 
 
+# Groups more and fewer than k, and all but one of a tile; each with a rest. No
+# other test has these sizes, which are compiled with other constants here.
+@pytest.mark.parametrize(("n", "k"), [(203, 3), (163, 40), (35, 34)])
+def test_tiles_and_groups_find_the_same_neighbours(monkeypatch, n, k):
+    monkeypatch.setattr(entropy_neighbors, "_TILE", 64)
+    monkeypatch.setattr(entropy_neighbors, "_GROUP", 4)
+    with jax.enable_x64(True):
+        z = np.random.default_rng(0).normal(size=(n, 3))
+        found = entropy.knn(z, k=k).per_query
+    tree = neighbors.NearestNeighbors(n_neighbors=k + 1).fit(z)
+    expected = formula(tree.kneighbors(z)[0][:, k], n, k, 3)
+    # Float64 sums in another order.
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+
+
 def test_a_query_whose_own_sample_is_masked_is_from_elsewhere():
     z = normal(40, 3)
     mask = jnp.arange(40) != 2
-    own = entropy.knn(z, z, sample_mask=mask).per_query[2]
+    own = entropy.knn(z, z, jnp.arange(40), sample_mask=mask).per_query[2]
     elsewhere = entropy.knn(z[2:3], z[mask], jnp.array([-1])).per_query[0]
     # float32
     assert own == pytest.approx(float(elsewhere), rel=1e-6)

@@ -20,6 +20,9 @@ def resolve(queries=Z, samples=None, index=None, qmask=None, smask=None):
         ({"samples": Z[:, :1]}, "queries have 2 dimensions and samples 1,"),
         ({"queries": Z[:1]}, "samples has 1 rows, .* at least 2: pass more"),
         ({"queries": Z * 1j}, "queries has type complex64, and real numbers"),
+        ({"queries": None}, "queries is a NoneType that is no array of"),
+        ({"samples": "z"}, "samples is a str that is no array of numbers"),
+        ({"queries": [[1], [1, 2]]}, "queries is a list that is no array of"),
         (
             {"index": np.arange(3)},
             r"query_index is int32\[3\], and int32\[4\] is needed: give",

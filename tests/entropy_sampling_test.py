@@ -27,7 +27,9 @@ def sampled(name, max_queries, seed=0):
 def of_all(name):
     entry = entropy.ESTIMATORS[name]
     return entry(
-        NOISY if entry.noisy_queries else Z, NOISY if entry.noisy_samples else Z
+        NOISY if entry.noisy_queries else Z,
+        NOISY if entry.noisy_samples else Z,
+        jnp.arange(60),
     )
 
 
@@ -79,5 +81,5 @@ def test_whole_batch_and_single_queries_are_refused():
     with pytest.raises(ValueError, match="whole batch, .* fewer latents"):
         entropy.sample_queries(coding_rate, Z, max_queries=4, rng=key)
     loo = entropy.ESTIMATORS["kde_loo"]
-    with pytest.raises(ValueError, match="max_queries is 1, and at least 2"):
+    with pytest.raises(ValueError, match="max_queries is 1, and an integer"):
         entropy.sample_queries(loo, Z, max_queries=1, rng=key)

@@ -302,7 +302,7 @@ def test_vmap_and_scan_match_one_at_a_time():
         np.testing.assert_allclose(np.transpose(got), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("alpha", [0, -1.0, math.inf, math.nan, "2"])
 def test_an_order_that_is_not_positive_is_refused(alpha):
     with pytest.raises(ValueError, match="alpha is .* finite positive number"):
         entropy.matrix_renyi(jnp.ones((4, 2)), bandwidth=1.0, alpha=alpha)

@@ -52,7 +52,8 @@ def test_only_the_self_term_keeps_the_rate_of_far_latents_below_log_n(name):
     hyper = {entry.noise_argument: 1.0} if entry.noise_argument else {}
     queries = noisy if entry.noisy_queries else z
     samples = noisy if entry.noisy_samples else z
-    rate = entropy.to_rate(entry(queries, samples, **hyper), 1.0, 3)
+    rows = jnp.arange(32)
+    rate = entropy.to_rate(entry(queries, samples, rows, **hyper), 1.0, 3)
     if name == "none":
         assert rate == 0
     elif entry.includes_self:
@@ -61,6 +62,20 @@ def test_only_the_self_term_keeps_the_rate_of_far_latents_below_log_n(name):
         assert abs(rate - math.log(32)) < 4 * math.sqrt(3 / 64)
     else:
         assert rate > 2 * math.log(32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_samples_that_are_given_need_an_index_where_one_is_left_out(name):
+    entry, z = entropy.ESTIMATORS[name], far_apart()
+    if name not in ("kde_loo", "kde_marginal", "knn"):
+        assert entry(z, z).value == entry(z, z, jnp.arange(32)).value
+        return
+    with pytest.raises(ValueError, match="given without query_index, .*-1"):
+        entry(z, z)
+    value = entry(z, z, jnp.arange(32)).value
+    assert value == entry(z).value
+    # With its own sample a query is where the density is large.
+    assert entry(z, z, jnp.full(32, -1)).value < value
 
 
 def test_none_is_zero_for_any_latents():

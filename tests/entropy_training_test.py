@@ -68,7 +68,8 @@ def train(x, weight, *, name, channel=True, latent=DIM, steps=2000):
         z = x @ params[0]
         noisy = z + channel * jax.random.normal(step_rng, z.shape)
         queries = noisy if entry.noisy_queries else z
-        found = entry(queries, z, **{entry.noise_argument: 1.0})
+        rows = jnp.arange(len(z))
+        found = entry(queries, z, rows, **{entry.noise_argument: 1.0})
         rate = entropy.to_rate(found, 1.0, latent)
         return jnp.mean((noisy @ params[1] - x) ** 2) + weight * rate
 

@@ -8,7 +8,7 @@ import pytest
 import training_support
 from sklearn import metrics as sklearn_metrics
 
-from aeent_jax import data, entropy, evaluate, figures, methods, parallel
+from aeent_jax import data, entropy, evaluate, figures, findings, parallel
 from aeent_jax.data import dataset as dataset_lib
 from configs import default
 
@@ -54,8 +54,7 @@ def variables():
 def make_evaluator(mapping, config):
     return evaluate.Evaluator(
         mapping,
-        methods.get_method("ae"),
-        training_support.make_network(),
+        training_support.make_method(),
         config,
     )
 
@@ -155,6 +154,7 @@ def test_metrics_file_holds_what_is_returned(written):
         "baselines",
         "diagnostics",
         "images_per_second",
+        "images_sha256",
         "num_abnormal",
         "num_images",
         "num_normal",
@@ -174,6 +174,7 @@ def test_metrics_file_holds_what_is_returned(written):
     assert (found["split"], found["step"]) == ("test", 42)
     counts = [found[f"num_{kind}"] for kind in ("images", "normal", "abnormal")]
     assert counts == [11, 6, 5]
+    assert found["images_sha256"] == DATASET.image_fingerprint_of("test")
     for name in ("auroc", "ap", "pixel_ap", "pixel_auroc", "oracle_dice"):
         low, high = found[f"{name}_interval"]
         assert 0 <= low <= high <= 1
@@ -299,7 +300,7 @@ def test_normals_alone_have_scores_and_a_rate_but_no_rank_metrics(
     assert set(results["diagnostics"]) == wanted
     assert len((tmp_path / f"eval/{name}/scores.csv").read_text().split()) == 8
     assert (tmp_path / f"eval/{name}/panel.png").stat().st_size > 0
-    text = evaluate.describe(results)
+    text = findings.describe(results)
     assert "no rank metrics: they need normal and abnormal images" in text
 
 
@@ -339,13 +340,13 @@ def test_rate_without_a_channel_is_null():
         "num_latents",
         "variance",
     ]
-    assert evaluate.flat_metrics(results)["eval/rate_nats"] is None
-    assert "infinite (no channel)" in evaluate.describe(results)
+    assert findings.flat_metrics(results)["eval/rate_nats"] is None
+    assert "infinite (no channel)" in findings.describe(results)
 
 
 def test_flat_metrics_are_numbers_under_flat_keys():
     results = run(DATASET)
-    flat = evaluate.flat_metrics(results)
+    flat = findings.flat_metrics(results)
     assert flat["eval/test/auroc"] == results["auroc"]
     assert flat["eval/rate_nats"] == results["rate_nats"]
     kinds = ("train_normal", "test_normal", "test_abnormal")
@@ -383,7 +384,7 @@ def test_flat_metrics_are_numbers_under_flat_keys():
 
 def test_description_is_in_percent(written):
     _, results = written
-    lines = evaluate.describe(results | {"auroc": 0.7414}).splitlines()
+    lines = findings.describe(results | {"auroc": 0.7414}).splitlines()
     assert lines[0] == "test: 6 normal and 5 abnormal images, step 42"
     assert lines[1].startswith("  auroc         74.1 %  (")
     assert f"rate         {results['rate_nats']:.2f} nats" in "\n".join(lines)

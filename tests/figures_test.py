@@ -175,6 +175,29 @@ def test_rate_curves_ascend_and_name_their_best_point():
     assert fig.axes[1].get_xscale() == "log"
 
 
+def test_size_curves_ascend_with_a_band_and_one_legend():
+    points = [(8, 72.0, 1.0), (2, 70.0, 0.5)]
+    curve = figures.SizeCurve("ae", points, figures.RUNS[0])
+    numbers = figures.SizeCurve("printed", points, figures.INK, "published")
+    quiet = figures.SizeCurve("PCA", points, figures.NORMAL, "quiet")
+    fig = figures.size_curves(
+        {"a": [curve, numbers], "b": [curve, quiet]}, y_label="AUROC, percent"
+    )
+    left, right = fig.axes
+    np.testing.assert_array_equal(_lines(left)[0], [[2, 70], [8, 72]])
+    (band,) = left.collections[:1]
+    low, high = band.get_paths()[0].get_extents().get_points()[:, 1]
+    assert (low, high) == (69.5, 73.0)
+    # What has no seeds has no band.
+    assert len(right.collections) == 1
+    assert [tick.get_text() for tick in right.get_xticklabels()] == ["2", "8"]
+    assert [t.get_text() for t in fig.legends[0].texts] == [
+        "ae",
+        "printed",
+        "PCA",
+    ]
+
+
 def test_names_are_never_read_as_formulas():
     x = np.arange(3.0)
     svg = figures.to_svg(figures.curves([("y", {"_a$b$": (x, x)})], "epoch"))

@@ -116,12 +116,13 @@ def test_first_start_installs_and_second_does_not(machine):
     assert machine.asked_for(f"install -r {machine.root}/requirements.lock")
     assert machine.asked_for(f"--no-deps -e {machine.root}")
     assert machine.asked_for("-m ruff check")
-    assert machine.asked_for("-m pytest -m not slow")
+    workers = "-n logical --maxprocesses=4 --dist loadfile"
+    assert machine.asked_for(f"-m pytest {workers} -m not slow")
     again = machine.run("test.sh", "--all", "-k", "x")
     assert "up to date" in again.stdout
     assert not machine.asked_for("-m venv")
     assert not machine.asked_for("-m pip")
-    assert machine.asked_for("-m pytest -m slow or not slow -k x")
+    assert machine.asked_for(f"{workers} -m slow or not slow -k x")
 
 
 def test_quickstart_runs_all_and_shares_the_environment(machine, tmp_path):

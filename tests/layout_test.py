@@ -25,6 +25,8 @@ _BELOW_TRAINING = frozenset(
         "data",
         "entropy",
         "figures",
+        "findings",
+        "interval",
         "latent_queue",
         "methods",
         "metrics",
@@ -34,6 +36,8 @@ _BELOW_TRAINING = frozenset(
         "parallel",
         "plan",
         "progress",
+        "schema",
+        "score_sums",
         "scoring",
         "soundness",
         "train_step",
@@ -48,6 +52,7 @@ LAW = {
     "controller": _ALONE,
     "data": _ALONE,
     "entropy": _ALONE,
+    "findings": _ALONE,
     "figures": _ALONE,
     "latent_queue": _ALONE,
     "metrics": _ALONE,
@@ -55,7 +60,9 @@ LAW = {
     "optimizer": _ALONE,
     "parallel": _ALONE,
     "progress": _ALONE,
-    "workdir": _ALONE,
+    "schema": _ALONE,
+    "workdir": {"schema"},
+    "interval": {"objective"},
     "latents": {"channel", "entropy"},
     "objective": {"channel", "entropy", "latent_queue"},
     "soundness": {"objective"},
@@ -71,14 +78,27 @@ LAW = {
         "objective",
         "parallel",
     },
+    "score_sums": {"entropy", "methods"},
     "scoring": {"methods", "models", "parallel", "train_step"},
     "evaluate": _BELOW_TRAINING,
     "run": _BELOW_TRAINING | {"evaluate"},
     "train": _BELOW_TRAINING | {"evaluate", "run"},
-    "bench": _BELOW_TRAINING | {"evaluate", "run", "train"},
-    "sweep": _BELOW_TRAINING | {"evaluate", "report", "run", "train"},
+    "population": _BELOW_TRAINING | {"run", "train"},
+    "trained": _BELOW_TRAINING | {"evaluate", "run"},
+    "bench": _BELOW_TRAINING | {"evaluate", "population", "run", "train"},
+    "sweep": _BELOW_TRAINING
+    | {"evaluate", "population", "report", "run", "train"},
     "cli": _BELOW_TRAINING
-    | {"bench", "evaluate", "latents", "report", "run", "sweep", "train"},
+    | {
+        "bench",
+        "evaluate",
+        "latents",
+        "report",
+        "run",
+        "sweep",
+        "train",
+        "trained",
+    },
     "__init__": _ALONE,
 }
 
@@ -230,4 +250,5 @@ def test_lock_pins_exact_versions_of_all_requirements():
         if line.strip()
     }
     assert len(wanted) > 8
-    assert wanted | {"pytest", "ruff", "pyright", "setuptools"} <= locked
+    tools = {"pytest", "pytest-xdist", "ruff", "pyright", "setuptools"}
+    assert wanted | tools <= locked

@@ -183,6 +183,29 @@ def test_perfect_scores_have_an_interval_of_no_width():
     assert found == {"auroc": (1.0, 1.0), "ap": (1.0, 1.0)}
 
 
+def test_an_interval_contains_its_value_though_resampling_is_biased():
+    # All abnormal images below all normal ones: any image that is drawn twice
+    # raises the average precision, and one resample in 400 has none.
+    labels = np.repeat([0, 1], [8, 8])
+    scores = -np.arange(16.0)
+    exact = metrics.image_metrics(scores, labels)["ap"]
+    counts = resampling._resample(labels, 1000, 0)
+    resampled = resampling._image_samples(scores, labels, counts)["ap"]
+    assert np.percentile(resampled, 2.5) > exact
+    low, high = metrics.bootstrap(scores, labels)["ap"]
+    assert low == exact
+    assert high == np.percentile(resampled, 97.5)
+    _, low, _ = metrics.paired_bootstrap(scores, -scores, labels)["ap"]
+    assert low == exact - 1
+    # One image of a kind is in every resample; only bins move the value.
+    maps, masks = _maps_and_masks(count=2, size=64)
+    exact = metrics.pixel_metrics(maps, masks)
+    for name, (low, high) in metrics.bootstrap(
+        maps.mean((1, 2)), np.arange(2), maps, masks
+    ).items():
+        assert low <= exact.get(name, low) <= high
+
+
 def test_intervals_depend_on_the_seed_alone():
     scores, labels = _ranked_images()
     first, again = (metrics.bootstrap(scores, labels) for _ in range(2))

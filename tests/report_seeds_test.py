@@ -67,6 +67,11 @@ def test_groups_on_other_images_are_not_paired(runs):
     other = [_run(f"other_s{i}", i, 1.0, 0.8, ids="b") for i in range(2)]
     _, rows = seeds.table(seeds.groups([*runs[:3], *other]))
     assert rows[1][-1] == "other images"
+    # Nor are those on other pixels of the same ids.
+    for i, run in enumerate(runs):
+        run.evaluation["images_sha256"] = str(i // 3)
+    _, rows = seeds.table(seeds.groups(runs))
+    assert rows[1][-1] == "other images"
 
 
 def test_a_seed_counts_once(runs):

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -355,6 +356,43 @@ def test_runs_that_label_images_differently_are_not_paired(tmp_path):
     assert "b and a label the same images differently" in table
 
 
+@pytest.mark.parametrize(
+    ("digests", "sizes", "is_paired"),
+    [
+        (("a", "a"), (64, 64), True),
+        (("a", "b"), (64, 64), False),
+        # Runs of an earlier version say nothing of their pixels.
+        ((None, "b"), (64, 64), True),
+        # The same images at another size are other pixels.
+        (("a", "b"), (64, 32), True),
+    ],
+)
+def test_runs_are_paired_on_the_same_pixels_only(
+    tmp_path, digests, sizes, is_paired
+):
+    runs = [_write_run(tmp_path / name) for name in ("a", "b")]
+    for run, digest, size in zip(runs, digests, sizes, strict=True):
+        for name, key, value in (
+            ("eval/test/metrics.json", "images_sha256", digest),
+            ("config.json", "data", {"name": "rsna", "image_size": size}),
+        ):
+            path = pathlib.Path(run) / name
+            found = json.loads(path.read_text())
+            if value is not None:
+                path.write_text(json.dumps(found | {key: value}))
+    found, notes = comparison.differences(runs_lib.read(runs))
+    assert len(found) == is_paired
+    assert (
+        notes == []
+        if is_paired
+        else notes
+        == [
+            "b and a were tested on other pixels under the same ids, so their "
+            "difference means nothing: evaluate both on the same data."
+        ]
+    )
+
+
 def test_a_run_in_training_is_reported_as_far_as_it_is(tmp_path):
     first = _write_run(tmp_path / "done")
     second = _write_run(tmp_path / "half", evaluated=False)
@@ -370,7 +408,8 @@ def test_a_run_in_training_is_reported_as_far_as_it_is(tmp_path):
 
 def test_a_run_that_has_not_begun_is_reported(tmp_path):
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / "config.json").write_text('{"data": {"name": "x"}}')
+    config = {"data": {"name": "x"}, "train": {"seed": 0}}
+    (tmp_path / "new" / "config.json").write_text(json.dumps(config))
     table = report.make_report([str(tmp_path / "new")], str(tmp_path / "r"))
     assert "training stands at its start" in table
 
@@ -438,10 +477,18 @@ def test_scores_of_fewer_images_than_were_evaluated_are_damage(tmp_path):
         runs_lib.read([run])
 
 
-def test_configuration_of_another_program_is_damage(tmp_path):
+@pytest.mark.parametrize(
+    ("tree", "key"),
+    [
+        ({}, "data.name"),
+        ({"data": {"name": "rsna"}}, "train.seed"),
+        ({"data": {"name": "rsna"}, "train": 3}, "train.seed"),
+    ],
+)
+def test_configuration_of_another_program_is_damage(tmp_path, tree, key):
     run = _write_run(tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"config.json \(it is of no run\)"):
+    (tmp_path / "run" / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=rf"config.json \(it has no {key}\)"):
         runs_lib.read([run])
 
 

@@ -47,8 +47,8 @@ def scorer(mode, num_devices):
     mapping = parallel.make_parallel(mode, num_devices)
     made = scoring.Scorer(
         mapping,
-        methods.get_method("ae"),
-        training_support.make_network(),
+        training_support.make_method(),
+        score=methods.get_score("squared"),
         batch_size=3,  # 4 calls, or 2 of 8, and the last is padded
     )
     return made, mapping.replicate(variables())

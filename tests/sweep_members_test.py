@@ -7,7 +7,7 @@ import runpy
 import pytest
 
 from aeent_jax import entropy, sweep
-from configs import default, estimators
+from configs import default, estimators, figure_error, table1, table2
 
 
 def base():
@@ -27,6 +27,17 @@ def test_overrides_reach_the_members_own_configuration():
     assert (first.config.train.seed, second.config.train.seed) == (1, 0)
     assert second.config.entropy.weight == 0.5
     assert second.overrides == {"entropy.weight": 0.5}
+
+
+def test_notes_reach_the_members():
+    first, second = members((*ONE, "oracle"), ("b", {}))
+    assert (first.note, second.note) == ("oracle", "")
+
+
+def test_names_are_found_without_resolving_members():
+    wrong = ("b1", {"entropy.estimator": "knm"})
+    found = sweep.find_names(base(), lambda config: iter([ONE, wrong]))
+    assert found == ["a", "b1"]
 
 
 def test_only_the_chosen_members_are_made_and_checked():
@@ -95,3 +106,86 @@ def test_the_ablation_has_every_estimator_at_four_weights():
     assert weights.pop("none") == {0.0}
     assert set(weights) == names - {"none"}
     assert all(len(values) == 4 for values in weights.values())
+
+
+def test_table_1_has_eight_sizes_at_three_seeds():
+    config = table1.get_config("kermany_cxr").lock()
+    found = sweep.make_members(config, table1.get_members)
+    assert [member.name for member in found][:4] == [
+        "ae4_s0",
+        "ae4_s1",
+        "ae4_s2",
+        "ae16_s0",
+    ]
+    assert found[-1].name == "ae128_s2"
+    sizes = {(m.config.model.latent_dim, m.config.train.seed) for m in found}
+    powers = [1, 2, 4, 8, 16, 32, 64, 128]
+    assert sizes == {(size, seed) for size in powers for seed in range(3)}
+    for member in found:
+        assert set(member.overrides) == {"model.latent_dim", "train.seed"}
+        assert member.config.channel.sigma == 0
+        assert member.config.entropy.weight == 0
+
+
+def test_the_figure_of_errors_goes_on_with_table_1_to_size_1024():
+    config = figure_error.get_config("kermany_cxr")
+    found = [*figure_error.get_members(config)]
+    shared = [*table1.get_members(config)]
+    assert found[: len(shared)] == shared
+    assert found[-1] == (
+        "ae1024_s2",
+        {"model.latent_dim": 1024, "train.seed": 2},
+    )
+
+
+def by_name(variant):
+    """Name at seed 0 -> overrides without the seed, and the note."""
+    config = table2.get_config(variant).lock()
+    found = {}
+    for name, overrides, *note in table2.get_members(config):
+        del overrides["train.seed"]
+        settings = (overrides, *note)
+        assert found.setdefault(name[:-1], settings) == settings
+    return found
+
+
+def test_table_2_compares_methods_at_16_with_ours_at_64():
+    found = by_name("kermany_cxr")
+    assert list(found) == [
+        "ae16_s",
+        "ae4_s",
+        "ours_s",
+        "vae_s",
+        "memae_s",
+        "ceae_s",
+    ]
+    assert found["ae4_s"] == ({"model.latent_dim": 4}, "oracle")
+    for method in ("vae", "memae", "ceae"):
+        expected = {"method": method, "model.latent_dim": 16}
+        assert found[f"{method}_s"] == (expected,)
+    config = table2.get_config("kermany_cxr").lock()
+    ours, *_ = sweep.make_members(config, table2.get_members, only="ours*")
+    assert ours.config.channel.sigma == 1
+    assert ours.config.entropy.estimator == "coding_rate"
+    assert ours.config.entropy.weight == 1e-3
+    assert ours.config.model.latent_dim == 64
+
+
+def test_best_size_can_be_given_and_is_one_row_where_it_is_16():
+    assert by_name("kermany_cxr,8")["ae8_s"] == (
+        {"model.latent_dim": 8},
+        "oracle",
+    )
+    assert "ae4_s" not in by_name("kermany_cxr,8")
+    assert by_name("brain_mri")["ae16_s"] == ({"model.latent_dim": 16},)
+
+
+@pytest.mark.parametrize("get_config", [table1.get_config, table2.get_config])
+def test_unknown_data_set_of_a_table_is_refused(get_config):
+    with pytest.raises(ValueError, match="data set is 'rnsa', but must be one"):
+        get_config("rnsa")
+
+
+def test_best_size_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="best latent size is 'x', but must"):
+        table2.get_config("kermany_cxr,x")

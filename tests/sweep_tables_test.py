@@ -5,10 +5,11 @@ import json
 
 import numpy as np
 import pytest
+import sweep_support
 from PIL import Image
 
+from aeent_jax.sweep import groups, results, tables
 from aeent_jax.sweep import records as records_lib
-from aeent_jax.sweep import results, tables
 
 
 def record(estimator, weight, auroc, rate, *, seed=0, sigma=1.0, note=""):
@@ -81,7 +82,7 @@ def cells(text):
 def test_table_is_the_same_whenever_it_is_made_of_the_same_records(
     folder, tmp_path
 ):
-    shown = results.write_results(folder, tmp_path / "out")
+    shown = results.write_results([folder], tmp_path / "out")
     written = (tmp_path / "out/table.md").read_text()
     assert written == shown + "\n"
     rules = 1  # Their length is that of the columns.
@@ -91,7 +92,7 @@ def test_table_is_the_same_whenever_it_is_made_of_the_same_records(
 
 
 def test_csv_has_a_row_a_member_in_full_precision(folder, tmp_path):
-    results.write_results(folder, tmp_path / "out")
+    results.write_results([folder], tmp_path / "out")
     with (tmp_path / "out/table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(RECORDS)
@@ -113,7 +114,7 @@ def test_latex_escapes_names():
 
 
 def test_estimators_are_never_pooled():
-    found = tables.groups(RECORDS)
+    found = groups.groups(RECORDS)
     estimators = [
         {r["config"]["entropy.estimator"] for r in group.records}
         for group in found
@@ -122,10 +123,90 @@ def test_estimators_are_never_pooled():
     assert [len(group.records) for group in found] == [1, 2, 1, 1, 1, 1]
 
 
+def test_key_that_older_records_lack_is_no_difference():
+    newer = json.loads(json.dumps(RECORDS[3:5]))
+    newer[1]["config"]["entropy.invented"] = 3
+    (group,) = groups.groups(newer)
+    assert len(group.records) == 2
+
+
 def test_same_training_twice_is_refused():
     again = RECORDS[0] | {"member": "again"}
     with pytest.raises(ValueError, match="and again have the same config"):
-        tables.groups([*RECORDS, again])
+        groups.groups([*RECORDS, again])
+
+
+def test_same_member_of_two_folders_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="have the same configuration and se"):
+        results.write_results([folder, folder], tmp_path / "out")
+
+
+def test_members_that_are_not_asked_for_are_left_out(folder, tmp_path):
+    names = [RECORDS[0]["member"], "untrained"]
+    shown = results.write_results([folder], tmp_path / "out", names=names)
+    assert len(shown.splitlines()) == 3
+    with pytest.raises(FileNotFoundError, match="holds no record of a member"):
+        results.write_results([folder], tmp_path / "out", names=["untrained"])
+
+
+PAPER = [
+    sweep_support.record(auroc=0.69, seed=0, note="oracle"),
+    sweep_support.record(auroc=0.70, seed=1, note="oracle"),
+    sweep_support.record(size=16, method="vae", auroc=0.72, ap=0.75),
+    sweep_support.record(size=64, controlled=True, auroc=0.79),
+    sweep_support.record(data="phantom_cxr", size=4, auroc=0.71),
+]
+PAPER_MARKDOWN = """\
+| data        |         method |   estimator | latent_dim | sigma | weight | seeds |             AUROC | published AUROC |                AP | published AP | rate, nats | images/s |   note |
+| ----------- | -------------: | ----------: | ---------: | ----: | -----: | ----: | ----------------: | --------------: | ----------------: | -----------: | ---------: | -------: | -----: |
+| kermany_cxr |             ae | coding_rate |         64 |     1 |  0.001 |     1 | 79.0 [74.0, 83.0] |               - | 70.0 [65.0, 74.0] |            - |       12.0 |      500 |        |
+| kermany_cxr |             ae |        none |          4 |     0 |      0 |     2 |        69.5 ± 0.7 |       74.1 FAIL |        70.0 ± 0.0 |    71.7 pass |   infinite |      500 | oracle |
+| kermany_cxr |            vae |        none |         16 |     0 |      0 |     1 | 72.0 [67.0, 76.0] |       72.1 pass | 75.0 [70.0, 79.0] |    74.0 pass |   infinite |      500 |        |
+| kermany_cxr | mean intensity |           - |          - |     - |      - |     - | 40.0 [35.0, 44.0] |               - | 41.0 [36.0, 45.0] |            - |          - |        - |        |
+| kermany_cxr |     mean image |           - |          - |     - |      - |     - | 55.0 [50.0, 59.0] |               - | 56.0 [51.0, 60.0] |            - |          - |        - |        |
+| kermany_cxr |            PCA |           - |          4 |     - |      - |     - | 60.4 [55.4, 64.4] |               - | 60.0 [55.0, 64.0] |            - |          - |        - |        |
+| kermany_cxr |            PCA |           - |         16 |     - |      - |     - | 61.6 [56.6, 65.6] |               - | 60.0 [55.0, 64.0] |            - |          - |        - |        |
+| kermany_cxr |            PCA |           - |         64 |     - |      - |     - | 66.4 [61.4, 70.4] |               - | 60.0 [55.0, 64.0] |            - |          - |        - |        |
+| phantom_cxr |             ae |        none |          4 |     0 |      0 |     1 | 71.0 [66.0, 75.0] |               - | 70.0 [65.0, 74.0] |            - |   infinite |      500 |        |
+| phantom_cxr | mean intensity |           - |          - |     - |      - |     - | 40.0 [35.0, 44.0] |               - | 41.0 [36.0, 45.0] |            - |          - |        - |        |
+| phantom_cxr |     mean image |           - |          - |     - |      - |     - | 55.0 [50.0, 59.0] |               - | 56.0 [51.0, 60.0] |            - |          - |        - |        |
+| phantom_cxr |            PCA |           - |          4 |     - |      - |     - | 60.4 [55.4, 64.4] |               - | 60.0 [55.0, 64.0] |            - |          - |        - |        |
+"""  # noqa: E501
+
+
+def test_table_shows_published_numbers_baselines_and_oracles():
+    header, rows = tables.make_table(PAPER)
+    found = cells(tables.to_markdown(header, rows))
+    wanted = cells(PAPER_MARKDOWN)
+    assert [*found[:1], *found[2:]] == [*wanted[:1], *wanted[2:]]
+
+
+def test_latex_has_published_numbers_and_baselines_too():
+    text = tables.to_latex(*tables.make_table(PAPER))
+    assert "0 & 2 & 69.5 $\\pm$ 0.7 & 74.1 FAIL & 70.0" in text
+    assert "kermany\\_cxr & PCA & - & 64 & - &" in text
+
+
+def test_all_that_the_records_allow_is_written(tmp_path):
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for size in (2, 4, 8):
+        for seed, folder in enumerate(folders):
+            one = sweep_support.record(
+                size=size, seed=seed, auroc=0.7 + size / 1000
+            )
+            records_lib.write_record(folder, one)
+    shown = results.write_results(folders, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "table.md",
+        "table.tex",
+        "table.csv",
+        "published.csv",
+        "auroc_against_size.png",
+        "error_against_size.csv",
+        "error_against_size.png",
+    }
+    assert "Of 3 latent sizes of ae on kermany_cxr, 8 has the larg" in shown
+    assert "Published numbers: 2 of 6 cells pass, and 4 fail." in shown
 
 
 def test_figure_has_one_curve_an_estimator():
@@ -147,7 +228,7 @@ def test_figure_shows_what_has_no_penalty_and_no_channel():
 
 
 def test_figure_is_written(folder, tmp_path):
-    results.write_results(folder, tmp_path / "out")
+    results.write_results([folder], tmp_path / "out")
     with Image.open(tmp_path / "out/auroc_against_nats.png") as picture:
         assert min(picture.size) > 200
 
@@ -157,13 +238,13 @@ def test_without_abnormal_images_there_is_a_table_and_no_figure(tmp_path):
     for key in ("auroc", "auroc_interval", "ap", "ap_interval"):
         del one["evaluation"][key]
     records_lib.write_record(tmp_path / "records", one)
-    assert "6.6" in results.write_results(tmp_path / "records", tmp_path)
+    assert "6.6" in results.write_results([tmp_path / "records"], tmp_path)
     assert not (tmp_path / "auroc_against_nats.png").exists()
 
 
 def test_folder_without_records_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no records of a sweep"):
-        results.write_results(tmp_path, tmp_path)
+        results.write_results([tmp_path], tmp_path)
 
 
 def test_other_files_among_the_records_are_refused(folder):

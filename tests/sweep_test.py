@@ -81,6 +81,8 @@ def swept(start, folder):
     killed = start(*args)
     wait_for((folder / "out/records/first.json").exists, killed)
     assert killed.kill(signal.SIGKILL) == -signal.SIGKILL
+    # As of an earlier version: it is made again of the workdir.
+    (folder / "out/records/first.json").write_text("{}")
     # Its worker, if one was at work, lives on and is waited for.
     command = start(*args)
     return command.wait(), command.out, command.err
@@ -90,6 +92,28 @@ def test_killed_sweep_does_not_repeat_what_was_finished(swept, folder):
     assert starts(folder, "first") == 1
     for name in ("first", "second"):
         assert (folder / f"out/{name}/eval/test/metrics.json").exists()
+
+
+def test_one_program_trains_the_same_members(start, folder, swept):
+    args = sweep_args("--out=FOLDER/together", "--population=2")
+    command = start(*args)
+    assert command.wait() == 1
+    assert "One program trains first, diverging." in command.err
+    assert "FAILED: diverging: " in command.err
+    assert starts(folder, "second") == 1  # The third of two is by itself.
+    for name in ("first", "second"):
+        one, other = (
+            json.loads((folder / f"{out}/records/{name}.json").read_text())
+            for out in ("out", "together")
+        )
+        assert one["config"] == other["config"]
+        assert one["train"]["train/loss"] == pytest.approx(
+            other["train"]["train/loss"],
+            rel=1e-3,  # float32 through 12 steps, other sums
+        )
+    again = start(*args)
+    assert again.wait() == 1
+    assert "One program trains diverging." in again.err
 
 
 def test_failing_member_is_reported_and_the_others_are_trained(swept, folder):
@@ -103,8 +127,11 @@ def test_failing_member_is_reported_and_the_others_are_trained(swept, folder):
     )
     assert "3/3  training none" in err
     assert "Traceback" not in err
+    header, _, row = (line.split("|") for line in out.splitlines()[:3])
+    named = {k.strip(): v.strip() for k, v in zip(header, row, strict=True)}
     # The two seeds of one configuration.
-    assert out.splitlines()[2].split("|")[1].strip() == "2"
+    assert named["seeds"] == "2"
+    assert " mean image |" in out
     assert (folder / "out/auroc_against_nats.png").exists()
 
 
@@ -119,7 +146,8 @@ def test_record_holds_what_the_run_found_and_no_path(swept, folder):
         "train.seed": 1,
     }
     assert record["config"]["model.latent_dim"] == 4
-    for key in ("auroc", "auroc_interval", "pixel_ap", "rate_nats"):
+    keys = ("auroc", "auroc_interval", "pixel_ap", "rate_nats", "baselines")
+    for key in keys:
         assert record["evaluation"][key] == metrics[key]
     found = metrics["diagnostics"]["test_abnormal"]["rho"]
     assert record["diagnostics"]["test_abnormal"]["rho"] == found

@@ -36,7 +36,7 @@ PROGRAMS = {
         "noise": "uniform",
         "queue_size": 7,
         "fields": {
-            "network": training_support.make_network(normalisation="power"),
+            "method": training_support.make_method(normalisation="power"),
             "control": controller.Controller("target_rate", 1.0, 0.1),
         },
     },
@@ -164,7 +164,7 @@ def latents_of_first_batch(name="plain"):
     x = train_step.normalise(IMAGES[indices[mask]])
     network = training_support.make_network(
         axis_name=None,
-        normalisation=program(name).network.encoder.normalisation,
+        normalisation="power" if name == "queued" else "none",
     )
     z, _ = jax.jit(functools.partial(network.encode, train=True))(
         state.variables, x
@@ -265,7 +265,8 @@ def plain_step(state, x):
         noisy = z + sigma * jnp.stack(noise)
         x_hat, decoder_stats = network.decode(variables, noisy, train=True)
         error = jnp.mean((x - x_hat) ** 2)
-        estimate = entropy.kde_loo(noisy, z, bandwidth=sigma)
+        rows = jnp.arange(len(z))
+        estimate = entropy.kde_loo(noisy, z, rows, bandwidth=sigma)
         rate = entropy.to_rate(estimate, sigma, z.shape[1])
         stats = {"encoder": encoder_stats, "decoder": decoder_stats}
         return error + WEIGHT * rate, (error, rate, stats)

@@ -11,7 +11,7 @@ import pytest
 import training_support
 from training_support import Recorder
 
-from aeent_jax import evaluate, train
+from aeent_jax import findings, train, trained
 from aeent_jax import run as run_lib
 
 # Runs whose state holds more than a network.
@@ -143,7 +143,7 @@ def test_metrics_have_the_documented_keys(uninterrupted):
     seconds = [record["wall_seconds"] for record in [*epochs, last]]
     assert seconds == sorted(seconds)
     assert (last["step"], last["epoch"]) == (12, 3)
-    flat = evaluate.flat_metrics(results)
+    flat = findings.flat_metrics(results)
     assert {k: v for k, v in last.items() if "/" in k} == flat
 
 
@@ -154,7 +154,9 @@ def test_epoch_metrics_are_means_over_images(uninterrupted, make_config):
     losses, counts = [], []
     for step in range(4):
         state, metrics = run.step_fn(
-            state, *run.place_constants(), *run.batch(step, 1)
+            state,
+            *run.place_constants(),
+            *run.parallel.shard(run.batch(step, 1)),
         )
         metrics = run.parallel.fetch_replicated(metrics)
         losses.append(metrics["loss"][0])
@@ -387,14 +389,20 @@ def test_weights_of_another_run_are_a_start(
         # So small that nothing moves, and the end shows the start.
         optimizer__learning_rate=1e-30,
         train__epochs=1,
+        # What that run had not: weights are weights.
+        optimizer__clip_norm=1.0,
+        entropy__queue_size=8,
     )
     say = Recorder()
     train.train(config, tmp_path / "run", say=say)
     assert f"Starting from the weights of {uninterrupted[0]}." in say.said
     assert say.shown == [1, 2, 3, 4]
     found, wanted = (
-        training_support.final_state(path, config)
-        for path in (tmp_path / "run", uninterrupted[0])
+        training_support.final_state(path, other)
+        for path, other in (
+            (tmp_path / "run", config),
+            (uninterrupted[0], make_config()),
+        )
     )
     assert (found.step, wanted.step) == (4, 12)
     for one, other in zip(
@@ -426,6 +434,21 @@ def test_weights_that_are_not_there_are_an_error(make_config, tmp_path):
     )
 
 
+def test_weights_of_another_latent_size_are_refused_by_name(
+    make_config, uninterrupted, tmp_path
+):
+    config = make_config(
+        checkpoint__restore_from=str(uninterrupted[0]), model__latent_dim=3
+    )
+    with pytest.raises(ValueError, match=r".") as caught:
+        train.train(config, tmp_path / "run", say=Recorder())
+    assert str(caught.value).startswith(
+        f"The checkpoint {uninterrupted[0] / 'checkpoints' / '12'} is of"
+        " another network: params/decoder/"
+    )
+    assert "float32[4,32] there and float32[3,32] here" in str(caught.value)
+
+
 def test_normals_alone_train_and_are_scored(tmp_path):
     root = tmp_path / "images"
     training_support.write_images(root, training_support.make_images(9))
@@ -447,10 +470,41 @@ def test_held_out_normals_choose_the_best_checkpoint(make_config, tmp_path):
         optimizer__learning_rate=0.3,
     )
     train.train(config, tmp_path, say=Recorder())
-    latest = run_lib.evaluate_workdir(tmp_path)
-    best = run_lib.evaluate_workdir(tmp_path, best=True)
+    latest = trained.evaluate_workdir(tmp_path)[0]
+    best = trained.evaluate_workdir(tmp_path, best=True)[0]
     assert latest["step"] == 9  # 10 images in batches of 4, three epochs
     assert {best["step"], latest["step"]} == set(steps_on_disk(tmp_path))
+
+
+def test_other_scores_go_beside_the_evaluation_of_the_run(
+    make_config, uninterrupted, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    before = (folder / "eval/test/metrics.json").read_bytes()
+    plain, surprise, length, own_sum = trained.evaluate_workdir(
+        folder,
+        scores=[
+            "squared",
+            "surprise",
+            "description_length",
+            "squared+0.01*surprise",  # the weight of this run
+        ],
+    )
+    assert plain["auroc"] == uninterrupted[1]["auroc"]
+    assert (folder / "eval/test/metrics.json").read_bytes() == before
+    assert (folder / "eval/test/squared+0.01xsurprise/scores.csv").exists()
+    # The loss of `ae` is the mean of its score map.
+    means = [
+        found["anomaly_score_of_normals"]["mean"]
+        for found in (plain, surprise, length, own_sum)
+    ]
+    assert means[2] == pytest.approx(means[3], rel=1e-5)
+    assert means[3] == pytest.approx(means[0] + 0.01 * means[1])
+    assert "pixel_ap" in plain
+    assert "pixel_ap" not in surprise
+    with pytest.raises(ValueError, match="the score is 'sqared'; choose"):
+        trained.evaluate_workdir(folder, scores=["squared", "sqared"])
 
 
 def test_network_is_evaluated_again_without_training(
@@ -459,11 +513,11 @@ def test_network_is_evaluated_again_without_training(
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted[0], folder)
     shutil.rmtree(folder / "eval")
-    found = run_lib.evaluate_workdir(folder)
+    found = trained.evaluate_workdir(folder)[0]
     assert found["auroc"] == uninterrupted[1]["auroc"]
     assert (folder / "eval/test/metrics.json").exists()
     with pytest.raises(FileNotFoundError) as caught:
-        run_lib.evaluate_workdir(folder, best=True)
+        trained.evaluate_workdir(folder, best=True)
     assert str(caught.value) == (
         f"No checkpoint in {folder / 'checkpoints'} has a criterion to be the"
         " best by; train with data.validation_fraction above 0, or take the"
@@ -560,11 +614,10 @@ def test_configuration_of_an_earlier_version_is_refused(
     del config["channel"]["noise"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r".") as caught:
-        run_lib.evaluate_workdir(folder)
+        trained.evaluate_workdir(folder)
     assert str(caught.value) == (
-        "This configuration has no channel.noise, so it is of an earlier"
-        " version; add what it lacks from configs/default.py to the config.json"
-        " of that run."
+        f"{folder / 'config.json'} has no channel.noise, so it is of another"
+        " version; add what it lacks from configs/default.py."
     )
     with pytest.raises(ValueError, match=r".") as caught:
         train.train(make_config(), folder, say=Recorder())
@@ -574,6 +627,11 @@ def test_configuration_of_an_earlier_version_is_refused(
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (
+            {"data__window": None},
+            "The configuration has data.window = None, but it must be a string;"
+            " write it as in configs/default.py.",
+        ),
         (
             {"train__seed": 2**31},
             "train.seed is 2147483648, but must be at most 2147483647.",

@@ -22,6 +22,7 @@ from aeent_jax import (
     progress,
     train_step,
 )
+from aeent_jax.methods import autoencoders
 from configs import default
 
 IMAGE_SIZE = 16
@@ -88,18 +89,31 @@ def make_class_folders(root: pathlib.Path, seed: int = 0) -> pathlib.Path:
 
 
 def make_network(
-    axis_name: str | None = parallel.AXIS, normalisation: str = "none"
+    axis_name: str | None = parallel.AXIS,
+    normalisation: str = "none",
+    latent_dim: int = LATENT_DIM,
 ) -> models.Autoencoder:
     """A tiny network."""
     return models.make_autoencoder(
         image_size=IMAGE_SIZE,
         channels=1,
-        latent_dim=LATENT_DIM,
+        latent_dim=latent_dim,
         base_width=4,
         hidden_dim=32,
         depth=1,
         axis_name=axis_name,
         normalisation=normalisation,
+    )
+
+
+def make_method(
+    axis_name: str | None = parallel.AXIS,
+    normalisation: str = "none",
+    latent_dim: int = LATENT_DIM,
+) -> methods.Method:
+    """The plain autoencoder on the tiny network."""
+    return autoencoders.from_network(
+        make_network(axis_name, normalisation, latent_dim)
     )
 
 
@@ -150,8 +164,7 @@ def make_program(
         "options": {"components": 4},
     }
     made = {
-        "method": methods.get_method("ae"),
-        "network": make_network(),
+        "method": make_method(),
         "rate": objective.make_rate(**(term | rate)),
         "optimizer": optimizer,
     }

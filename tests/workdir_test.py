@@ -198,6 +198,56 @@ def test_epochs_that_are_no_number_are_another_configuration(tmp_path):
     assert "train.epochs is many there" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("group", "change", "fault"),
+    [
+        (
+            "model",
+            {"depth": None},
+            "model.depth = None, but it must be a whole",
+        ),
+        ("train", {"seed": True}, "train.seed = True, but it must be a whole"),
+        ("log", {"tensorboard": 1}, "log.tensorboard = 1, but it must be true"),
+        ("data", {"name": ["a"]}, "data.name = ['a'], but it must be a string"),
+        ("model", {"dropout": 0.1}, "model.dropout, which is no key of"),
+    ],
+)
+def test_loaded_configuration_has_the_types_of_the_default(
+    tmp_path, group, change, fault
+):
+    claim(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    # JSON has one kind of number; 1 is as good as 1.0.
+    config["channel"]["sigma"] = 1
+    path.write_text(json.dumps(config))
+    assert workdir.load_config(tmp_path).channel.sigma == 1
+    config[group] |= change
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r".") as caught:
+        workdir.load_config(tmp_path)
+    assert str(caught.value).startswith(f"{path} has {fault}")
+
+
+@pytest.mark.parametrize(
+    ("tree", "fault"),
+    [
+        ({}, "no channel, so it is of another version; add what it lacks"),
+        ({"model": 3}, "model = 3, but it must be a group of keys; write it"),
+        ({"model": {}}, "no model.base_width, so it is of another version;"),
+    ],
+)
+def test_loaded_configuration_has_the_groups_of_the_default(
+    tmp_path, tree, fault
+):
+    whole = make_config().to_dict() if tree else {}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(whole | tree))
+    with pytest.raises(ValueError, match=r".") as caught:
+        workdir.load_config(tmp_path)
+    assert str(caught.value).startswith(f"{path} has {fault}")
+
+
 def test_loaded_configuration_is_locked(tmp_path):
     claim(tmp_path)
     config = workdir.load_config(tmp_path)

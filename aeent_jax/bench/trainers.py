@@ -82,7 +82,7 @@ class Ours:
         self._state = self._run.parallel.replicate(state)
         self._constants = self._run.place_constants()
         self._size = self._run.plan.steps_from(0)
-        self._batch = self._run.batch(0, self._size)
+        self._batch = self._run.parallel.shard(self._run.batch(0, self._size))
         self._images = int(np.asarray(self._batch[1]).sum())
         self.startup["init"] = watch.lap()
         self.run_steps(self._size)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from aeent_jax.checkpoint import quiet
@@ -37,7 +36,11 @@ class Restored(NamedTuple):
 
 
 def restore_from(
-    path: str | os.PathLike[str], like: PyTree, *, best: bool = False
+    path: str | os.PathLike[str],
+    like: PyTree,
+    *,
+    best: bool = False,
+    partial: bool = False,
 ) -> Restored:
     """Restores from any run, also one that is training, changing nothing.
 
@@ -45,6 +48,8 @@ def restore_from(
       path: A workdir, or its folder of checkpoints.
       like: A tree of numpy arrays or `jax.ShapeDtypeStruct`.
       best: Take the step of the lowest criterion, not the newest.
+      partial: Let the checkpoint have other groups beside those of `like`, such
+        as the state of an optimizer beside `{"params": ...}`.
 
     Raises:
       FileNotFoundError: There is no checkpoint, or none with a criterion.
@@ -63,8 +68,8 @@ def restore_from(
                 " by; train with data.validation_fraction above 0, or take the"
                 " latest."
             )
-        return restore_step(directory, step, like)
-    restored = restore_newest(directory, like)
+        return restore_step(directory, step, like, partial=partial)
+    restored = restore_newest(directory, like, partial=partial)
     if restored is None:
         raise FileNotFoundError(
             f"There is no checkpoint in {directory}; give the workdir of a run"
@@ -80,12 +85,14 @@ def complete_steps(directory: pathlib.Path) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(directory))
 
 
-def restore_newest(directory: pathlib.Path, like: PyTree) -> Restored | None:
+def restore_newest(
+    directory: pathlib.Path, like: PyTree, *, partial: bool = False
+) -> Restored | None:
     """The newest sound checkpoint; None where there is none at all."""
     damaged: list[str] = []
     for step in reversed(complete_steps(directory)):
         try:
-            restored = restore_step(directory, step, like)
+            restored = restore_step(directory, step, like, partial=partial)
         except record_lib.DamagedError as error:
             damaged.append(str(error))
         else:
@@ -99,7 +106,9 @@ def restore_newest(directory: pathlib.Path, like: PyTree) -> Restored | None:
     return None
 
 
-def restore_step(directory: pathlib.Path, step: int, like: PyTree) -> Restored:
+def restore_step(
+    directory: pathlib.Path, step: int, like: PyTree, *, partial: bool = False
+) -> Restored:
     """One checkpoint, verified."""
     steps = complete_steps(directory)
     if step not in steps:
@@ -110,8 +119,9 @@ def restore_step(directory: pathlib.Path, step: int, like: PyTree) -> Restored:
     path = directory / str(step)
     record = _read_record(path)
     wanted = record_lib.named_leaves(like)
-    record_lib.check_kinship(record, wanted, path)
-    arrays = {name: np.empty(x.shape, x.dtype) for name, x in wanted.items()}
+    record_lib.check_kinship(record, wanted, path, partial=partial)
+    # All of them, also where a part is wanted: the digest is over all.
+    arrays = record_lib.empty_arrays(record)
     # Arrays without elements are in the record only: Orbax refuses them.
     stored = {name: x for name, x in arrays.items() if x.size}
     if stored:

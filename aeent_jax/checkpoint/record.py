@@ -105,11 +105,32 @@ def check_arrays(
         raise DamagedError(f"{path} is damaged: its arrays fail their digest.")
 
 
+def empty_arrays(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays of the names, types and shapes of a record, to be read into."""
+    arrays = {}
+    for name, signed in record["arrays"].items():
+        dtype, shape = signed.removesuffix("]").split("[")
+        sizes = [int(size) for size in shape.split(",") if size]
+        arrays[name] = np.empty(sizes, np.dtype(dtype))
+    return arrays
+
+
 def check_kinship(
-    record: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path
+    record: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    path: pathlib.Path,
+    *,
+    partial: bool = False,
 ) -> None:
-    """Raises ValueError if the checkpoint is of another tree or shapes."""
+    """Raises ValueError if the checkpoint is of another tree or shapes.
+
+    Where it may be `partial`, the groups of the tree that are not wanted at all
+    are left aside; those that are must still agree in every array.
+    """
     there, here = record["arrays"], signature(wanted)
+    if partial:
+        groups = {_group_of(name) for name in here}
+        there = {k: v for k, v in there.items() if _group_of(k) in groups}
     names = [
         name
         for name in sorted({*there, *here})
@@ -124,6 +145,10 @@ def check_kinship(
             f" {here.get(first, 'absent')} here{more}; use the configuration"
             " it was trained with, or another workdir."
         )
+
+
+def _group_of(name: str) -> str:
+    return name.split("/")[0]
 
 
 def _digest(record: Mapping[str, Any]) -> str:

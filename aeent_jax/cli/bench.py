@@ -1,9 +1,10 @@
-"""`aeent bench train | entropy`: speed on this hardware, beside others.
+"""`aeent bench train | entropy | sweep`: speed on this hardware, beside others.
 
 aeent bench train [--steps=6] [--json]
     [--config=FILE] [--batch_size=64] [--latent_dim=64]
 aeent bench entropy [--json] [--sizes=1024,8192,65536] [--dims=16,64]
     [--peers=ours,dense,map] [--most_seconds=90]
+aeent bench sweep [--json] [--config=FILE] [--members=1,2,8] [--steps=6]
 """
 
 import json
@@ -29,6 +30,9 @@ _DIMS = flags.DEFINE_list("dims", ["16", "64"], "Latent dimensions.")
 _PEERS = flags.DEFINE_list("peers", [], "What is compared; default all.")
 _MOST_SECONDS = flags.DEFINE_float(
     "most_seconds", 90.0, "Of the runs at one size, dimension and kind."
+)
+_MEMBERS = flags.DEFINE_list(
+    "members", ["1", "2", "8"], "Members of the populations."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 
@@ -67,7 +71,22 @@ def _entropy() -> None:
     print(text(result))
 
 
-_BENCHES = {"train": _train, "entropy": _entropy}
+def _sweep() -> None:
+    program.configure_jax()
+    from aeent_jax.bench import populations
+
+    result = populations.measure(
+        _CONFIG.value,
+        [int(size) for size in _MEMBERS.value],
+        steps=_STEPS.value,
+        most_seconds=_MOST_SECONDS.value,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    text = json.dumps if _JSON.value else populations.format_populations
+    print(text(result))
+
+
+_BENCHES = {"train": _train, "entropy": _entropy, "sweep": _sweep}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,7 +16,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-_DEFAULT = pathlib.Path(__file__).parents[2] / "configs" / "default.py"
+from aeent_jax import schema
+
 _KINDS = {
     bool: (flags.BooleanParser(), "true or false"),
     int: (flags.IntegerParser(), "a whole number"),
@@ -52,8 +53,8 @@ def complete(args: Sequence[str]) -> list[str]:
         return list(args)
     place = _find_config(args)
     if place is None:
-        args = [args[0], f"--config={_DEFAULT}", *args[1:]]
-        place = str(_DEFAULT)
+        args = [args[0], f"--config={schema.DEFAULT}", *args[1:]]
+        place = str(schema.DEFAULT)
     config = _load(place)
     for arg in args[1:]:
         found = re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", arg, re.S)
@@ -72,7 +73,7 @@ def _find_config(args: Sequence[str]) -> str | None:
 
 def load_default() -> ml_collections.ConfigDict:
     """The configuration of configs/default.py."""
-    return _load(str(_DEFAULT))
+    return _load(str(schema.DEFAULT))
 
 
 def load_function(place: str, name: str) -> Callable[..., Any]:
@@ -119,7 +120,7 @@ def _execute(place: str) -> dict[str, Any]:
     # So that one configuration can import another, from any current folder.
     sys.path[:0] = [
         str(path.absolute().parent.parent),
-        str(_DEFAULT.parents[1]),
+        str(schema.DEFAULT.parents[1]),
     ]
     try:
         return runpy.run_path(str(path))

@@ -3,6 +3,9 @@
 aeent data list
 aeent data check --root=DIR [--name=rsna]
 aeent data prepare --name=folder --root=DIR [--image_size=64] [--channels=1]
+
+Of the benchmark's sets DIR is the folder, the one that holds it and the others,
+or where the archive lies, which is verified and unpacked into the cache.
 """
 
 from collections.abc import Sequence
@@ -13,12 +16,20 @@ from aeent_jax.cli import program
 from aeent_jax.data import catalog, check, prepared, sources
 
 _NAME = flags.DEFINE_string("name", "folder", "Name of the data set.")
-_ROOT = flags.DEFINE_string("root", "", "Folder of the user's images.")
+_ROOT = flags.DEFINE_string(
+    "root", "", "Folder of the user's images, or the benchmark's archive."
+)
 _CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", "", "Where prepared copies are kept; empty for ~/.cache."
+    "cache_dir",
+    "",
+    "Where prepared copies and unpacked archives are kept; empty for ~/.cache.",
 )
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "Side in pixels.")
-_CHANNELS = flags.DEFINE_integer("channels", 1, "1 for gray, 3 for RGB.")
+_CHANNELS = flags.DEFINE_integer(
+    "channels",
+    None,
+    "1 for gray, 3 for RGB; by default what the published protocol uses.",
+)
 _WINDOW = flags.DEFINE_list(
     "window",
     [],
@@ -33,9 +44,10 @@ def _list() -> int:
 
 
 def _prepare() -> int:
+    published = catalog.get_entry(_NAME.value).channels
     spec = sources.Spec(
         image_size=_IMAGE_SIZE.value,
-        channels=_CHANNELS.value,
+        channels=published if _CHANNELS.value is None else _CHANNELS.value,
         window=sources.parse_window(_WINDOW.value),
     )
     done = prepared.prepare(
@@ -49,7 +61,7 @@ def _prepare() -> int:
 
 
 def _check() -> int:
-    report = check.check(_NAME.value, _ROOT.value)
+    report = check.check(_NAME.value, _ROOT.value, cache_dir=_CACHE_DIR.value)
     print(check.format_report(report))
     return 1 if report.problems else 0
 

@@ -40,12 +40,11 @@ _SEEDS = flags.DEFINE_integer("seeds", 8, "Of --accuracy: sets of latents.")
 
 def _load():
     """Returns the latents, and the channel's sigma unless a flag gives it."""
-    from aeent_jax import latents
-    from aeent_jax import run as run_lib
+    from aeent_jax import latents, trained
 
     if not _WORKDIR.value:
         return latents.read(_LATENTS.value or ""), 1.0
-    z, sigma = run_lib.encode_workdir(_WORKDIR.value, _SPLIT.value)
+    z, sigma = trained.encode_workdir(_WORKDIR.value, _SPLIT.value)
     return latents.check(z, f"The latents of {_WORKDIR.value}"), sigma
 
 

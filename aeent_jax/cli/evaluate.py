@@ -1,6 +1,19 @@
-"""`aeent evaluate`: evaluate a trained network again, without training.
+"""`aeent evaluate`: evaluate trained networks again, without training.
 
 aeent evaluate --workdir=runs/default [--best]
+aeent evaluate --workdir=runs/a,runs/b --score=squared,smoothed_box9
+
+Without --score it writes DIR/eval/<split> anew. With it, each score goes into a
+subfolder of that, and nothing else changes. A score is a name or a sum, such as
+squared+0.001*surprise:
+
+  squared, absolute, ...  maps of the residual, and others of methods.SCORES
+  smoothed_box9           the residual, low-pass filtered over 9 x 9 pixels,
+                          then squared; smoothed_gaussian2 has sd 2
+  surprise                minus the log density of the latent among those of
+                          the training normals, in nats
+  description_length      reconstruction loss + the run's weight * surprise:
+                          what training minimises, of that one image
 """
 
 from collections.abc import Sequence
@@ -9,10 +22,11 @@ from absl import flags
 
 from aeent_jax.cli import program
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WORKDIR = flags.DEFINE_list("workdir", None, "Folders of the runs.")
 _BEST = flags.DEFINE_bool(
     "best", False, "Take the checkpoint of the lowest validation error."
 )
+_SCORE = flags.DEFINE_list("score", [], "Scores other than the run's own.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,11 +35,18 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise ValueError("give the folder of a run with --workdir=DIR.")
     program.configure_jax()
-    from aeent_jax import evaluate
-    from aeent_jax import run as run_lib
+    from aeent_jax import findings, trained
 
-    results = run_lib.evaluate_workdir(_WORKDIR.value, best=_BEST.value)
-    print(evaluate.describe(results))
+    rows = []
+    for directory in _WORKDIR.value:
+        found = trained.evaluate_workdir(
+            directory, best=_BEST.value, scores=_SCORE.value
+        )
+        if not _SCORE.value:
+            print(findings.describe(found[0]))
+        rows += [(directory, results) for results in found]
+    if _SCORE.value:
+        print(findings.format_scores(rows))
     return 0
 
 

@@ -2,20 +2,23 @@
 
 aeent sweep --config=configs/estimators.py --config.data.root=DIR \
     --out=runs/estimators [--only='kde_*'] [--workers=2]
-aeent sweep --records=configs/results/estimators --out=DIR
+aeent sweep --config=configs/table1.py:rsna --config.data.root=DIR --out=OUT
+aeent sweep --records=configs/results/estimators[,DIR2] --out=DIR
 
 The configuration file has a second function, get_members, which yields the
 name of each member and the keys that it sets. A member is an ordinary run in
-OUT/<member>, trained by `aeent train` in a process of its own. On CPU there is
-one process a core, with one device; on accelerators the members are trained
-one after another. The same command goes on where a sweep was stopped.
+OUT/<member>. On CPU each is trained by `aeent train` in a process of its own,
+one a core, with one device; on accelerators one compiled program trains all
+members that differ in seed, learning rate, weight and latent size alone. The
+same command goes on where a sweep was stopped.
 
-With --records nothing is trained: tables and figure are made of records.
+With --records nothing is trained: tables and figures are made of records, of
+one folder or of several.
 """
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 from ml_collections import config_flags
@@ -28,29 +31,41 @@ _ONLY = flags.DEFINE_string("only", "*", "Pattern of members' names to train.")
 _WORKERS = flags.DEFINE_integer(
     "workers", 0, "Processes at a time; 0: one a core, one on accelerators."
 )
-_RECORDS = flags.DEFINE_string(
-    "records", None, "Folder of records to make tables of, without training."
+_POPULATION = flags.DEFINE_integer(
+    "population",
+    0,
+    "Members that one compiled program trains, at most; 1: each by itself; 0:"
+    " what is fastest here, 1 on CPU and 64 on accelerators.",
 )
+_RECORDS = flags.DEFINE_list(
+    "records", None, "Folders of records to make tables of, without training."
+)
+
+
+def _get_members() -> Callable:
+    """The second function of the configuration file."""
+    return config_flag.load_function(
+        config_flags.get_config_filename(flags.FLAGS["config"]), "get_members"
+    )
 
 
 def _train(out: pathlib.Path) -> dict[str, str]:
     """Trains; returns the last sentence of each that failed."""
     from aeent_jax import sweep
 
-    flag = flags.FLAGS["config"]
     members = sweep.make_members(
         _CONFIG.value,
-        config_flag.load_function(
-            config_flags.get_config_filename(flag), "get_members"
-        ),
+        _get_members(),
         only=_ONLY.value,
-        given=config_flags.get_override_values(flag),
+        given=config_flags.get_override_values(flags.FLAGS["config"]),
     )
     return sweep.train_members(
         members,
         out,
         default=config_flag.load_default(),
         num_workers=_WORKERS.value,
+        population=_POPULATION.value,
+        configure_jax=program.configure_jax,
     )
 
 
@@ -61,16 +76,20 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError("give the folder of this sweep with --out=DIR.")
     from aeent_jax import sweep
 
-    out, failures = pathlib.Path(_OUT.value), {}
-    folder = pathlib.Path(_RECORDS.value or out / "records")
+    out, failures, names = pathlib.Path(_OUT.value), {}, None
+    folders = [pathlib.Path(x) for x in _RECORDS.value or [out / "records"]]
     try:
         if not _RECORDS.value:
             failures = _train(out)
+            names = sweep.find_names(_CONFIG.value, _get_members())
     except sweep.InterruptedSweepError as stop:
         print(stop, file=sys.stderr)
         return 0
-    if _RECORDS.value or folder.is_dir():
-        print(sweep.write_results(folder, out))
+    # Another sweep may have left records in the same folder.
+    if names is None or any(
+        (folders[0] / f"{n}.json").is_file() for n in names
+    ):
+        print(sweep.write_results(folders, out, names=names))
         print(f"\nEverything is in {out}")
     if failures:
         print(

@@ -21,14 +21,14 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise ValueError("give the folder of this run with --workdir=DIR.")
     program.configure_jax()
-    from aeent_jax import evaluate, train
+    from aeent_jax import findings, train
 
     try:
         results = train.train(_CONFIG.value, _WORKDIR.value)
     except train.InterruptedRunError as stop:
         print(stop, file=sys.stderr)
         return 0
-    print(evaluate.describe(results))
+    print(findings.describe(results))
     print(f"Everything is in {_WORKDIR.value}")
     return 0
 

@@ -135,6 +135,30 @@ class BrainTumor(_FileBuilder, skip_registration=True):
     name = "brain_tumor"
 
 
+class Brats2021(_FileBuilder, skip_registration=True):
+    """BraTS 2021, slices with masks, as cut by the benchmark."""
+
+    name = "brats2021"
+
+
+class Lag(_FileBuilder, skip_registration=True):
+    """LAG, as cut by the benchmark."""
+
+    name = "lag"
+
+
+class Isic2018(_FileBuilder, skip_registration=True):
+    """ISIC 2018, Task 3: nevi against the other lesions."""
+
+    name = "isic2018"
+
+
+class Camelyon16(_FileBuilder, skip_registration=True):
+    """Camelyon16, patches as cut by the benchmark."""
+
+    name = "camelyon16"
+
+
 class KermanyCxr(_FileBuilder, skip_registration=True):
     """Kermany's pediatric chest X-rays, normal against pneumonia.
 
@@ -252,6 +276,10 @@ BUILDERS = {
         Rsna,
         VindrCxr,
         BrainTumor,
+        Brats2021,
+        Lag,
+        Isic2018,
+        Camelyon16,
         KermanyCxr,
         BrainMri,
     )

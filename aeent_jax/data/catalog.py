@@ -4,7 +4,10 @@ import dataclasses
 
 GENERATED = "generated"
 FOLDER = "folder"
-BENCHMARK = "data_json"
+DATA_JSON = "data_json"
+BRATS = "brats2021"
+CAMELYON = "camelyon16"
+ISIC = "isic2018_task3"
 ORIGINAL = "originals"
 
 
@@ -13,16 +16,19 @@ class Entry:
     """One data set of the catalog.
 
     Attributes:
-        source: `GENERATED` (from a seed), `FOLDER` (any layout), `BENCHMARK`
-            (the benchmark's data.json beside images/), or `ORIGINAL` (a
+        source: `GENERATED` (from a seed), `FOLDER` (any layout), `ORIGINAL` (a
             download of the public originals, cut by a split list of this
-            package, or data.json).
+            package, or data.json), or a layout of the benchmark: `DATA_JSON`,
+            `BRATS`, `CAMELYON` or `ISIC`.
         modality: what the images show.
         counts: images of (train normal, test normal, test abnormal), or None
             where they depend on the user's files.
         channels: 1 gray, 3 RGB: what the published protocol uses.
         terms: license or terms of use.
         obtain: how a user gets it.
+        folder: of the benchmark: its folder there, and the name of its
+            archive; else empty.
+        md5: of the benchmark's archive; empty where there is none.
     """
 
     source: str
@@ -31,12 +37,20 @@ class Entry:
     channels: int
     terms: str
     obtain: str
+    folder: str = ""
+    md5: str = ""
 
 
 SOURCES = {
     GENERATED: "generated from a seed",
     FOLDER: "a flat folder, train/normal and its companions, or data.json",
-    BENCHMARK: "data.json beside images/",
+    DATA_JSON: "data.json beside images/",
+    BRATS: "train, test/normal, test/tumor and test/annotation",
+    CAMELYON: "train/good, test/good and test/Ungood",
+    ISIC: (
+        "ISIC2018_Task3_Training_Input, ISIC2018_Task3_Training_GroundTruth, "
+        "ISIC2018_Task3_Test_Input and ISIC2018_Task3_Test_GroundTruth"
+    ),
     ORIGINAL: "the publisher's folders, or data.json beside images/",
 }
 _COLORS = {1: "gray", 3: "RGB"}
@@ -44,15 +58,23 @@ _BENCHMARK_URL = "https://zenodo.org/records/12677223"
 
 
 def _benchmark(
-    modality: str, counts: tuple[int, int, int], folder: str, md5: str
+    modality: str,
+    counts: tuple[int, int, int],
+    folder: str,
+    md5: str,
+    *,
+    source: str = DATA_JSON,
+    channels: int = 1,
 ) -> Entry:
     return Entry(
-        source=BENCHMARK,
+        source=source,
         modality=modality,
         counts=counts,
-        channels=1,
+        channels=channels,
         terms="those of the original data set; see the record",
         obtain=f"{folder}.tar.gz of {_BENCHMARK_URL} (md5 {md5})",
+        folder=folder,
+        md5=md5,
     )
 
 
@@ -98,6 +120,39 @@ CATALOG = {
         (1000, 600, 600),
         "BrainTumor",
         "ab6482f646262fc4669b0135d80a0482",
+    ),
+    "brats2021": _benchmark(
+        "brain MR slices (FLAIR, gliomas) with tumor masks",
+        (4211, 828, 1948),
+        "BraTS2021",
+        "237f2aee77e099f7483808ddec49a57c",
+        source=BRATS,
+    ),
+    "lag": _benchmark(
+        "retinal fundus (LAG, glaucoma)",
+        (1500, 811, 811),
+        "LAG",
+        "0b4034ae8d5275f7723a512adb218f86",
+    ),
+    "isic2018": Entry(
+        source=ISIC,
+        modality="dermatoscopy (ISIC 2018, nevi against other lesions)",
+        counts=(6705, 909, 603),
+        channels=1,
+        terms="CC BY-NC 4.0 (ISIC 2018 challenge)",
+        obtain=(
+            "Task 3 of https://challenge.isic-archive.com/data/#2018: training "
+            "and test data, with their ground truth"
+        ),
+        folder="ISIC2018_Task3",
+    ),
+    "camelyon16": _benchmark(
+        "histopathology patches (Camelyon16, metastases)",
+        (5088, 1120, 1113),
+        "Camelyon16",
+        "c26c026d1c315deb52720d4c195e874f",
+        source=CAMELYON,
+        channels=3,
     ),
     "kermany_cxr": Entry(
         source=ORIGINAL,

@@ -5,7 +5,15 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from aeent_jax.data import dataset, files, images, layouts, sources
+from aeent_jax.data import (
+    archives,
+    cache,
+    dataset,
+    files,
+    images,
+    layouts,
+    sources,
+)
 
 _LABELS = {dataset.NORMAL: "normal", dataset.ABNORMAL: "abnormal"}
 
@@ -33,20 +41,24 @@ class Report:
     notes: tuple[str, ...]
 
 
-def check(name: str, root: str) -> Report:
+def check(name: str, root: str, *, cache_dir: str = "") -> Report:
     """Reads every file of a data set and looks for what would spoil results.
 
     Args:
         name: a name of the catalog that is read from a folder.
-        root: the folder.
+        root: the folder, or the benchmark's archive; see `archives.unpack`.
+        cache_dir: where an archive is unpacked; empty for the user's cache
+            folder.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: the folder has no layout that is known, or contradicts it.
+        ValueError: the folder has no layout that is known, or contradicts it;
+            or the archive is not the published one.
         FileNotFoundError: the folder, or some of its files, are missing.
     """
+    root = archives.unpack(name, root, cache.find_dir(cache_dir))
     listing = sources.list_files(name, root)
     records = listing.records
     found, failures = files.read_each(

@@ -71,6 +71,14 @@ class Dataset:
         """Returns the sha256 of one split."""
         return _fingerprint({split: self.splits[split]})
 
+    def image_fingerprint_of(self, split: str) -> str:
+        """Returns the sha256 of one split without its masks.
+
+        Scores can be compared image by image where it is equal.
+        """
+        content = dataclasses.replace(self.splits[split], masks=None)
+        return _fingerprint({split: content})
+
 
 def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
     """Checks the splits and adds the fingerprint.

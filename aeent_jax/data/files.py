@@ -10,6 +10,7 @@ leave its times as they are.
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -95,8 +96,12 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_MAX_LISTED]) + more
 
 
-def hash_file(path: pathlib.Path) -> str:
-    """Returns the sha256 of a file's contents.
+def hash_file(path: pathlib.Path, *, algorithm: str = "sha256") -> str:
+    """Returns a hash of a file's contents.
+
+    Args:
+        path: the file.
+        algorithm: a name of `hashlib`.
 
     Raises:
         UnreadableFileError: the file is missing, not regular or not readable.
@@ -106,21 +111,26 @@ def hash_file(path: pathlib.Path) -> str:
         raise UnreadableFileError(f"{path}: {reason}")
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
         raise UnreadableFileError(f"{path}: {error.strerror}") from None
 
 
 def hash_files(
-    paths: Sequence[pathlib.Path], index_path: pathlib.Path | None = None
+    paths: Sequence[pathlib.Path],
+    index_path: pathlib.Path | None = None,
+    *,
+    algorithm: str = "sha256",
 ) -> list[str]:
-    """Returns the sha256 of each file, from the index where it is current.
+    """Returns a hash of each file, from the index where it is current.
 
     Args:
         paths: the files.
         index_path: a JSON file of earlier results, updated here; None to hash
             every file. An unreadable index counts as empty, and one that
-            cannot be written is not kept.
+            cannot be written is not kept. An index holds hashes of one
+            algorithm.
+        algorithm: as in `hash_file`.
 
     Returns:
         One digest a path, in order.
@@ -137,7 +147,8 @@ def hash_files(
     }
     stale = [path for path in paths if str(path) not in known]
     now = time.time_ns()
-    fresh = dict(zip(map(str, stale), read_many(hash_file, stale), strict=True))
+    hash_one = functools.partial(hash_file, algorithm=algorithm)
+    fresh = dict(zip(map(str, stale), read_many(hash_one, stale), strict=True))
     digests = {**known, **fresh}
     if index_path is not None and fresh:
         settled = now - int(_SETTLED_SECONDS * 1e9)

@@ -58,10 +58,12 @@ class Decoded(NamedTuple):
         pixels: [S, S, C] uint8.
         wide_max: largest value in the file where it has more than 8 bits a
             channel, else None.
+        size: (width, height) of the file in pixels.
     """
 
     pixels: np.ndarray
     wide_max: float | None
+    size: tuple[int, int]
 
 
 def read_image(
@@ -90,7 +92,7 @@ def read_image(
     """
 
     def convert(image: PIL.Image.Image) -> Decoded:
-        wide_max = None
+        wide_max, own_size = None, image.size
         if image.mode in _WIDE_MODES:
             values = np.asarray(image)
             wide_max = float(values.max())
@@ -99,27 +101,37 @@ def read_image(
         size = (image_size, image_size)
         image = image.resize(size, PIL.Image.Resampling.BILINEAR)
         pixels = np.array(image).reshape(image_size, image_size, channels)
-        return Decoded(pixels, wide_max)
+        return Decoded(pixels, wide_max, own_size)
 
     return _with_image(path, convert)
 
 
-def read_mask(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
+def read_mask(
+    path: str | os.PathLike,
+    *,
+    image_size: int,
+    like: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Reads a mask, True where the file is not 0.
 
     Args:
         path: an image file.
         image_size: side S of the result in pixels.
+        like: (width, height) of the image that it is the mask of. A mask of
+            another scale is resized with it; one of another shape, beyond the
+            rounding of a pixel, would be stretched onto the wrong places and is
+            refused. None checks nothing.
 
     Returns:
         [S, S] bool.
 
     Raises:
-        files.UnreadableFileError: the file is no readable image, or is
-            too large.
+        files.UnreadableFileError: the file is no readable image, is too large,
+            or is of another shape than its image.
     """
 
     def convert(image: PIL.Image.Image) -> np.ndarray:
+        _check_shape(image.size, like or image.size)
         if image.mode not in _WIDE_MODES:
             image = image.convert("L")
         # PIL's conversion of wide images would truncate 0.5 to 0, and 8-bit
@@ -129,6 +141,18 @@ def read_mask(path: str | os.PathLike, *, image_size: int) -> np.ndarray:
         return np.array(image.resize(size, PIL.Image.Resampling.NEAREST))
 
     return _with_image(path, convert)
+
+
+def _check_shape(size: tuple[int, int], like: tuple[int, int]):
+    """Refuses a mask whose sides have another ratio than those of its image."""
+    # Zero where the ratios are equal; a pixel more on a side adds the length of
+    # the other image's other side.
+    difference = abs(size[0] * like[1] - size[1] * like[0])
+    if difference > max(*size, *like):
+        raise ValueError(
+            f"is a mask of {size[0]} x {size[1]} pixels for an image of "
+            f"{like[0]} x {like[1]}, another shape"
+        )
 
 
 class Inspection(NamedTuple):

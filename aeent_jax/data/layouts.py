@@ -4,7 +4,8 @@ Three layouts are told apart:
 
 * `data_json`: the benchmark's `data.json` beside `images/`.
 * `class_folders`: `train/normal`, and optionally `val/normal`, `test/normal`,
-  `test/abnormal`, and `test/masks/<same stem>.png`.
+  `test/abnormal`, and `test/masks/<same stem>.png`, of the same shape as its
+  image.
 * `flat`: image files directly in the folder, all normal, for training.
 
 Files whose name starts with a dot, and files that are no images by their
@@ -15,7 +16,7 @@ the folder made them; names inside `data.json` may not leave the folder.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from aeent_jax.data import dataset, files, images, split_lists
 
@@ -62,7 +63,7 @@ class Listing:
     """What a folder holds.
 
     Attributes:
-        layout: one of `LAYOUTS`.
+        layout: one of `LAYOUTS`, or a source of the catalog with its own.
         root: the folder.
         records: its images, sorted by id.
         has_masks: whether the source has pixel masks for its test images;
@@ -100,12 +101,16 @@ def read_listing(root: str | os.PathLike) -> Listing:
             f"{root} ({layout}) has no training image; training needs normal "
             f"images in {_TRAIN_PLACES[layout]}."
         )
-    _check_ids(listing)
+    check_ids(listing)
     return listing
 
 
-def _check_ids(listing: Listing):
-    """Names on disk may be any bytes; records hold text."""
+def check_ids(listing: Listing):
+    """Refuses names that are no text: on disk they may be any bytes.
+
+    Raises:
+        ValueError: a name is not UTF-8.
+    """
     try:
         for record in listing.records:
             record.id.encode()
@@ -185,12 +190,13 @@ def _read_class_folders(root: pathlib.Path) -> Listing:
         for path in image_files(root / folder, recursive=True):
             id_ = path.relative_to(root).as_posix()
             records.append(Record(id_, split, _CLASS_NAMES[name], path))
-    listing = Listing(CLASS_FOLDERS, root, tuple(sorted(records, key=_by_id)))
+    listing = Listing(CLASS_FOLDERS, root, tuple(sorted(records, key=by_id)))
     masks = root / "test" / "masks"
     return _with_masks(listing, masks) if masks.is_dir() else listing
 
 
-def _by_id(record: Record) -> str:
+def by_id(record: Record) -> str:
+    """The key by which the records of a listing are sorted."""
     return record.id
 
 
@@ -260,14 +266,31 @@ def _read_data_json(root: pathlib.Path) -> Listing:
     records = []
     for split, label, name in split_lists.read(root / "data.json"):
         records.append(Record(name, split, label, folder / name))
-    missing = [r.id for r in records if not r.path.exists()]
+    refuse_missing(records, root / "data.json", folder)
+    return Listing(DATA_JSON, root, tuple(sorted(records, key=by_id)))
+
+
+def refuse_missing(
+    records: Sequence[Record], source: pathlib.Path, folder: pathlib.Path
+):
+    """Refuses a list that names files which are not there.
+
+    Args:
+        records: what is listed.
+        source: the file that lists it.
+        folder: where the files should be.
+
+    Raises:
+        FileNotFoundError: some are missing; the first few are named.
+    """
+    missing = [r.path for r in records if not r.path.exists()]
     if missing:
+        names = [path.relative_to(folder).as_posix() for path in missing]
         raise FileNotFoundError(
-            f"{len(missing)} of {len(records)} images that "
-            f"{root / 'data.json'} names are not in {folder} "
-            f"({files.first_names(missing)}): complete the download."
+            f"{len(missing)} of {len(records)} images that {source} names are "
+            f"not in {folder} ({files.first_names(names)}): complete the "
+            "download."
         )
-    return Listing(DATA_JSON, root, tuple(sorted(records, key=_by_id)))
 
 
 _READERS = {

@@ -23,9 +23,10 @@ def load(
 
     Args:
         name: a name of the catalog.
-        root: the user's folder; empty for generated data sets.
-        cache_dir: where prepared copies are kept; empty for the user's cache
-            folder, ~/.cache/aeent_jax.
+        root: the user's folder, or the benchmark's archive or the folder that
+            holds it; empty for generated data sets.
+        cache_dir: where prepared copies and unpacked archives are kept; empty
+            for the user's cache folder, ~/.cache/aeent_jax.
         image_size: side S of the images in pixels.
         channels: 1 gray, 3 RGB.
         validation_fraction: of the training images, held out as "val"; 0 for

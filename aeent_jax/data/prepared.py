@@ -16,9 +16,6 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,7 +25,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from aeent_jax.data import (
+    archives,
     builders,
+    cache,
     catalog,
     dataset,
     files,
@@ -36,8 +35,6 @@ from aeent_jax.data import (
 )
 
 _MANIFEST = "manifest.json"
-_MARK = ".tmp-"
-_ABANDONED_SECONDS = 24 * 3600.0
 _READING = ("builders.py", "images.py", "sources.py")
 _DRAWING = ("builders.py", "phantom*.py", "sources.py")
 
@@ -68,49 +65,35 @@ def prepare(
     Args:
         name: a name of the catalog.
         spec: how the images are made.
-        root: the user's folder; must be empty for generated data sets.
+        root: the user's folder, or the benchmark's archive or the folder that
+            holds it, see `archives.unpack`; must be empty for generated data
+            sets.
         cache_dir: where copies are kept; empty for the user's cache folder.
 
     Returns:
         The copy.
 
     Raises:
-        ValueError: the folder or its images cannot be used.
+        ValueError: the folder, its images or the archive cannot be used.
         FileNotFoundError: the folder, or some of its files, are missing.
         OSError: the cache folder cannot be written.
     """
-    cache = pathlib.Path(cache_dir or default_cache_dir()).expanduser()
-    path = cache / "prepared" / f"{name}-{_key(name, spec, root, cache)}"
+    base = cache.find_dir(cache_dir)
+    root = archives.unpack(name, root, base)
+    path = base / "prepared" / f"{name}-{_key(name, spec, root, base)}"
     if path.exists():
         try:
             return Prepared(path, _read(path, name, spec), reused=True)
         except DamagedError as error:
             logging.warning("%s; making it again.", error)
     logging.info("Preparing %s in %s.", name, path)
-    splits = _make(path, name, spec, root, cache)
+    splits = _make(path, name, spec, root, base)
     return Prepared(path, splits, reused=False)
 
 
-def default_cache_dir() -> pathlib.Path:
-    """Returns the user's cache folder of this project (XDG)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "aeent_jax"
-
-
-def _make_folder(folder: pathlib.Path):
-    """Makes a folder of the cache, and shows that it can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"the cache folder {folder} cannot be written ({error.strerror}); "
-            "choose another one as cache_dir."
-        ) from None
-
-
-def _key(name: str, spec: sources.Spec, root: str, cache: pathlib.Path) -> str:
+def _key(
+    name: str, spec: sources.Spec, root: str, cache_dir: pathlib.Path
+) -> str:
     """Hashes what decides the contents of a copy."""
     parts: list[object] = [name, spec.image_size, spec.channels]
     if catalog.get_entry(name).source == catalog.GENERATED:
@@ -122,7 +105,7 @@ def _key(name: str, spec: sources.Spec, root: str, cache: pathlib.Path) -> str:
         parts += [spec.phantom_seed, np.__version__, _hash_code(_DRAWING)]
     else:
         parts += [spec.window, PIL.__version__, _hash_code(_READING)]
-        parts += _hash_contents(name, root, cache)
+        parts += _hash_contents(name, root, cache_dir)
     parts.append(tfds.__version__)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
@@ -135,7 +118,7 @@ def _hash_code(patterns: Sequence[str]) -> list[str]:
 
 
 def _hash_contents(
-    name: str, root: str, cache: pathlib.Path
+    name: str, root: str, cache_dir: pathlib.Path
 ) -> list[tuple[str, ...]]:
     """Returns (id, split, label, image hash, mask hash) of each image."""
     listing = sources.list_files(name, root)
@@ -143,7 +126,8 @@ def _hash_contents(
     owner = hashlib.sha256(os.fsencode(listing.root)).hexdigest()[:24]
     paths = [r.path for r in listing.records]
     masks = [r.mask for r in listing.records if r.mask is not None]
-    hashes = files.hash_files(paths + masks, cache / "index" / f"{owner}.json")
+    index = cache_dir / "index" / f"{owner}.json"
+    hashes = files.hash_files(paths + masks, index)
     mask_hashes = iter(hashes[len(paths) :])
     return [
         (
@@ -162,25 +146,20 @@ def _make(
     name: str,
     spec: sources.Spec,
     root: str,
-    cache: pathlib.Path,
+    cache_dir: pathlib.Path,
 ) -> dict[str, dataset.Split]:
     """Makes a copy in a temporary folder, and gives it its name when whole."""
-    _make_folder(path.parent)
-    _remove_abandoned(path.parent)
-    temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=_MARK))
-    try:
+    with cache.temporary_folder(path.parent) as temporary:
         copy = temporary / path.name
         copy.mkdir()
         builders.write(name, spec, root=root, data_dir=copy)
-        if path.name != f"{name}-{_key(name, spec, root, cache)}":
+        if path.name != f"{name}-{_key(name, spec, root, cache_dir)}":
             raise ValueError(
                 f"files in {root} changed while {name} was made from them; "
                 "start again when they are complete."
             )
         _write_manifest(copy)
         _publish(copy, path, temporary / "damaged")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return _read(path, name, spec)
 
 
@@ -196,17 +175,6 @@ def _publish(copy: pathlib.Path, path: pathlib.Path, aside: pathlib.Path):
         except DamagedError:
             os.rename(path, aside)
             os.rename(copy, path)
-
-
-def _remove_abandoned(folder: pathlib.Path):
-    """Removes what killed preparations left, once no one can be at work."""
-    for entry in folder.glob(f"{_MARK}*"):
-        try:
-            age = time.time() - entry.stat().st_mtime
-        except FileNotFoundError:
-            continue
-        if age > _ABANDONED_SECONDS:
-            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _write_manifest(copy: pathlib.Path):

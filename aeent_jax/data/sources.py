@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from aeent_jax.data import (
+    benchmark,
     catalog,
     dataset,
     files,
@@ -110,17 +111,20 @@ def list_files(name: str, root: str | os.PathLike) -> layouts.Listing:
         return layouts.read_listing(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"the folder {folder} of {name} does not exist; get it from "
+            f"{name} is read from a folder, and {folder} is none; get it from "
             f"{entry.obtain}."
         )
-    if entry.source == catalog.ORIGINAL and not (folder / "data.json").exists():
+    if entry.source == catalog.ORIGINAL:
+        if (folder / "data.json").exists():
+            return layouts.read_listing(folder)
         return originals.read_listing(name, folder)
-    if not (folder / "data.json").exists():
+    found = benchmark.find_folder(name, folder)
+    if found is None:
         raise FileNotFoundError(
-            f"{name} needs data.json and images/ in {folder}; unpack "
-            f"{entry.obtain} there."
+            f"{name} needs {catalog.SOURCES[entry.source]}, in {folder} or in "
+            f"{entry.folder} there; get and unpack {entry.obtain}."
         )
-    return layouts.read_listing(folder)
+    return benchmark.read_listing(name, found)
 
 
 def count(listing: layouts.Listing) -> dict[tuple[str, int], int]:
@@ -168,7 +172,8 @@ def read_files(
         The splits that have images; masks only in "test", if at all.
 
     Raises:
-        ValueError: files cannot be read; the first few of all are named.
+        ValueError: files cannot be read, or masks are of another shape than
+            their images; the first few of all are named.
     """
 
     def read(path: pathlib.Path) -> images.Decoded:
@@ -191,21 +196,31 @@ def read_files(
         splits[split] = dataset.Split(
             images=np.stack([decoded[i].pixels for i in rows]),
             labels=np.array([r.label for r in chosen], np.int32),
-            masks=_read_masks(listing, chosen, spec.image_size),
+            masks=_read_masks(
+                listing,
+                chosen,
+                [decoded[i].size for i in rows],
+                spec.image_size,
+            ),
             ids=tuple(r.id for r in chosen),
         )
     return splits
 
 
 def _read_masks(
-    listing: layouts.Listing, records: list[layouts.Record], image_size: int
+    listing: layouts.Listing,
+    records: list[layouts.Record],
+    sizes: list[tuple[int, int]],
+    image_size: int,
 ) -> np.ndarray | None:
     """Reads the masks [N, S, S] of test images; without a file it is empty."""
     if not listing.has_masks or records[0].split != "test":
         return None
 
+    size_of = {r.mask: size for r, size in zip(records, sizes, strict=True)}
+
     def read(path: pathlib.Path) -> np.ndarray:
-        return images.read_mask(path, image_size=image_size)
+        return images.read_mask(path, image_size=image_size, like=size_of[path])
 
     rows = [i for i, record in enumerate(records) if record.mask is not None]
     paths = [record.mask for record in records if record.mask is not None]

@@ -1,10 +1,19 @@
-"""The benchmark's data.json: which images are in which split."""
+"""Files that list images: the benchmark's data.json, ISIC's ground truth."""
 
 import collections
+import csv
 import json
 import pathlib
 
 from aeent_jax.data import dataset, files
+
+_NEVUS = "NV"
+_LABEL_OF_NEVUS = {
+    "1": dataset.NORMAL,
+    "1.0": dataset.NORMAL,
+    "0": dataset.ABNORMAL,
+    "0.0": dataset.ABNORMAL,
+}
 
 
 def read(path: pathlib.Path) -> list[tuple[str, int, str]]:
@@ -47,6 +56,42 @@ def read(path: pathlib.Path) -> list[tuple[str, int, str]]:
             triples.extend((split, int(label), name) for name in names)
     _check_names(path, [name for _, _, name in triples])
     return triples
+
+
+def read_ground_truth(path: pathlib.Path) -> list[tuple[int, str]]:
+    """Reads a table of ISIC 2018, Task 3.
+
+    Args:
+        path: a CSV file with the columns image and NV, and those of the other
+            classes, which are not used.
+
+    Returns:
+        Pairs (label, name without extension): nevi are normal. The names are
+        distinct and relative.
+
+    Raises:
+        ValueError: the file has another form, or a name is unsafe or repeated.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); it must be a file."
+        ) from None
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is not valid CSV: {error}.") from None
+    pairs = []
+    for number, row in enumerate(rows, start=1):
+        name, nevus = row.get("image"), row.get(_NEVUS)
+        if not name or nevus not in _LABEL_OF_NEVUS:
+            raise ValueError(
+                f"{path} must have the columns image and {_NEVUS}, the latter "
+                f"0.0 or 1.0, found {name!r} and {nevus!r} in row {number}."
+            )
+        pairs.append((_LABEL_OF_NEVUS[nevus], name))
+    _check_names(path, [name for _, name in pairs])
+    return pairs
 
 
 def _is_names(names: object) -> bool:

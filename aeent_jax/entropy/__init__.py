@@ -5,8 +5,11 @@
 
 Estimators are pure, differentiable and free of collectives. `samples`,
 `query_index` and the masks default to `queries`, its row numbers and all-true:
-`kde_loo(z).value` is the value of the whole batch. `ESTIMATORS[name]` is the
-same function by name, with what a trainer must know about it.
+`kde_loo(z).value` is the value of the whole batch. Where samples are given,
+those that leave each query's own sample out (`kde_loo`, `kde_marginal`, `knn`)
+need `query_index` too: `arange(m)` for the channel's output against its input,
+-1 for queries from elsewhere. `ESTIMATORS[name]` is the same function by name,
+with what a trainer must know about it.
 
 On several devices, per-query estimators get a device's own rows as queries, the
 gathered latents as samples, and the rows' global positions. The caller adds
@@ -26,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from aeent_jax.entropy import points
-from aeent_jax.entropy.bandwidth import RULES
+from aeent_jax.entropy.bandwidth import RULES, Channel, Fixed, LooMl, Median
 from aeent_jax.entropy.diagnostics import (
     channel_diagnostics,
     saturation_warning,
@@ -53,9 +56,13 @@ __all__ = [
     "LEARNED",
     "RULES",
     "Bracket",
+    "Channel",
     "Estimate",
     "Estimator",
+    "Fixed",
     "LearnedEstimator",
+    "LooMl",
+    "Median",
     "channel_diagnostics",
     "coding_rate",
     "fit_learned",

@@ -4,7 +4,8 @@ A rule is any function of samples `[n, dim]` and their mask `[n]` that returns
 the standard deviation of the kernel, in the unit of the samples. Those here are
 frozen dataclasses: they hash and compare by what they hold, so that a compiled
 function can take one as a static argument. `RULES` names those that need no
-number from the user; `Fixed` and `Channel` carry one.
+number from the user; `Fixed` and `Channel` carry one. `aeent_jax.entropy` has
+all that can be told something.
 
 The rules of `RULES` are scale-aware, `s(aZ) = a s(Z)`: a dimensionless factor
 times the root mean square over dimensions of the samples' standard deviation
@@ -42,8 +43,8 @@ def resolve(
       and for a rule on samples that are all equal, which have no scale.
 
     Raises:
-      ValueError: an unknown rule, too few samples for a rule, or a number that
-        is not positive.
+      ValueError: an unknown rule, too few samples for a rule, or what is
+        neither a rule nor a positive number.
     """
     if isinstance(bandwidth, str):
         if bandwidth not in RULES:
@@ -52,6 +53,11 @@ def resolve(
                 f" {sorted(RULES)} is needed: check the spelling."
             )
         bandwidth = RULES[bandwidth]
+    if isinstance(bandwidth, type):
+        raise ValueError(
+            f"bandwidth is the class {bandwidth.__name__}, and a rule is"
+            f" needed: make one, {bandwidth.__name__}(...)."
+        )
     if not callable(bandwidth):
         bandwidth = Fixed(bandwidth)
     return bandwidth(samples, mask)

@@ -33,21 +33,25 @@ def channel_diagnostics(
     """Measures clean latents and the channel `z~_i = z_i + sigma*eps_i`.
 
     With `L_i = log sum_j exp(-|z~_i - z_j|^2 / 2 sigma^2)` over all samples and
-    `L'_i` over all but the query's own, and `w_ij` the terms of `L_i` over
-    their sum:
+    `L'_i` over all but the query's own, `w_ij` the terms of `L_i` over their
+    sum, eps_i standard normal, n the number of valid rows and C the covariance
+    of the clean latents, divided by n:
 
-      rate_low: `mean_i[-|eps_i|^2/2 - L_i] + log n`, the InfoNCE plug-in with
-        the optimal critic; a lower bound, at most log n.
-      rate_up: `mean_i[-|eps_i|^2/2 - L'_i] + log(n-1)`, leave-one-out; an upper
-        bound.
+      rate_low: `mean_i[-|eps_i|^2/2 - L_i] + log n`, in nats, the InfoNCE
+        plug-in with the optimal critic; a lower bound, at most log n.
+      rate_up: `mean_i[-|eps_i|^2/2 - L'_i] + log(n-1)`, in nats, leave-one-out;
+        an upper bound, at least `rate_low` up to rounding.
       rho: `mean_i sum_j w_ij |z_j - zbar_i|^2 / sigma^2`, the posterior
         variance of the latent in units of the noise's: the effective number of
-        active latent dimensions (I-MMSE; Guo, Shamai and Verdu 2005).
+        active latent dimensions, at least 0 (I-MMSE; Guo, Shamai and Verdu
+        2005).
       saturation: `I_kl / log n` in [0, 1], the share of its ceiling that the
-        pairwise-KL information of the clean latents has reached.
-      coding_rate: `1/2 logdet(I + C/sigma^2)`.
+        pairwise-KL information of the clean latents has reached; that of
+        `kde_kl(z, bandwidth=sigma)` as a rate.
+      coding_rate: `1/2 logdet(I + C/sigma^2)`, in nats.
       effective_rank: exp of the entropy of C's normalised eigenvalues (Roy and
-        Vetterli 2007); a number of dimensions, 0 for constant latents.
+        Vetterli 2007); a number of dimensions from 1 to dim, 0 for constant
+        latents.
       variance: `[dim]`, the diagonal of C, in the squared unit of the latents.
 
     Args:
@@ -57,7 +61,9 @@ def channel_diagnostics(
       mask: `[n]` bool, which rows count; default all.
 
     Returns:
-      Flat dictionary of arrays with the keys above. NaN in `z` gives NaN.
+      Flat dictionary with the keys above, scalars but for `variance`, of the
+      type of `z` (float32 at least). All are NaN where a valid row has one, and
+      mean nothing where fewer than 2 rows are valid.
 
     Raises:
       ValueError: fewer than 2 rows, a shape that does not fit, or a sigma that
@@ -127,6 +133,9 @@ def saturation_warning(
     name: str, includes_self: bool, saturation: float, n: int
 ) -> str | None:
     """Returns a sentence where a training estimator is near its ceiling.
+
+    That is from `SATURATED`, 90 % of log n, up; there the gradient has begun to
+    vanish.
 
     Args:
       name: the training estimator's name, for the sentence.

@@ -86,8 +86,8 @@ def total_correlation(
       tell, and give a finite number.
 
     Raises:
-      ValueError: an unknown method, a shape that does not fit, or too few rows:
-        dim + 1 for the Gaussian, else as the estimator.
+      ValueError: an unknown method or keyword, a shape that does not fit, or
+        too few rows: dim + 1 for the Gaussian, else as the estimator.
 
     Reference: Watanabe 1960, Information theoretical analysis of multivariate
     correlation.
@@ -97,8 +97,10 @@ def total_correlation(
             f"method is {method!r}, and one of {sorted(_METHODS)} is needed:"
             " check the spelling."
         )
+    function, taken = _METHODS[method]
+    points.refuse_unknown(f"the method {method!r}", hyper, taken)
     resolved = points.resolve(z, None, None, mask, None, min_samples=1)
-    return _METHODS[method](resolved.samples, resolved.sample_mask, **hyper)
+    return function(resolved.samples, resolved.sample_mask, **hyper)
 
 
 def _of_correlations(z: jax.Array, mask: jax.Array) -> jax.Array:
@@ -131,8 +133,9 @@ def _through(estimator: Callable[..., Estimate]) -> Callable[..., jax.Array]:
     return method
 
 
-_METHODS: dict[str, Callable[..., jax.Array]] = {
-    "gaussian": _of_correlations,
-    "kde_loo": _through(kde_loo),
-    "knn": _through(knn),
+# The function of each method, and its keywords.
+_METHODS: dict[str, tuple[Callable[..., jax.Array], tuple[str, ...]]] = {
+    "gaussian": (_of_correlations, ()),
+    "kde_loo": (_through(kde_loo), ("bandwidth",)),
+    "knn": (_through(knn), ("k",)),
 }

@@ -12,6 +12,11 @@ bandwidth, at n = 1024 (resubstitution / leave-one-out): dim 1 -.01 / .00, dim 4
 h(Z) absolutely at such n. What holds at any dim is the direction of each bound,
 the invariances and the gradients.
 
+The diagnostics of each are scalars. `bandwidth` is s, in the unit of the
+latents. `scale_gradient` is the derivative of the value by log a, in nats,
+where queries and samples are multiplied by a and s stays: about 0 where the
+estimate has saturated.
+
 All estimators here are per query: `value` is the masked mean of `per_query`. On
 several devices each passes its own rows as `queries`, the gathered latents as
 `samples` and its rows' global positions as `query_index`, and the caller
@@ -44,35 +49,42 @@ def kde_loo(
     The density at a query never contains the query's own sample, so the value
     is, in expectation and for every bandwidth, a cross-entropy and an upper
     bound of the entropy of the queries; it does not saturate. For the
-    information of a channel pass `q = z + sigma*eps`, clean samples `z` and
-    `bandwidth=sigma`.
+    information of a channel pass `q = z + sigma*eps`, clean samples `z`, their
+    row numbers and `bandwidth=sigma`.
 
     Args:
       queries: `[m, dim]`.
       samples: `[n, dim]`, default the queries.
       query_index: `[m]` integers, the row of `samples` that belongs to each
-        query, default its row number; -1 for a query from elsewhere, whose
-        density then contains all samples.
+        query; -1 for a query from elsewhere, whose density then contains all
+        samples. The row number where samples are the queries; samples that are
+        given need it, since no default is right for both `z + sigma*eps`
+        against `z` and one set of latents against another.
       query_mask: `[m]` bool, default all.
       sample_mask: `[n]` bool, default all, or the queries' where samples are
         the queries.
       bandwidth: positive standard deviation of the kernel, in the unit of the
-        latents, a name of `bandwidth.RULES`, or a rule such as
-        `bandwidth.LooMl(max_queries=512)`.
+        latents, a name of `RULES`, or a rule such as `LooMl(max_queries=512)`.
 
     Returns:
-      Estimate of kind "h". `per_query` is about 1e30, with gradient 0, where a
-      query has no valid neighbour; the caller gives a global batch with fewer
-      than two valid rows the rate 0.
+      Estimate of kind "h", with the diagnostics of this module. `per_query` is
+      about 1e30, with gradient 0, where a query has no valid neighbour; the
+      caller gives a global batch with fewer than two valid rows the rate 0.
 
     Raises:
-      ValueError: fewer than 2 samples, a shape that does not fit, or a
-        bandwidth that is neither positive nor a rule.
+      ValueError: fewer than 2 samples, samples without an index, a shape that
+        does not fit, or a bandwidth that is neither positive nor a rule.
 
     Reference: Hall and Morton 1993, On the estimation of entropy, section 3.
     """
     resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=2
+        queries,
+        samples,
+        query_index,
+        query_mask,
+        sample_mask,
+        min_samples=2,
+        leaves_one_out=True,
     )
     return _kde(resolved, bandwidth, exclude_self=True, offset=0.0)
 
@@ -96,15 +108,15 @@ def kde_resub(
     Args:
       queries: `[m, dim]`.
       samples: `[n, dim]`, default the queries.
-      query_index: as in `kde_loo`; here it only makes the distance of a query
-        to its own sample exact.
+      query_index: `[m]` integers as in `kde_loo`, default the row number; here
+        it only makes the distance of a query to its own sample exact.
       query_mask: `[m]` bool, default all.
       sample_mask: `[n]` bool, default all, or the queries' where samples are
         the queries.
       bandwidth: as in `kde_loo`.
 
     Returns:
-      Estimate of kind "h".
+      Estimate of kind "h", with the diagnostics of this module.
 
     Raises:
       ValueError: no sample, a shape that does not fit, or a bandwidth that is
@@ -145,7 +157,7 @@ def kde_kl(
       bandwidth: as in `kde_loo`.
 
     Returns:
-      Estimate of kind "h".
+      Estimate of kind "h", with the diagnostics of this module.
 
     Raises:
       ValueError: as `kde_resub`.
@@ -187,7 +199,7 @@ def kde_bd(
       bandwidth: as in `kde_loo`; of the mixture, not the doubled one.
 
     Returns:
-      Estimate of kind "h".
+      Estimate of kind "h", with the diagnostics of this module.
 
     Raises:
       ValueError: as `kde_resub`.

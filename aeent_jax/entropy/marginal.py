@@ -45,7 +45,10 @@ def kde_marginal(
     nats in each group and let its gradient die there: this one does not
     saturate, and is in expectation an upper bound of the sum of the groups'
     entropies and so of the entropy of the queries. For a channel pass
-    `q = z + sigma*eps`, clean samples `z` and `bandwidth=sigma`.
+    `q = z + sigma*eps`, clean samples `z`, their row numbers and
+    `bandwidth=sigma`.
+
+    Every group costs a pass over all pairs: dim/group times one `kde_loo`.
 
     Args:
       queries: `[m, dim]`.
@@ -60,7 +63,8 @@ def kde_marginal(
         group has what is left over.
 
     Returns:
-      Estimate of kind "h". `per_query` is at least 1e30, with gradient 0, where
+      Estimate of kind "h" with the diagnostic `scale_gradient`, the sum of
+      those of `kde_loo`. `per_query` is at least 1e30, with gradient 0, where
       a query has no valid neighbour.
 
     Raises:
@@ -75,7 +79,13 @@ def kde_marginal(
             " all of them at once use kde_loo."
         )
     resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=2
+        queries,
+        samples,
+        query_index,
+        query_mask,
+        sample_mask,
+        min_samples=2,
+        leaves_one_out=True,
     )
     x, y, index, query_mask, sample_mask = resolved
     m, dim = x.shape

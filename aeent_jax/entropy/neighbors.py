@@ -22,6 +22,13 @@ from aeent_jax.entropy.estimate import Estimate, masked_mean
 # on two CPU cores, n = 4096 and dim 16: 47 ms in blocks of 2**18, 133 ms in
 # four times as large ones, which leave the cache.
 _PAIRS = 2**18
+# Samples at a time, so that a block holds many queries: for each query alone
+# all samples would be read anew. That and the groups were 2.8 times as fast at
+# n = 200000 and 1000000 in dim 16, and no slower at 64, 1024 and 4096.
+_TILE = 4096
+# Neighbours are first sought among the best of so many samples, because finding
+# the largest of them is far cheaper than ranking them.
+_GROUP = 32
 
 
 def knn(
@@ -52,7 +59,8 @@ def knn(
       queries: `[m, dim]`.
       samples: `[n, dim]`, default the queries.
       query_index: `[m]` integers, the row of `samples` that belongs to each
-        query, default its row number; -1 for a query from elsewhere.
+        query; -1 for a query from elsewhere. The row number where samples are
+        the queries; samples that are given need it, as in `kde_loo`.
       query_mask: `[m]` bool, default all.
       sample_mask: `[n]` bool, default all, or the queries' where samples are
         the queries.
@@ -65,8 +73,8 @@ def knn(
       the query and inf where it has no valid neighbour, both with gradient 0.
 
     Raises:
-      ValueError: k below 1, fewer than k + 1 samples, or a shape that does not
-        fit.
+      ValueError: k below 1, fewer than k + 1 samples, samples without an index,
+        or a shape that does not fit.
 
     Reference: Kozachenko and Leonenko 1987, Sample estimate of the entropy of a
     random vector; with digamma functions and any k in Kraskov, Stoegbauer and
@@ -80,6 +88,7 @@ def knn(
         query_mask,
         sample_mask,
         min_samples=k + 1,
+        leaves_one_out=True,
     )
     x, y, index, query_mask, sample_mask = resolved
     n, dim = y.shape
@@ -116,23 +125,83 @@ def _kth_neighbour(resolved: points.Points, k: int) -> jax.Array:
       `[m]` int32.
     """
     x, y, index, _, mask = resolved
-    n = y.shape[0]
     # The rounding error of norms and products is least about the mean.
     centre = jnp.sum(y, 0) / jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)
     x, y = x - centre, y - centre
-    square = jnp.sum(y**2, 1)
-    rows = jnp.arange(n, dtype=index.dtype)
+    tiles = _tiles(y, jnp.where(mask, jnp.sum(y**2, 1), jnp.inf))
 
     def search(query: tuple[jax.Array, jax.Array]) -> jax.Array:
         point, own = query
-        # Said explicitly: the default is a short format on accelerators.
-        product = jnp.matmul(y, point, precision=jax.lax.Precision.HIGHEST)
-        # |y - x|^2 without |x|^2, which does not change the order.
-        nearness = 2 * product - square
-        nearness = jnp.where(mask & (rows != own), nearness, -jnp.inf)
-        nearness, nearest = jax.lax.top_k(nearness, k)
+
+        def step(best: tuple, tile: tuple) -> tuple:
+            samples, square, rows = tile
+            # Said explicitly: the default is a short format on accelerators.
+            product = jnp.matmul(
+                samples, point, precision=jax.lax.Precision.HIGHEST
+            )
+            # |y - x|^2 without |x|^2, which does not change the order.
+            nearness = jnp.where(rows == own, -jnp.inf, 2 * product - square)
+            nearness, rows = _largest_groups(nearness, rows, k)
+            nearness = jnp.concatenate([best[0], nearness])
+            nearness, place = jax.lax.top_k(nearness, k)
+            return (nearness, jnp.concatenate([best[1], rows])[place]), None
+
+        # Of the query's own, so that under a device mapping it varies as they.
+        nothing = jnp.full_like(point, -jnp.inf, shape=(k,))
+        start = nothing, jnp.zeros_like(own, shape=(k,))
+        (nearness, nearest), _ = jax.lax.scan(step, start, tiles)
         distance = jnp.sum((point - y[nearest]) ** 2, 1)
         valid = nearness > -jnp.inf
         return nearest[jnp.argmax(jnp.where(valid, distance, -1))]
 
-    return jax.lax.map(search, (x, index), batch_size=max(_PAIRS // n, 1))
+    at_a_time = max(_PAIRS // tiles[2].shape[1], 1)
+    return jax.lax.map(search, (x, index), batch_size=at_a_time)
+
+
+def _tiles(
+    y: jax.Array, square: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Samples, squared norms and row numbers, in tiles that are filled up.
+
+    What fills up is infinitely far away, as masked rows are.
+
+    Args:
+      y: `[n, dim]`.
+      square: `[n]`.
+
+    Returns:
+      `[tiles, tile, dim]`, `[tiles, tile]` and int32 `[tiles, tile]`.
+    """
+    n, dim = y.shape
+    tile = min(n + -n % _GROUP, _TILE)
+    pad = -n % tile
+    y = jnp.pad(y, ((0, pad), (0, 0)))
+    square = jnp.pad(square, (0, pad), constant_values=jnp.inf)
+    rows = jnp.arange(n + pad, dtype=jnp.int32)
+    return (
+        y.reshape(-1, tile, dim),
+        square.reshape(-1, tile),
+        rows.reshape(-1, tile),
+    )
+
+
+def _largest_groups(
+    nearness: jax.Array, rows: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """Leaves the `k` groups that have the largest values, if there are more.
+
+    Whatever is among the k largest values is in one of them.
+
+    Args:
+      nearness: `[tile]`.
+      rows: `[tile]`.
+      k: how many groups.
+
+    Returns:
+      The two, `[k * _GROUP]`, or as they were.
+    """
+    groups = nearness.reshape(-1, _GROUP)
+    if len(groups) <= k:
+        return nearness, rows
+    _, best = jax.lax.top_k(jnp.max(groups, 1), k)
+    return groups[best].ravel(), rows.reshape(-1, _GROUP)[best].ravel()

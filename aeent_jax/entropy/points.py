@@ -1,10 +1,12 @@
 """The arguments all estimators share: checked, defaulted, made safe."""
 
 import numbers
+from collections.abc import Collection
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Points(NamedTuple):
@@ -34,6 +36,7 @@ def resolve(
     sample_mask: jax.Array | None,
     *,
     min_samples: int,
+    leaves_one_out: bool = False,
 ) -> Points:
     """Checks the arguments of an estimator and fills in the defaults.
 
@@ -49,14 +52,25 @@ def resolve(
       sample_mask: `[n]` bool or None.
       min_samples: the fewest rows of samples with which the estimator is
         defined.
+      leaves_one_out: whether the estimator leaves each query's own sample out.
+        Which one that is cannot be guessed for samples that are given: the
+        query behind the channel, or none at all for a test set.
 
     Returns:
       The points. Masked rows are zeroed, so that nothing they hold, not even
       NaN, reaches a value or a gradient.
 
     Raises:
-      ValueError: a shape, a type or a number of rows does not fit.
+      ValueError: a shape, a type or a number of rows does not fit, or samples
+        come without the index that leaving one out needs.
     """
+    if leaves_one_out and samples is not None and query_index is None:
+        raise ValueError(
+            "samples are given without query_index, and to leave one out the"
+            " row of each query's own sample is needed: pass jnp.arange(m)"
+            " where query i belongs to sample i, or jnp.full(m, -1) where"
+            " queries are from elsewhere."
+        )
     queries = _latents("queries", queries)
     if samples is None:
         samples = queries
@@ -113,8 +127,19 @@ def resolve_queries(
     return resolved.queries, resolved.query_mask
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a real number, or an array of some, traced or not."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        kinds = (jnp.floating, jnp.integer)
+        return any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def positive(
-    name: str, value: float | jax.Array, dtype: jnp.dtype
+    name: str,
+    value: float | jax.Array,
+    dtype: jnp.dtype,
+    meaning: str = "a length in the unit of the latents",
 ) -> jax.Array:
     """Returns a positive scalar of the given type.
 
@@ -123,19 +148,23 @@ def positive(
       value: a number or a scalar array. A traced one cannot be compared while
         tracing: NaN takes its place at run time where it is not positive.
       dtype: type of the result.
+      meaning: what it is, for the message.
 
     Raises:
-      ValueError: not a scalar, or a concrete value that is not positive.
+      ValueError: not a real scalar, or a concrete value that is not positive.
     """
-    if jnp.shape(value) != ():
+    fits = is_number(value)
+    if fits and jnp.shape(value) != ():
         raise ValueError(
             f"{name} has shape {jnp.shape(value)}, and one number for all"
             " dimensions is needed: pass a scalar."
         )
-    if not isinstance(value, jax.core.Tracer) and not value > 0:
+    is_traced = isinstance(value, jax.core.Tracer)
+    if not fits or (not is_traced and not value > 0):
+        shown = value if fits else repr(value)
         raise ValueError(
-            f"{name} is {value}, and a positive number is needed: it is a"
-            " length in the unit of the latents."
+            f"{name} is {shown}, and a positive number is needed: it is"
+            f" {meaning}."
         )
     value = jnp.asarray(value, dtype)
     return jnp.where(value > 0, value, jnp.nan)
@@ -195,9 +224,37 @@ def at_least(name: str, value: int, least: int, meaning: str) -> int:
     return value
 
 
+def refuse_unknown(
+    owner: str, hyper: Collection[str], taken: Collection[str]
+) -> None:
+    """Refuses keywords that would end in an error from further inside.
+
+    Args:
+      owner: what takes the keywords, for the message.
+      hyper: the keywords that are given.
+      taken: those that it takes.
+
+    Raises:
+      ValueError: one is given that is not taken.
+    """
+    unknown = sorted(set(hyper) - set(taken))
+    if unknown:
+        choice = f"one of {sorted(taken)}" if taken else "none"
+        raise ValueError(
+            f"{unknown[0]} is given to {owner}, and {choice} is needed: check"
+            " the spelling, or leave it out."
+        )
+
+
 def _latents(name: str, array: jax.Array) -> jax.Array:
     """Checks `[rows, dim]` and casts what is narrower than float32 up to it."""
-    array = jnp.asarray(array)
+    try:
+        array = jnp.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is a {type(array).__name__} that is no array of numbers,"
+            " and [rows, dim] is needed: give one row to each latent vector."
+        ) from error
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(
             f"{name} has shape {array.shape}, and [rows, dim] is needed: give"

@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from aeent_jax.entropy import points
 from aeent_jax.entropy.estimate import Estimate
 
 
@@ -67,11 +68,9 @@ def sample_queries(
             "This estimator is one of the whole batch, and one with a value for"
             " each query is needed: pass it fewer latents instead."
         )
-    if max_queries < 2:
-        raise ValueError(
-            f"max_queries is {max_queries}, and at least 2 are needed: their"
-            " scatter gives the standard error."
-        )
+    points.at_least(
+        "max_queries", max_queries, 2, "enough to have a standard error"
+    )
     z = jnp.asarray(z)
     noisy = z if noisy is None else jnp.asarray(noisy)
     if noisy.shape != z.shape:

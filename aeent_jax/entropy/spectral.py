@@ -142,9 +142,10 @@ def matrix_renyi(
 
 
 def _order(alpha: float) -> float:
-    if isinstance(alpha, jax.core.Tracer) or not 0 < alpha < math.inf:
+    known = not isinstance(alpha, jax.core.Tracer) and points.is_number(alpha)
+    if not known or not 0 < alpha < math.inf:
         raise ValueError(
-            f"alpha is {alpha}, and a finite positive number, known while"
+            f"alpha is {alpha!r}, and a finite positive number, known while"
             " tracing, is needed: it is the order of a Renyi entropy."
         )
     return float(alpha)

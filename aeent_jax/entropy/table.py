@@ -6,6 +6,6 @@ class Table(dict):
 
     def __missing__(self, name: str):
         raise ValueError(
-            f"entropy.estimator is {name!r}, and one of {sorted(self)} is"
+            f"The estimator's name is {name!r}, and one of {sorted(self)} is"
             " needed: check the spelling."
         )

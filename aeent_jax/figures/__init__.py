@@ -9,12 +9,22 @@ abnormal. Metrics are drawn in percent, as in tables for people.
 from aeent_jax.figures.panels import panel, panels, save_panel
 from aeent_jax.figures.plots import curves, intervals, score_histograms
 from aeent_jax.figures.rate_curves import rate_curves
-from aeent_jax.figures.style import INK, NORMAL, RUNS, save, to_svg
+from aeent_jax.figures.size_curves import SizeCurve, size_curves
+from aeent_jax.figures.style import (
+    ABNORMAL,
+    INK,
+    NORMAL,
+    RUNS,
+    save,
+    to_svg,
+)
 
 __all__ = [
+    "ABNORMAL",
     "INK",
     "NORMAL",
     "RUNS",
+    "SizeCurve",
     "curves",
     "intervals",
     "panel",
@@ -23,5 +33,6 @@ __all__ = [
     "save",
     "save_panel",
     "score_histograms",
+    "size_curves",
     "to_svg",
 ]

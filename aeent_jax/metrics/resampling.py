@@ -4,6 +4,14 @@ Intervals are 95 % percentile intervals over resampled *images*, drawn with
 replacement within the normal and within the abnormal ones. They answer "what
 if the test set had held other images?"; the noise between training seeds is
 not in them.
+
+Average precision is biased upwards under resampling: an image that is drawn
+twice ties with itself, and the precision of a tie is that at its end. The mean
+over resamples was above the value by .03 with 5 abnormal and 10 normal images
+and by .01 with 50 of each; for a ranking that is nearly reversed hardly any
+resample is as low as the value. Bins move pixel metrics by up to
+.004. An interval that would leave out the value itself for either reason is
+extended to it; no other correction is made.
 """
 
 import numpy as np
@@ -32,6 +40,8 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """95 % percentile intervals of the metrics over resampled images.
 
+    Each contains the metric itself; see the top of the module.
+
     Image metrics are exact in every resample. Pixel metrics are computed from
     one histogram per image, with bins between the 512 quantiles of all pixels
     and the 512 of the lesion pixels, and finer ones at the top: scores in one
@@ -55,11 +65,13 @@ def bootstrap(
     """
     scores, labels = ranking.checked_images(scores, labels)
     counts = _resample(labels, num_resamples, seed)
+    point = ranking.image_metrics(scores, labels)
     samples = _image_samples(scores, labels, counts)
     if score_maps is not None or masks is not None:
-        score_maps, masks = ranking.checked_maps(score_maps, masks, len(labels))
-        samples |= _pixel_samples(score_maps, masks, counts)
-    return {name: _interval(values) for name, values in samples.items()}
+        maps, lesions = ranking.checked_maps(score_maps, masks, len(labels))
+        point |= ranking.pixel_metrics(maps, lesions)
+        samples |= _pixel_samples(maps, lesions, counts)
+    return {k: _interval(values, point[k]) for k, values in samples.items()}
 
 
 def paired_bootstrap(
@@ -102,13 +114,12 @@ def paired_bootstrap(
     counts = _resample(labels, num_resamples, seed)
     point_a, samples_a = _mean_over_seeds(a, maps_a, labels, masks, counts)
     point_b, samples_b = _mean_over_seeds(b, maps_b, labels, masks, counts)
-    return {
-        name: (
-            point_a[name] - point_b[name],
-            *_interval(samples_a[name] - samples_b[name]),
-        )
-        for name in point_a
-    }
+    found = {}
+    for name in point_a:
+        value = point_a[name] - point_b[name]
+        interval = _interval(samples_a[name] - samples_b[name], value)
+        found[name] = (value, *interval)
+    return found
 
 
 def _mean_over_seeds(scores, maps, labels, masks, counts):
@@ -208,7 +219,10 @@ def _histograms(score_maps, masks):
     return histograms
 
 
-def _interval(samples):
-    """The 95 % percentile interval; resamples without a value are left out."""
+def _interval(samples, value):
+    """The 95 % percentile interval, extended to the value where it is outside.
+
+    Resamples without a value are left out.
+    """
     low, high = np.nanpercentile(samples, _PERCENTILES)
-    return float(low), float(high)
+    return float(min(low, value)), float(max(high, value))

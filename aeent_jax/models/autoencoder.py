@@ -40,6 +40,13 @@ class ConvBlock(nn.Module):
         return nn.relu(x)
 
 
+def _affine(features, spatial, name):
+    """An affine map of vectors, or a linear one at each place."""
+    if spatial:
+        return layers.Conv(features, 1, name=name)
+    return layers.Linear(features, name=name)
+
+
 class Encoder(nn.Module):
     """Images to latents.
 
@@ -50,6 +57,8 @@ class Encoder(nn.Module):
       depth: convolutions in a block; the first halves the resolution.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
       normalisation: of the latents, one of `NORMALISATIONS`.
+      spatial: keep the places apart, with 1x1 convolutions without bias for
+        the linear layers; the latent is then no vector.
     """
 
     latent_dim: int
@@ -58,10 +67,14 @@ class Encoder(nn.Module):
     depth: int
     axis_name: str | None
     normalisation: str = "none"
+    spatial: bool = False
 
     @nn.compact
     def __call__(self, x, mask, *, train):
-        """Maps `x` `[B, H, W, C]` to `z` `[B, latent_dim]`."""
+        """Maps `x` `[B, H, W, C]` to `z` `[B, latent_dim]`.
+
+        Where it is spatial, to `[B, H/16, W/16, latent_dim]`.
+        """
         for i, multiplier in enumerate(_MULTIPLIERS, start=1):
             features = self.base_width * multiplier
             for j in range(self.depth):
@@ -73,11 +86,12 @@ class Encoder(nn.Module):
                     self.axis_name,
                     name=f"block{i}_{j}",
                 )(x, mask, train=train)
-        x = x.reshape(x.shape[0], -1)
-        x = layers.Linear(self.hidden_dim, name="hidden")(x)
+        if not self.spatial:
+            x = x.reshape(x.shape[0], -1)
+        x = _affine(self.hidden_dim, self.spatial, "hidden")(x)
         norm = layers.BatchNorm(self.axis_name, name="hidden_norm")
         x = nn.relu(norm(x, mask, train=train))
-        z = layers.Linear(self.latent_dim, name="latent")(x)
+        z = _affine(self.latent_dim, self.spatial, "latent")(x)
         if self.normalisation == "none":
             return z
         norm = layers.PowerNorm(self.axis_name, name="latent_norm")
@@ -94,6 +108,8 @@ class Decoder(nn.Module):
       hidden_dim: size of the hidden linear layer.
       depth: convolutions in a block; the last doubles the resolution.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
+      heads: images that it gives, one behind the other in the last axis.
+      spatial: as of the encoder.
     """
 
     image_size: int
@@ -102,18 +118,21 @@ class Decoder(nn.Module):
     hidden_dim: int
     depth: int
     axis_name: str | None
+    heads: int = 1
+    spatial: bool = False
 
     @nn.compact
     def __call__(self, z, mask, *, train):
-        """Maps `z` `[B, latent_dim]` to `x_hat` `[B, H, W, C]`."""
+        """Maps what the encoder gives to `[B, H, W, heads * channels]`."""
         side = self.image_size // _REDUCTION
+        places = 1 if self.spatial else side * side
         widths = [self.base_width * m for m in reversed(_MULTIPLIERS)]
-        x = layers.Linear(self.hidden_dim, name="hidden")(z)
+        x = _affine(self.hidden_dim, self.spatial, "hidden")(z)
         norm = layers.BatchNorm(self.axis_name, name="hidden_norm")
         x = nn.relu(norm(x, mask, train=train))
-        x = layers.Linear(side * side * widths[0], name="unflatten")(x)
+        x = _affine(places * widths[0], self.spatial, "unflatten")(x)
         x = x.reshape(x.shape[0], side, side, widths[0])
-        outputs = [*widths[1:], self.channels]
+        outputs = [*widths[1:], self.heads * self.channels]
         for i, features in enumerate(outputs, start=1):
             for j in range(self.depth - 1):
                 x = ConvBlock(
@@ -140,10 +159,12 @@ class Autoencoder:
     Attributes:
       encoder: the encoder module.
       decoder: the decoder module.
+      latent_dim: size of the latent vector that the decoder takes.
     """
 
     encoder: Encoder
     decoder: Decoder
+    latent_dim: int
 
     def init(self, rng: jax.Array) -> Variables:
         """Draws initial variables; the same on every device count.
@@ -157,11 +178,12 @@ class Autoencoder:
         size, channels = self.decoder.image_size, self.decoder.channels
         encoder_rng, decoder_rng = jax.random.split(rng)
         x = jnp.zeros((1, size, size, channels))
-        z = jnp.zeros((1, self.encoder.latent_dim))
-        halves = {
-            "encoder": self.encoder.init(encoder_rng, x, None, train=False),
-            "decoder": self.decoder.init(decoder_rng, z, None, train=False),
-        }
+        z, encoder = self.encoder.init_with_output(
+            encoder_rng, x, None, train=False
+        )
+        z = z[..., : self.latent_dim]
+        decoder = self.decoder.init(decoder_rng, z, None, train=False)
+        halves = {"encoder": encoder, "decoder": decoder}
         return {
             collection: {
                 name: half[collection] for name, half in halves.items()
@@ -181,7 +203,9 @@ class Autoencoder:
           train: whether to use batch statistics.
 
         Returns:
-          `z` `[B, latent_dim]` and the encoder's `batch_stats`.
+          `z` `[B, latent_dim]` (`[B, H/16, W/16, latent_dim]` where it is
+          spatial), or as many vectors of that size side by side as
+          `make_autoencoder` was told, and the encoder's `batch_stats`.
         """
         return _apply(self.encoder, "encoder", variables, x, mask, train)
 
@@ -192,12 +216,12 @@ class Autoencoder:
 
         Args:
           variables: as `init` returns.
-          z: `[B, latent_dim]`.
+          z: as `encode` returns.
           mask: `[B]` bool, the rows that count in BatchNorm; None means all.
           train: whether to use batch statistics.
 
         Returns:
-          `x_hat` `[B, H, W, C]` and the decoder's `batch_stats`.
+          `x_hat` `[B, H, W, heads * C]` and the decoder's `batch_stats`.
         """
         return _apply(self.decoder, "decoder", variables, z, mask, train)
 
@@ -222,6 +246,9 @@ def make_autoencoder(
     depth: int = 1,
     axis_name: str | None = None,
     normalisation: str = "none",
+    encoded_vectors: int = 1,
+    heads: int = 1,
+    spatial: bool = False,
 ) -> Autoencoder:
     """Builds the reference autoencoder.
 
@@ -234,6 +261,10 @@ def make_autoencoder(
       depth: convolutions in a block, at least 1.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
       normalisation: "none", or "power" to divide the latents by their rms.
+      encoded_vectors: vectors of the latent's size that the encoder gives; a
+        variational one gives two.
+      heads: images that the decoder gives, one behind the other.
+      spatial: 1x1 convolutions for the linear layers, and no latent vector.
 
     Returns:
       The network as a pair of pure functions.
@@ -260,13 +291,22 @@ def make_autoencoder(
         "base_width": base_width,
         "hidden_dim": hidden_dim,
         "depth": depth,
+        "heads": heads,
     }
     for name, value in sizes.items():
         if value < 1:
             raise ValueError(f"{name} is {value}, but must be at least 1.")
+    shared = {
+        "base_width": base_width,
+        "hidden_dim": hidden_dim,
+        "depth": depth,
+        "axis_name": axis_name,
+        "spatial": spatial,
+    }
     return Autoencoder(
         Encoder(
-            latent_dim, base_width, hidden_dim, depth, axis_name, normalisation
+            latent_dim * encoded_vectors, normalisation=normalisation, **shared
         ),
-        Decoder(image_size, channels, base_width, hidden_dim, depth, axis_name),
+        Decoder(image_size, channels, heads=heads, **shared),
+        latent_dim,
     )

@@ -12,11 +12,14 @@ from aeent_jax.report.runs import Run
 # Column of the table -> key in metrics.json.
 _IMAGE_METRICS = {"AUROC": "auroc", "AP": "ap"}
 _PIXEL_METRICS = {"pixel AP": "pixel_ap", "oracle Dice": "oracle_dice"}
-_BASELINES: dict[str, str] = {
+# Key in metrics.json -> name in tables.
+BASELINES: dict[str, str] = {
     "mean_intensity": "mean intensity",
     "mean_image": "mean image",
     "pca": "PCA",
 }
+# Keys of a configuration's group `data` that make other pixels of an image.
+_PREPARATION = ("image_size", "channels", "window")
 _NOTHING = "-"
 
 
@@ -95,7 +98,7 @@ def difference_table(
         [
             f"{difference.name} - {difference.reference}",
             *(
-                _points(difference.values[key])
+                points(difference.values[key])
                 if key in difference.values
                 else _NOTHING
                 for key in shown.values()
@@ -122,7 +125,7 @@ def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     for run in runs:
         entries = run.evaluation.get("baselines", {})
         for key, entry in entries.items():
-            name = _BASELINES[key]
+            name = BASELINES[key]
             if "num_components" in entry:
                 name = f"{name}, {entry['num_components']} components"
             # As printed: rounding may differ between machines.
@@ -154,6 +157,20 @@ def differences(runs: Sequence[Run]) -> tuple[list[Difference], list[str]]:
             values = _paired(first, run)
             found.append(Difference(run.name, first.name, values))
     return found, notes
+
+
+def have_other_pixels(first: Run, run: Run) -> bool:
+    """Whether two runs are known to have seen other images under one name.
+
+    Known only where both evaluations hold a digest of their images, as those of
+    this version do, and where both prepared them alike: at another size the
+    same images are other pixels, and may be paired by id.
+    """
+    digests = {r.evaluation.get("images_sha256") for r in (first, run)}
+    if None in digests or len(digests) == 1:
+        return False
+    data = [r.config.get("data", {}) for r in (first, run)]
+    return all(data[0].get(key) == data[1].get(key) for key in _PREPARATION)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -192,6 +209,12 @@ def _obstacle(first, run):
             f"{run.name} and {first.name} label the same images differently, "
             "so their difference means nothing: evaluate both on the same "
             "data."
+        )
+    if have_other_pixels(first, run):
+        return (
+            f"{run.name} and {first.name} were tested on other pixels under "
+            "the same ids, so their difference means nothing: evaluate both "
+            "on the same data."
         )
     return ""
 
@@ -232,8 +255,8 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
-def _points(triple):
-    """A difference with its interval, each with its sign."""
+def points(triple: tuple[float, float, float]) -> str:
+    """A difference with its interval, each with its sign: +1.2 [-0.3, +2.7]."""
     value, low, high = (f"{100 * part:+.1f}" for part in triple)
     return f"{value} [{low}, {high}]"
 

@@ -13,6 +13,8 @@ import numpy as np
 # Where a data set has no test split, evaluation reports its normal images.
 _SPLITS = ("test", "val", "train")
 _KINDS = ("normal", "abnormal")
+# Of a configuration, by group: what a report cannot do without.
+_NEEDED = {"data": "name", "train": "seed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +124,9 @@ def _read_one(name, path):
         reason = f"it counts {sum(counted)} images, and scores.csv {len(ids)}"
         raise _damage(folder / "metrics.json", reason)
     config = _read_json(path / "config.json")
-    if "data" not in config:
-        raise _damage(path / "config.json", "it is of no run")
+    for group, key in _NEEDED.items():
+        if not isinstance(config.get(group), dict) or key not in config[group]:
+            raise _damage(path / "config.json", f"it has no {group}.{key}")
     return Run(
         name=name,
         workdir=path,

@@ -113,8 +113,11 @@ def _difference(first: Group, group: Group) -> str:
     """Paired difference of the means over seeds, or why there is none."""
     if group is first:
         return "-"
-    ids, labels = first.runs[0].ids, first.runs[0].labels
-    if any(run.ids != ids for run in [*first.runs, *group.runs]):
+    one, labels = first.runs[0], first.runs[0].labels
+    if any(
+        run.ids != one.ids or comparison.have_other_pixels(one, run)
+        for run in [*first.runs, *group.runs]
+    ):
         return "other images"
     value, low, high = metrics.paired_bootstrap(
         np.stack([run.scores for run in group.runs]),

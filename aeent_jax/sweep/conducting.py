@@ -3,14 +3,18 @@
 import pathlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ml_collections
 
-from aeent_jax import progress, workdir
+from aeent_jax import population as population_lib
+from aeent_jax import progress, train, workdir
 from aeent_jax.sweep import records, workers
 from aeent_jax.sweep.members import Member
+
+# Members of one program at most, on accelerators.
+_POPULATION = 64
 
 
 class InterruptedSweepError(Exception):
@@ -66,6 +70,30 @@ class _Sweep:
         records.write_record(self._out / "records", record)
         return True
 
+    def is_finished(self, name: str) -> bool:
+        """Whether a member needs no training; it is counted and recorded."""
+        finished = self._record(name)
+        self.done += finished
+        return finished
+
+    def train_population(self, names: Sequence[str]) -> None:
+        """Trains members in one program, in this process."""
+        with workers.hold(names, self._out / "logs") as free:
+            chosen = [n for n in free if not self.is_finished(n)]
+            if not chosen:
+                return
+            self._say.say(f"One program trains {', '.join(chosen)}.")
+            try:
+                failed = population_lib.train_population(
+                    [self._members[name].config for name in chosen],
+                    [self._out / name for name in chosen],
+                    asked_to_stop=lambda: self.stop_signal is not None,
+                )
+            except train.InterruptedRunError:
+                return
+        for place, name in enumerate(chosen):
+            self.end(name, failed.get(place, ""))
+
     def look(self, names: Sequence[str]) -> bool:
         """Shows how far the sweep is; whether it was asked to stop."""
         self._say.show(self.done, f"training {', '.join(names) or 'none'}")
@@ -78,13 +106,16 @@ def train_members(
     *,
     default: ml_collections.ConfigDict,
     num_workers: int = 0,
+    population: int = 0,
+    configure_jax: Callable[[], None] = lambda: None,
     say: progress.Progress | None = None,
 ) -> dict[str, str]:
     """Trains what is not finished yet, and writes a record of each member.
 
     On CPU there is one worker process for each core, pinned to it, with one
     device: small networks train faster side by side than one over all cores.
-    On accelerators there is one worker, which trains the members one after
+    On accelerators members of one program are trained together, as a
+    `population`; a worker trains those that have none beside them, one after
     another on all devices.
 
     Args:
@@ -92,6 +123,10 @@ def train_members(
       out: the folder of the sweep: `<member>/`, `logs/`, `records/`.
       default: the configuration that `aeent train` starts from.
       num_workers: processes at a time; 0 chooses as above.
+      population: members of one program at most; 1 trains each by itself, 0
+        chooses as above.
+      configure_jax: called before this process uses JAX, which it does for
+        populations alone.
       say: where progress goes, in members; None is standard error.
 
     Returns:
@@ -104,7 +139,15 @@ def train_members(
     """
     for member in members:
         workdir.check(out / member.name, member.config)
-    shares, num_devices = _make_workers(num_workers)
+    platform = workers.find_platform()
+    shares, num_devices = _make_workers(num_workers, platform)
+    if population < 0:
+        raise ValueError(
+            f"--population is {population}, but must be at least 1, or 0 for"
+            " what is fastest here."
+        )
+    limit = population or (1 if platform == "cpu" else _POPULATION)
+    together, apart = _split(members, limit)
     _make_folder(out)
     say = say or progress.Progress(len(members))
     sweep = _Sweep(members, out, default, num_devices, say)
@@ -114,13 +157,18 @@ def train_members(
     )
     with _stop_signals(sweep):
         workers.run(
-            [member.name for member in members],
+            apart,
             out / "logs",
             shares,
             start=sweep.start,
             end=sweep.end,
             look=sweep.look,
         )
+        if together and sweep.stop_signal is None:
+            configure_jax()
+            for names in together:
+                if sweep.stop_signal is None:
+                    sweep.train_population(names)
     sweep.look([])
     say.finish()
     if sweep.stop_signal is not None and sweep.done < len(members):
@@ -143,14 +191,36 @@ def _make_folder(out: pathlib.Path) -> None:
         ) from error
 
 
-def _make_workers(num_workers: int) -> tuple[list[set[int]], int]:
+def _split(
+    members: Sequence[Member], limit: int
+) -> tuple[list[list[str]], list[str]]:
+    """Names of populations, and names of members trained by themselves."""
+    if limit == 1:
+        return [], [member.name for member in members]
+    groups: dict[str, list[str]] = {}
+    for member in members:
+        key = population_lib.group_key(member.config)
+        groups.setdefault(key, []).append(member.name)
+    together, apart = [], []
+    for names in groups.values():
+        for begin in range(0, len(names), limit):
+            chunk = names[begin : begin + limit]
+            if len(chunk) > 1:
+                together.append(chunk)
+            else:
+                apart += chunk
+    return together, apart
+
+
+def _make_workers(
+    num_workers: int, platform: str
+) -> tuple[list[set[int]], int]:
     """The cores of each worker, and its devices; 0 for all it sees."""
     if num_workers < 0:
         raise ValueError(
             f"--workers is {num_workers}, but must be at least 1, or 0 for one"
             " a core."
         )
-    platform = workers.find_platform()
     if platform != "cpu":
         if num_workers > 1:
             raise ValueError(

@@ -17,9 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 # Other files and folders of a sweep.
 _TAKEN = ("logs", "records")
 
-GetMembers = Callable[
-    [ml_collections.ConfigDict], Iterable[tuple[str, dict[str, Any]]]
-]
+GetMembers = Callable[[ml_collections.ConfigDict], Iterable[tuple]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +28,13 @@ class Member:
       name: of its workdir.
       overrides: flat key -> value, what it changes of the shared configuration.
       config: the resolved configuration, locked.
+      note: what a table is to say of it, such as "oracle".
     """
 
     name: str
     overrides: dict[str, Any]
     config: ml_collections.ConfigDict
+    note: str = ""
 
 
 def make_members(
@@ -48,8 +48,8 @@ def make_members(
 
     Args:
       config: what they share.
-      get_members: from that to pairs of a name and overrides. Pairs, not a
-        dictionary, so that two equal names are seen.
+      get_members: from that to pairs of a name and overrides, or triples
+        with a note. Not a dictionary, so that two equal names are seen.
       only: a pattern of names, such as `kde_*`; the others are left out.
       given: flat keys that were set on the command line, which a member must
         not set again.
@@ -61,24 +61,40 @@ def make_members(
       ValueError: no members, two of one name or configuration, a key or value
         that the configuration does not take.
     """
-    pairs = _read_pairs(config, get_members)
-    names = [name for name, _ in pairs]
-    chosen = [pair for pair in pairs if fnmatch.fnmatchcase(pair[0], only)]
+    entries = _read_entries(config, get_members)
+    names = [name for name, *_ in entries]
+    chosen = [e for e in entries if fnmatch.fnmatchcase(e[0], only)]
     if not chosen:
         raise ValueError(
             f"--only={only} matches none of the {len(names)} members; give a"
             f" pattern of their names, such as {names[-1]}."
         )
-    members = [_resolve(config, *pair, given) for pair in chosen]
+    members = [_resolve(config, *entry, given) for entry in chosen]
     _refuse_equal(members)
     return members
 
 
-def _read_pairs(config, get_members):
+def find_names(
+    config: ml_collections.ConfigDict, get_members: GetMembers
+) -> list[str]:
+    """The names of all members of a sweep.
+
+    Args:
+      config: what they share.
+      get_members: as in `make_members`.
+
+    Raises:
+      ValueError: no members, or two of one name.
+    """
+    return [name for name, *_ in _read_entries(config, get_members)]
+
+
+def _read_entries(config, get_members):
+    """Triples of a name, overrides and a note."""
     try:
-        pairs = [
-            (str(name), dict(overrides))
-            for name, overrides in get_members(config)
+        entries = [
+            (str(name), dict(overrides), " ".join(note))
+            for name, overrides, *note in get_members(config)
         ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -86,13 +102,13 @@ def _read_pairs(config, get_members):
             " must give pairs of a name and a dictionary of overrides, as in"
             " configs/estimators.py."
         ) from error
-    if not pairs:
+    if not entries:
         raise ValueError(
             "get_members gives no member, so there is nothing to train; have it"
             " yield at least one pair of a name and overrides."
         )
-    _check_names([name for name, _ in pairs])
-    return pairs
+    _check_names([name for name, *_ in entries])
+    return entries
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -110,7 +126,7 @@ def _check_names(names: Sequence[str]) -> None:
             )
 
 
-def _resolve(config, name, overrides, given) -> Member:
+def _resolve(config, name, overrides, note, given) -> Member:
     """Applies the overrides to a copy."""
     resolved = ml_collections.ConfigDict(config.to_dict()).lock()
     keys = list(workdir.flatten(config.to_dict()))
@@ -138,7 +154,7 @@ def _resolve(config, name, overrides, given) -> Member:
         run_lib.check_config(resolved)
     except ValueError as error:
         raise ValueError(f"The member {name} is refused: {error}") from error
-    return Member(name, overrides, resolved)
+    return Member(name, overrides, resolved, note)
 
 
 def _refuse_equal(members: Sequence[Member]) -> None:

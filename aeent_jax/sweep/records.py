@@ -32,6 +32,7 @@ _EVALUATION = (
     "oracle_dice_interval",
     "rate_nats",
     "reconstruction_error",
+    "baselines",
 )
 
 Record = dict[str, Any]
@@ -91,7 +92,8 @@ def make_record(
     Returns:
       Its name, overrides, the configuration as far as it decides the result,
       metrics (fractions), rates (nats), diagnostics, the last line of training,
-      the median speed, and a note: "saturated", "collapsed" or "".
+      the median speed, and a note: the member's own, and "saturated" or
+      "collapsed" where that is so.
     """
     trained = [r for r in _read_history(directory) if "train/loss" in r]
     speeds = [r.get("train/images_per_second") for r in trained]
@@ -116,7 +118,8 @@ def make_record(
         "images_per_second": float(np.median(speeds)) if speeds else None,
         "wall_seconds": last.get("wall_seconds"),
     }
-    return record | {"note": _note(record)}
+    notes = [note for note in (member.note, _note(record)) if note]
+    return record | {"note": ", ".join(notes)}
 
 
 def _note(record: Record) -> str:

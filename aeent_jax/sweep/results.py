@@ -1,42 +1,87 @@
-"""Writes what a sweep found, from its records alone."""
+"""Writes what a sweep found, from its records."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib import figure
 
 from aeent_jax import figures
+from aeent_jax.sweep import (
+    agreement,
+    differences,
+    latent_sizes,
+    tables,
+)
+from aeent_jax.sweep import groups as groups_lib
 from aeent_jax.sweep import records as records_lib
-from aeent_jax.sweep import tables
 
 
-def write_results(folder: pathlib.Path, out: pathlib.Path) -> str:
-    """Writes `table.md`, `table.csv`, `table.tex` and the figure.
+def write_results(
+    folders: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    names: Collection[str] | None = None,
+) -> str:
+    """Writes tables and figures, as far as the records have what they show.
+
+    Always `table.md`, `table.csv` and `table.tex`. Where a number has been
+    published, `published.csv`; with rates, `auroc_against_nats.png`; with three
+    latent sizes, `auroc_against_size.png`, `error_against_size.png` and
+    `error_against_size.csv`; and where workdirs stand beside the records,
+    `differences.md`.
 
     Args:
-      folder: of the records.
+      folders: of the records; several are read as one.
       out: where to write; made where there is none.
+      names: of the members to show; None for all that have a record.
 
     Returns:
-      The table in Markdown.
+      What `table.md` holds: the table, and sentences on what it shows.
 
     Raises:
       FileNotFoundError: there are no records.
-      ValueError: one is damaged.
+      ValueError: one is damaged, or two are of the same training.
     """
-    records = records_lib.read_records(folder)
+    records = [
+        record
+        for folder in folders
+        for record in records_lib.read_records(folder)
+        if names is None or record["member"] in names
+    ]
+    if not records:
+        raise FileNotFoundError(
+            f"{folders[0]} holds no record of a member of this sweep; train one"
+            " first."
+        )
+    found = groups_lib.groups(records)
     header, rows = tables.make_table(records)
-    markdown = tables.to_markdown(header, rows)
+    markdown = "\n\n".join(
+        [
+            tables.to_markdown(header, rows),
+            *latent_sizes.best_sizes(found),
+            *agreement.summary(found),
+        ]
+    )
+    texts = {
+        "table.md": markdown + "\n",
+        "table.tex": tables.to_latex(header, rows) + "\n",
+        "table.csv": tables.to_csv(records),
+        "published.csv": agreement.to_csv(found),
+        "error_against_size.csv": latent_sizes.errors_csv(found),
+        "differences.md": differences.make_differences(found, folders),
+    }
+    drawn = {
+        "auroc_against_nats.png": auroc_against_nats(records),
+        "auroc_against_size.png": latent_sizes.auroc_against_size(found),
+        "error_against_size.png": latent_sizes.error_against_size(found),
+    }
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("table.md", markdown),
-        ("table.tex", tables.to_latex(header, rows)),
-    ):
-        (out / name).write_text(text + "\n")
-    (out / "table.csv").write_text(tables.to_csv(records))
-    drawn = auroc_against_nats(records)
-    if drawn is not None:
-        figures.save(drawn, out / "auroc_against_nats.png")
+    for name, text in texts.items():
+        if text:
+            (out / name).write_text(text)
+    for name, fig in drawn.items():
+        if fig is not None:
+            figures.save(fig, out / name)
     return markdown
 
 
@@ -49,30 +94,34 @@ def auroc_against_nats(
       records: of the members.
 
     Returns:
-      The figure; None where no member with a penalty has an AUROC. Members
-      without one are drawn in all plots: as a point, or, where there is no
-      channel either and the rate is infinite, as a line.
+      The figure; None where no member with a penalty has an AUROC, or where
+      the latent size or the data vary too. Members without one are drawn in
+      all plots: as a point, or, where there is no channel either and the rate
+      is infinite, as a line.
     """
     curves: dict[str, list] = {}
     points, lines = {}, {}
-    for group in tables.groups(records):
-        config = group.records[0]["config"]
+    found = groups_lib.groups(records)
+    for key in (groups_lib.DATA, groups_lib.LATENT):
+        if len({group.config.get(key) for group in found}) > 1:
+            return None
+    for group in found:
+        config = group.config
         aurocs = group.values("evaluation", "auroc")
         rates = group.values("evaluation", "rate_nats")
         if not len(aurocs):
             continue
         weight = config["entropy.weight"]
-        spread = float(aurocs.std(ddof=1)) if len(aurocs) > 1 else 0.0
         if not len(rates):
             lines["no channel"] = float(aurocs.mean())
-        elif not weight or config["entropy.estimator"] == "none":
+        elif not group.is_controlled:
             points["no penalty"] = float(rates.mean()), float(aurocs.mean())
         else:
             curves.setdefault(config["entropy.estimator"], []).append(
                 (
                     float(rates.mean()),
                     float(aurocs.mean()),
-                    spread,
+                    groups_lib.deviation(aurocs),
                     _short(weight),
                 )
             )

@@ -1,12 +1,12 @@
 """Tables of a sweep, made of its records: Markdown, CSV and LaTeX.
 
 Members that differ by their seed alone are one row of Markdown and LaTeX, which
-are for people: percent, and nats with one decimal. CSV is for programs: a row a
+are for people: percent, and nats with one decimal. Published numbers stand
+beside ours, and the trivial baselines below. CSV is for programs: a row a
 member, fractions in full precision.
 """
 
 import csv
-import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -15,100 +15,27 @@ from typing import Any
 import numpy as np
 
 from aeent_jax.report import comparison
+from aeent_jax.sweep import agreement
+from aeent_jax.sweep.groups import (
+    DATA,
+    LATENT,
+    METHOD,
+    SEED,
+    Group,
+    groups,
+    setting,
+)
 from aeent_jax.sweep.records import Record
 
-_SEED = "train.seed"
 _METRICS = {
     "AUROC": "auroc",
     "AP": "ap",
     "pixel AP": "pixel_ap",
     "oracle Dice": "oracle_dice",
 }
+_LABELS = {DATA: "data"}
 _NOTHING = "-"
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Members that differ by their seed alone.
-
-    Attributes:
-      settings: key -> value of what varies in the sweep, the seed left out.
-      records: at least one.
-    """
-
-    settings: dict[str, Any]
-    records: list[Record]
-
-    def values(self, *path: str) -> np.ndarray:
-        """A number of each member, `[members]`; without those it lacks."""
-        found = [_dig(record, path) for record in self.records]
-        return np.array([v for v in found if v is not None], np.float64)
-
-
-def _dig(tree: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
-
-
-def groups(records: Sequence[Record]) -> list[Group]:
-    """Groups members by configuration, the seed left out.
-
-    Args:
-      records: in any order.
-
-    Returns:
-      The groups, in the order of their settings: names by alphabet, numbers
-      ascending.
-
-    Raises:
-      ValueError: two members have the same configuration and seed.
-    """
-    keys = _varying(records)
-    found: dict[str, Group] = {}
-    for record in records:
-        settings = {key: record["config"].get(key) for key in keys}
-        group = found.setdefault(json.dumps(settings), Group(settings, []))
-        group.records.append(record)
-    for group in found.values():
-        _refuse_repeated_seed(group)
-    return sorted(found.values(), key=lambda group: _place(group.settings))
-
-
-def _refuse_repeated_seed(group: Group) -> None:
-    """One training counted twice would narrow the spread over seeds."""
-    owners: dict[int, str] = {}
-    for record in group.records:
-        owner = owners.setdefault(record["config"][_SEED], record["member"])
-        if owner != record["member"]:
-            raise ValueError(
-                f"The records {owner} and {record['member']} have the same"
-                " configuration and seed; take one out of the folder."
-            )
-
-
-def _varying(records: Sequence[Record]) -> list[str]:
-    """Keys that differ between members; a sweep of seeds varies none."""
-    keys = dict.fromkeys(key for r in records for key in r["config"])
-    varying = [
-        key
-        for key in keys
-        if key != _SEED
-        and len({json.dumps(r["config"].get(key)) for r in records}) > 1
-    ]
-    # Names lead, so that the rows of one estimator are together.
-    return sorted(varying, key=lambda key: not _is_name(records, key))
-
-
-def _is_name(records: Sequence[Record], key: str) -> bool:
-    return any(isinstance(r["config"].get(key), str) for r in records)
-
-
-def _place(settings: dict[str, Any]) -> list[tuple[bool, Any]]:
-    return [
-        (isinstance(value, str), value if value is not None else 0)
-        for value in settings.values()
-    ]
+_EMPTY = (_NOTHING, "")
 
 
 def make_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
@@ -118,28 +45,53 @@ def make_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
       records: of the members.
 
     Returns:
-      The names of the columns, and a row of text a group.
+      The names of the columns that hold something, and a row of text a group;
+      below those of a data set its baselines, each distinct one once.
     """
     found = groups(records)
-    shown = {
-        column: key
-        for column, key in _METRICS.items()
-        if any(len(group.values("evaluation", key)) for group in found)
-    }
+    columns = _columns(found)
+    keys = list(found[0].settings)
     header = [
-        *(key.split(".")[-1] for key in found[0].settings),
+        *(_LABELS.get(key, key.split(".")[-1]) for key in keys),
         "seeds",
-        *shown,
+        *columns,
         "rate, nats",
         "bracket, nats",
         "active dims",
         "images/s",
         "note",
     ]
-    return header, [_row(group, shown.values()) for group in found]
+    rows = []
+    for data in dict.fromkeys(group.config.get(DATA) for group in found):
+        here = [group for group in found if group.config.get(DATA) == data]
+        rows += [_row(group, columns) for group in here]
+        rows += _baseline_rows(here, keys, columns)
+    return _without_empty_columns(header, rows)
 
 
-def _row(group: Group, shown) -> list[str]:
+def _without_empty_columns(
+    header: list[str], rows: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    kept = [
+        i
+        for i in range(len(header))
+        if any(row[i] not in _EMPTY for row in rows)
+    ]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _columns(found: Sequence[Group]) -> dict[str, tuple[str, bool]]:
+    """Columns of metrics -> its key, and whether it is of published numbers."""
+    columns = {}
+    for name, key in _METRICS.items():
+        if any(len(group.values("evaluation", key)) for group in found):
+            columns[name] = (key, False)
+        if any(key in agreement.cells(group) for group in found):
+            columns[f"published {name}"] = (key, True)
+    return columns
+
+
+def _row(group: Group, columns: dict[str, tuple[str, bool]]) -> list[str]:
     def diagnostic(name):
         return group.values("diagnostics", "train_normal", name)
 
@@ -148,10 +100,14 @@ def _row(group: Group, shown) -> list[str]:
     bracket = f"{low.mean():.1f} to {high.mean():.1f}" if len(low) else _NOTHING
     speeds = group.values("images_per_second")
     notes = dict.fromkeys(r["note"] for r in group.records if r["note"])
+    beside = agreement.cells(group)
     return [
-        *(_setting(value) for value in group.settings.values()),
+        *(setting(value) for value in group.settings.values()),
         str(len(group.records)),
-        *(_metric(group, key) for key in shown),
+        *(
+            _published(beside.get(key)) if is_published else _metric(group, key)
+            for key, is_published in columns.values()
+        ),
         _spread(rates) if len(rates) else "infinite",
         bracket,
         _spread(diagnostic("rho")),
@@ -160,18 +116,64 @@ def _row(group: Group, shown) -> list[str]:
     ]
 
 
-def _setting(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _published(cell: agreement.Cell | None) -> str:
+    """A published number in percent, and whether ours agrees with it."""
+    if cell is None:
+        return _NOTHING
+    number = comparison.percent(cell.published.mean)
+    if cell.published.seeds > 1:
+        number += f" ± {comparison.percent(cell.published.sd)}"
+    return f"{number} {'pass' if cell.passes else 'FAIL'}"
+
+
+def _baseline_rows(
+    found: Sequence[Group],
+    keys: Sequence[str],
+    columns: dict[str, tuple[str, bool]],
+) -> list[list[str]]:
+    """Rows of what needs no network, which members on the same images share."""
+    rows: dict[str, tuple[tuple, list[str]]] = {}
+    for group in found:
+        data = {k: v for k, v in group.config.items() if k.startswith("data.")}
+        entries = group.records[0]["evaluation"].get("baselines", {})
+        for place, name in enumerate(comparison.BASELINES):
+            entry = entries.get(name, {})
+            size = entry.get("num_components", _NOTHING)
+            settings = data | {
+                METHOD: comparison.BASELINES[name],
+                LATENT: size,
+            }
+            cells = [
+                *(setting(settings.get(key, _NOTHING)) for key in keys),
+                _NOTHING,
+                *(
+                    _NOTHING if is_published else _interval(entry, key)
+                    for key, is_published in columns.values()
+                ),
+                *[_NOTHING] * 4,
+                "",
+            ]
+            if entry:
+                order = (place, size)
+                rows.setdefault(json.dumps(settings), (order, cells))
+    return [cells for _, cells in sorted(rows.values(), key=lambda r: r[0])]
 
 
 def _metric(group: Group, key: str) -> str:
     """Percent: one member with its interval, several with their spread."""
     values = group.values("evaluation", key)
-    interval = _dig(group.records[0], ("evaluation", f"{key}_interval"))
-    if len(values) != 1 or interval is None:
-        return _spread(100 * values)
-    low, high = (comparison.percent(end) for end in interval)
-    return f"{comparison.percent(values[0])} [{low}, {high}]"
+    evaluation = group.records[0]["evaluation"]
+    if len(values) == 1 and f"{key}_interval" in evaluation:
+        return _interval(evaluation, key)
+    return _spread(100 * values)
+
+
+def _interval(entry: dict[str, Any], key: str) -> str:
+    """Percent, as 74.1 [70.3, 77.8]."""
+    if key not in entry:
+        return _NOTHING
+    low, high = (comparison.percent(end) for end in entry[f"{key}_interval"])
+    return f"{comparison.percent(entry[key])} [{low}, {high}]"
 
 
 def _spread(values: np.ndarray) -> str:
@@ -208,7 +210,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 def to_csv(records: Sequence[Record]) -> str:
     """All numbers of all members, a row each, in full precision."""
-    settings = [*groups(records)[0].settings, _SEED]
+    settings = [*groups(records)[0].settings, SEED]
     rows = [
         {"member": record["member"]}
         | {key: record["config"].get(key) for key in settings}

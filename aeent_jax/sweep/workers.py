@@ -106,6 +106,30 @@ def run(
             process.wait()
 
 
+@contextlib.contextmanager
+def hold(names: Sequence[str], logs: pathlib.Path) -> Iterator[list[str]]:
+    """Keeps other sweeps from members while this process trains them.
+
+    Args:
+      names: the members.
+      logs: the folder of their logs.
+
+    Yields:
+      Those that no process of another sweep is at.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        free = []
+        for name in names:
+            log = stack.enter_context((logs / f"{name}.log").open("a"))
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            free.append(name)
+        yield free
+
+
 def _start_next(
     waiting: list[str],
     logs: pathlib.Path,

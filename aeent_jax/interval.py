@@ -1,0 +1,64 @@
+"""Means of the metrics between two lines of metrics.jsonl."""
+
+import numpy as np
+
+from aeent_jax import objective
+
+# Of the metrics of a step, what has no mean.
+_NOT_AVERAGED = ("step", "count")
+
+
+class Interval:
+    """Metrics gathered between two lines of metrics.jsonl."""
+
+    def __init__(self):
+        self.sums: dict[str, float] = {}
+        self.count = 0.0
+        self.steps = 0
+        self.timed_steps = 0
+        self.seconds = 0.0
+
+    def add(self, metrics: dict[str, np.ndarray]) -> None:
+        """Adds the metrics `[steps]` of a call."""
+        counts = metrics["count"].astype(np.float64)
+        for name, values in metrics.items():
+            if name not in _NOT_AVERAGED:
+                total = self.sums.get(name, 0.0) + float(counts @ values)
+                self.sums[name] = total
+        self.count += counts.sum()
+        self.steps += len(counts)
+
+    def add_time(self, steps: int, seconds: float) -> None:
+        """Adds the time of steps that did not compile."""
+        self.timed_steps += steps
+        self.seconds += seconds
+
+    def note(self, rate: objective.Rate) -> str:
+        """What the progress line shows."""
+        if not self.count:
+            return ""
+        means = self.summary(rate)
+        text = f"loss {means['train/loss']:.5f}"
+        if rate.is_measured:
+            text += f"  rate {means['train/rate_nats']:.2f} nats"
+        if self.seconds:
+            text += f"  {means['train/images_per_second']:.0f} images/s"
+        return text
+
+    def summary(self, rate: objective.Rate) -> dict[str, float | None]:
+        """Means over images; the rate is null where it is not measured."""
+        means: dict[str, float | None] = {
+            f"train/{name}": total / self.count
+            for name, total in self.sums.items()
+        }
+        if not rate.is_measured:
+            estimate = means.pop("train/rate_nats")
+            means["train/rate_nats"] = None
+            if rate.estimator != "none":
+                means["train/latent_entropy_nats"] = estimate
+        if self.seconds:
+            per_step = self.count / self.steps
+            means["train/images_per_second"] = (
+                per_step * self.timed_steps / self.seconds
+            )
+        return means

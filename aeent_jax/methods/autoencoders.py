@@ -1,0 +1,114 @@
+"""The plain autoencoder, and what differs in its loss or layers alone."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from aeent_jax import models
+from aeent_jax.methods.method import Inputs, Method, Noise, Outputs, no_noise
+
+
+def make_network(
+    config: ml_collections.ConfigDict,
+    axis_name: str | None,
+    *,
+    encoded_vectors: int = 1,
+    heads: int = 1,
+    spatial: bool = False,
+) -> models.Autoencoder:
+    """The reference autoencoder in the sizes of a configuration."""
+    return models.make_autoencoder(
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+        latent_dim=config.model.latent_dim,
+        base_width=config.model.base_width,
+        hidden_dim=config.model.hidden_dim,
+        depth=config.model.depth,
+        axis_name=axis_name,
+        normalisation=config.channel.normalisation,
+        encoded_vectors=encoded_vectors,
+        heads=heads,
+        spatial=spatial,
+    )
+
+
+def autoencode(
+    network: models.Autoencoder,
+    variables: models.Variables,
+    inputs: Inputs,
+    noise: Noise,
+    *,
+    train: bool,
+) -> Outputs:
+    """Encodes, sends through the channel, decodes."""
+    z, encoder_stats = network.encode(
+        variables, inputs.x, inputs.mask, train=train
+    )
+    z_noisy = noise(z)
+    x_hat, decoder_stats = network.decode(
+        variables, z_noisy, inputs.mask, train=train
+    )
+    stats = {"encoder": encoder_stats, "decoder": decoder_stats}
+    return Outputs(x_hat, z, z_noisy, stats, {})
+
+
+def squared_error(x: jax.Array, outputs: Outputs) -> dict[str, jax.Array]:
+    """The mean squared error of each image."""
+    error = jnp.mean(jnp.square(x - outputs.x_hat), axis=(1, 2, 3))
+    return {"reconstruction": error}
+
+
+def from_network(network: models.Autoencoder) -> Method:
+    """The plain autoencoder on a network."""
+    return Method(
+        init=network.init,
+        forward=functools.partial(autoencode, network),
+        losses=squared_error,
+        score="squared",
+        latent_dim=network.latent_dim,
+    )
+
+
+def make_ae(config: ml_collections.ConfigDict, axis_name: str | None) -> Method:
+    """`ae`: mean squared error, and squared error as the score map."""
+    return from_network(make_network(config, axis_name))
+
+
+def absolute_error(x: jax.Array, outputs: Outputs) -> dict[str, jax.Array]:
+    """The mean absolute error of each image."""
+    error = jnp.mean(jnp.abs(x - outputs.x_hat), axis=(1, 2, 3))
+    return {"reconstruction": error}
+
+
+def make_ae_l1(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> Method:
+    """`ae_l1`: mean absolute error, and absolute error as the score map."""
+    return dataclasses.replace(
+        make_ae(config, axis_name), losses=absolute_error, score="absolute"
+    )
+
+
+def _autoencode_places(network, variables, inputs, noise, *, train):
+    del noise  # There is no vector that it could be added to.
+    outputs = autoencode(network, variables, inputs, no_noise, train=train)
+    return outputs._replace(z=None, z_noisy=None)
+
+
+def make_ae_spatial(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> Method:
+    """`ae_spatial`: a latent at each place, of `model.latent_dim` numbers.
+
+    1x1 convolutions without bias stand for the linear layers. There is no
+    latent vector, and so neither channel nor rate.
+    """
+    network = make_network(config, axis_name, spatial=True)
+    return dataclasses.replace(
+        from_network(network),
+        forward=functools.partial(_autoencode_places, network),
+        latent_dim=None,
+    )

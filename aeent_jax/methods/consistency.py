@@ -1,0 +1,96 @@
+"""The method `constrained_ae`: reconstructions keep their latents.
+
+Chen and Konukoglu (2018), "Unsupervised detection of lesions in brain MRI using
+constrained adversarial auto-encoders", in the form of MedIAnomaly: without the
+adversary.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from aeent_jax import models
+from aeent_jax.methods import autoencoders
+from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
+
+
+def _forward(
+    network: models.Autoencoder,
+    is_quirky: bool,
+    variables: models.Variables,
+    inputs: Inputs,
+    noise: Noise,
+    *,
+    train: bool,
+) -> Outputs:
+    """Autoencodes, and encodes what came out."""
+    outputs = autoencoders.autoencode(
+        network, variables, inputs, noise, train=train
+    )
+    # What the second pass adds to running statistics, it adds after the first.
+    after_first = variables | {"batch_stats": outputs.batch_stats}
+    z_again, encoder_stats = network.encode(
+        after_first, outputs.x_hat, inputs.mask, train=train
+    )
+    outputs = outputs._replace(extra={"z_again": z_again})
+    if not is_quirky:
+        return outputs
+    # The reference's second pass ends behind the decoder's first BatchNorm.
+    _, decoder_stats = network.decode(
+        after_first, z_again, inputs.mask, train=train
+    )
+    first = outputs.batch_stats["decoder"]
+    decoder_stats = first | {"hidden_norm": decoder_stats["hidden_norm"]}
+    return outputs._replace(
+        batch_stats={"encoder": encoder_stats, "decoder": decoder_stats}
+    )
+
+
+def consistency_losses(
+    weight: float, x: jax.Array, outputs: Outputs
+) -> dict[str, jax.Array]:
+    """Mean squared errors, of each image and of its latent."""
+    change = jnp.square(outputs.z - outputs.extra["z_again"])
+    return autoencoders.squared_error(x, outputs) | {
+        "consistency": weight * jnp.mean(change, axis=1)
+    }
+
+
+def make_constrained_ae(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> Method:
+    """`constrained_ae`: MSE, and that of the latents of x_hat, weighted.
+
+    Running statistics are those of images and of their latents, which alone
+    are passed on in evaluation. The reference updates those of the encoder and
+    of the decoder's hidden layer from the reconstructions too.
+
+    Args:
+      config: the resolved configuration.
+      axis_name: mapped axis that BatchNorm synchronises over, or None.
+
+    Returns:
+      The method.
+
+    Raises:
+      ValueError: a negative or infinite weight.
+    """
+    weight = config.loss.consistency_weight
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"loss.consistency_weight is {weight}, but must be a finite number"
+            " of at least 0."
+        )
+    network = autoencoders.make_network(config, axis_name)
+    return Method(
+        init=network.init,
+        forward=functools.partial(
+            _forward, network, config.compat == "medianomaly"
+        ),
+        losses=functools.partial(consistency_losses, weight),
+        score="squared",
+        latent_dim=config.model.latent_dim,
+    )

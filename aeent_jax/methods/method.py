@@ -1,0 +1,113 @@
+"""What a method is made of."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from aeent_jax import models
+
+# From clean latents `[B, D]` to what the decoder gets.
+Noise = Callable[[jax.Array], jax.Array]
+
+
+class Inputs(NamedTuple):
+    """One device's rows of a global batch.
+
+    Attributes:
+      x: clean images in [-1, 1], `[B, H, W, C]`.
+      mask: `[B]` bool, False in padding; None means all rows count.
+      positions: `[B]` int, places in the global batch, or in the split in
+        evaluation.
+      rng: the key of this step; what a method draws comes from `row_keys`.
+    """
+
+    x: jax.Array
+    mask: jax.Array | None
+    positions: jax.Array
+    rng: jax.Array
+
+
+class Outputs(NamedTuple):
+    """What a network makes of its inputs.
+
+    Attributes:
+      x_hat: reconstructions, `[B, H, W, C]`.
+      z: clean latents, `[B, D]`; None where there is no latent vector.
+      z_noisy: the same behind the channel.
+      batch_stats: after the pass; as they were where it did not train.
+      extra: further arrays, `[B, ...]`, that the method's losses or its score
+        need.
+    """
+
+    x_hat: jax.Array
+    z: jax.Array | None
+    z_noisy: jax.Array | None
+    batch_stats: Any
+    extra: dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One method, built from a configuration: pure functions.
+
+    Attributes:
+      init: from a key to `{"params": ..., "batch_stats": ...}`, the same on
+        every device count.
+      forward: `(variables, inputs, noise, *, train)` to `Outputs`. With `train`
+        it uses the statistics of the global batch, corrupts what the method
+        corrupts, and samples what it samples.
+      losses: `(x, outputs)` to name -> loss of each image `[B]`, weighted; what
+        is minimised is the mean of their sum. "reconstruction" is one of them.
+      score: its own anomaly score, a name of `scores.SCORES`.
+      latent_dim: size of the latent vector; None where there is none.
+      extra: names in `Outputs.extra` that there are in evaluation too, for the
+        scores that need them.
+    """
+
+    init: Callable[[jax.Array], models.Variables]
+    forward: Callable[..., Outputs]
+    losses: Callable[[jax.Array, Outputs], dict[str, jax.Array]]
+    score: str
+    latent_dim: int | None
+    extra: tuple[str, ...] = ()
+
+
+def no_noise(z: jax.Array) -> jax.Array:
+    """The channel of evaluation: none."""
+    return z
+
+
+def without_padding(array: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Sets the rows of padding to 0, before an exponential.
+
+    BatchNorm with the statistics of a few other rows can send padding far away,
+    and where the exponential overflows, a gradient of 0 becomes NaN.
+
+    Args:
+      array: `[B, ...]`.
+      mask: `[B]` bool, False in padding; None means all rows count.
+
+    Returns:
+      An array of the same shape.
+    """
+    if mask is None:
+        return array
+    return jnp.where(mask.reshape(-1, *[1] * (array.ndim - 1)), array, 0)
+
+
+def row_keys(inputs: Inputs, stream: int) -> jax.Array:
+    """A key for each image, the same on every number of devices.
+
+    Args:
+      inputs: one device's rows.
+      stream: a number of what is drawn, at least 0: one for each purpose.
+
+    Returns:
+      `[B]` keys, apart from those of the channel.
+    """
+    # The channel folds positions into the key itself.
+    rng = jax.random.fold_in(inputs.rng, 2**31 + stream)
+    return jax.vmap(lambda i: jax.random.fold_in(rng, i))(inputs.positions)

@@ -1,0 +1,143 @@
+"""The variational autoencoder (Kingma and Welling, arXiv 1312.6114).
+
+The encoder gives `mu` and `log_var`, and in training the decoder sees a sample
+with the noise of the channel on top:
+
+    mu + sigma * eps' + exp(log_var / 2) * eps
+
+The latent is `mu`, and `mu + sigma * eps'` the noisy one, so the rate is that
+of the channel behind `mu`. An estimate from samples would take their own noise
+for information, and a penalty on it would remove that noise; what the variances
+tell of the image is for the KL to price.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from aeent_jax import models
+from aeent_jax.methods import autoencoders
+from aeent_jax.methods.method import (
+    Inputs,
+    Method,
+    Noise,
+    Outputs,
+    row_keys,
+    without_padding,
+)
+
+_STREAM = 0
+
+# From inputs and the size of the latent to `eps`, `[B, D]`.
+Draw = Callable[[Inputs, int], jax.Array]
+
+
+def standard_normal(inputs: Inputs, dim: int) -> jax.Array:
+    """Independent standard normal numbers for each image, `[B, dim]`."""
+    keys = row_keys(inputs, _STREAM)
+    return jax.vmap(lambda key: jax.random.normal(key, (dim,)))(keys)
+
+
+def kl_divergence(mu: jax.Array, log_var: jax.Array) -> jax.Array:
+    """KL divergence from N(0, I), in nats a dimension.
+
+    Args:
+      mu: means, `[B, D]`.
+      log_var: logarithms of the variances, `[B, D]`.
+
+    Returns:
+      `[B]`, the mean over dimensions, as the reference has it, and not the sum.
+    """
+    terms = jnp.square(mu) + jnp.exp(log_var) - log_var - 1.0
+    return 0.5 * jnp.mean(terms, axis=1)
+
+
+def from_network(
+    network: models.Autoencoder,
+    *,
+    kl_weight: float,
+    samples_in_evaluation: bool,
+    draw: Draw = standard_normal,
+) -> Method:
+    """The variational autoencoder on a network.
+
+    Args:
+      network: its encoder gives two vectors, the first of them `mu`.
+      kl_weight: of the KL beside the mean squared error.
+      samples_in_evaluation: whether the decoder sees a sample there too,
+        instead of `mu`.
+      draw: of the samples.
+
+    Returns:
+      The method; `Outputs.extra` has `log_var` `[B, D]`, `sample` `[B, D]`,
+      which is what the decoder sees, and `kl` `[B]`.
+    """
+
+    def forward(variables, inputs, noise: Noise, *, train: bool) -> Outputs:
+        encoded, encoder_stats = network.encode(
+            variables, inputs.x, inputs.mask, train=train
+        )
+        mu, log_var = jnp.split(encoded, 2, axis=1)
+        log_var = without_padding(log_var, inputs.mask)
+        z_noisy = sample = noise(mu)
+        if train or samples_in_evaluation:
+            eps = draw(inputs, network.latent_dim).astype(mu.dtype)
+            sample = z_noisy + jnp.exp(0.5 * log_var) * eps
+        x_hat, decoder_stats = network.decode(
+            variables, sample, inputs.mask, train=train
+        )
+        stats = {"encoder": encoder_stats, "decoder": decoder_stats}
+        extra = {
+            "log_var": log_var,
+            "sample": sample,
+            "kl": kl_divergence(mu, log_var),
+        }
+        return Outputs(x_hat, mu, z_noisy, stats, extra)
+
+    return Method(
+        init=network.init,
+        forward=forward,
+        losses=functools.partial(_losses, kl_weight),
+        score="squared",
+        latent_dim=network.latent_dim,
+        extra=("kl",),
+    )
+
+
+def _losses(kl_weight, x, outputs):
+    error = autoencoders.squared_error(x, outputs)
+    return error | {"kl": kl_weight * outputs.extra["kl"]}
+
+
+def make_vae(
+    config: ml_collections.ConfigDict, axis_name: str | None
+) -> Method:
+    """`vae`: mean squared error, and the KL from a standard normal law.
+
+    Evaluation is of `mu`; with `compat=medianomaly` it is of one sample for
+    each image, the same in every evaluation.
+
+    Raises:
+      ValueError: a weight below 0 or not finite; or normalised latents, of
+        which the KL could not move the mean square of `mu`.
+    """
+    weight = config.loss.kl_weight
+    if not 0 <= weight < float("inf"):
+        raise ValueError(
+            f"loss.kl_weight is {weight}, but must be a finite number of at"
+            " least 0."
+        )
+    if config.channel.normalisation != "none":
+        raise ValueError(
+            f"channel.normalisation is {config.channel.normalisation}, but the"
+            " KL of a vae already holds its latents near a standard normal law;"
+            " set it to none."
+        )
+    return from_network(
+        autoencoders.make_network(config, axis_name, encoded_vectors=2),
+        kl_weight=weight,
+        samples_in_evaluation=config.compat == "medianomaly",
+    )

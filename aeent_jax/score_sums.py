@@ -1,0 +1,191 @@
+"""Weighted sums of anomaly scores, those of the latents among them.
+
+    squared                      one score
+    squared+0.001*surprise       a sum
+    description_length           the training objective of one image
+
+`surprise` is minus the log density, in nats, of an image's latent under the
+kernel density of the latents of the training normals. Its kernel is the
+channel's noise; a network without a channel gets the bandwidth of maximum
+leave-one-out likelihood.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from aeent_jax import entropy, methods
+
+SURPRISE = "surprise"
+DESCRIPTION_LENGTH = "description_length"
+
+
+class Term(NamedTuple):
+    """A score and its weight in a sum."""
+
+    weight: float
+    name: str
+
+
+def parse(
+    spec: str, config: ml_collections.ConfigDict, method: methods.Method
+) -> tuple[Term, ...]:
+    """Reads a sum of scores.
+
+    Args:
+      spec: terms joined by "+", each a name or `weight*name`.
+      config: of the run, for the weight of a nat in `description_length`.
+      method: of the run.
+
+    Returns:
+      The terms; `description_length` is taken apart.
+
+    Raises:
+      ValueError: an unknown name, one that the method does not have, or a
+        weight that is no number.
+    """
+    terms = []
+    for text in spec.split("+"):
+        weight, star, name = text.strip().rpartition("*")
+        factor = _parse_weight(weight, spec) if star else 1.0
+        if name == DESCRIPTION_LENGTH:
+            terms += [
+                Term(factor, "reconstruction"),
+                Term(factor * _trained_weight(config), SURPRISE),
+            ]
+        else:
+            if name != SURPRISE:
+                _check_name(name)
+                methods.check_score(name, config.method, method.extra)
+            terms.append(Term(factor, name))
+    if needs_latents(terms) and method.latent_dim is None:
+        raise ValueError(
+            f"the score is {spec}, but {config.method} has no latent vector;"
+            " choose a score of images, such as squared."
+        )
+    return tuple(terms)
+
+
+def _parse_weight(text: str, spec: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not math.isfinite(weight):
+        raise ValueError(
+            f"the score is {spec!r}, in which {text!r} is no number; write a"
+            " sum as squared+0.001*surprise."
+        )
+    return weight
+
+
+def _check_name(name: str) -> None:
+    try:
+        methods.get_score(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}, {SURPRISE} or {DESCRIPTION_LENGTH},"
+            " or a sum of them."
+        ) from error
+
+
+def _trained_weight(config: ml_collections.ConfigDict) -> float:
+    if config.entropy.controller != "fixed":
+        raise ValueError(
+            f"the score is {DESCRIPTION_LENGTH}, but the weight of this run was"
+            f" that of its controller ({config.entropy.controller}), which"
+            f" changed; give the sum yourself, as reconstruction+0.001*"
+            f"{SURPRISE}."
+        )
+    return config.entropy.weight
+
+
+def needs_latents(terms: Sequence[Term]) -> bool:
+    """Whether a sum has a term of the latents."""
+    return any(term.name == SURPRISE for term in terms)
+
+
+def of_images(terms: Sequence[Term]) -> Callable[..., methods.Score]:
+    """The part of a sum that needs one image and the network.
+
+    Args:
+      terms: of the sum.
+
+    Returns:
+      A function like those of `methods.SCORES`; its score has a map where all
+      terms have one.
+    """
+    chosen = [t for t in terms if t.name != SURPRISE]
+
+    def score(*args: Any) -> methods.Score:
+        found = [
+            (term.weight, methods.get_score(term.name)(*args))
+            for term in chosen
+        ]
+        if found and all(s.value is None for _, s in found):
+            return methods.Score(sum(w * s.map for w, s in found))
+        values = [
+            w * (jnp.mean(s.map, axis=(1, 2)) if s.value is None else s.value)
+            for w, s in found
+        ]
+        total = sum(values, jnp.zeros(len(args[2].x)))
+        has_map = found and all(s.map is not None for _, s in found)
+        maps = sum(w * s.map for w, s in found) if has_map else None
+        return methods.Score(maps, total)
+
+    return score
+
+
+def of_latents(
+    terms: Sequence[Term],
+    z: np.ndarray,
+    samples: np.ndarray,
+    sigma: float,
+    *,
+    own: bool,
+) -> np.ndarray:
+    """The part of a sum that needs the latents of the training normals.
+
+    Args:
+      terms: of the sum.
+      z: latents of the images, `[N, D]`.
+      samples: latents of the training normals, `[n, D]`.
+      sigma: of the channel; 0 for none.
+      own: whether `z` are the samples, which then leave themselves out.
+
+    Returns:
+      `[N]` float64.
+    """
+    weight = sum(t.weight for t in terms if t.name == SURPRISE)
+    return weight * surprise(z, samples, sigma, own=own)
+
+
+def surprise(
+    z: np.ndarray, samples: np.ndarray, sigma: float, *, own: bool
+) -> np.ndarray:
+    """Minus the log density of latents under that of the training normals.
+
+    Args:
+      z: `[N, D]`.
+      samples: `[n, D]`, at least 2.
+      sigma: standard deviation of the kernel; 0 for the bandwidth of maximum
+        leave-one-out likelihood.
+      own: whether `z` are the samples, which then leave themselves out.
+
+    Returns:
+      `[N]` float64, in nats.
+    """
+    index = np.arange(len(z)) if own else np.full(len(z), -1)
+    found = _per_query(sigma or "loo_ml", z, samples, index)
+    return np.asarray(found, np.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _per_query(bandwidth, z, samples, index):
+    return entropy.kde_loo(z, samples, index, bandwidth=bandwidth).per_query
