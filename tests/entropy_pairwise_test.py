@@ -303,22 +303,26 @@ def test_weighted_sum_agrees_with_the_sum_of_weighted_terms(
             )
 
 
-def test_tiles_of_all_samples_agree_with_dense():
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_tiles_of_all_samples_agree_with_dense(exclude_self):
     # The number of their rows does not divide the queries.
     m, n = 3 * pairwise.TILE + 5, 2 * pairwise.TILE
-    rng = np.random.default_rng(0)
-    x, y = (jnp.float32(rng.normal(size=(k, 4))) for k in (m, n))
-    weight, index = jnp.float32(rng.random(m)), jnp.arange(m)
     assert pairwise._whole(n, 4).rows < m
+    problem = make_problem(m, n, 4, exclude_self)
+    index, mask, weight = (problem[k] for k in ("index", "mask", "g"))
 
-    def whole(x, y):
-        return pairwise.weighted_lse(x, y, 1.0, weight, index)[0]
+    def whole(x, y, b):
+        return pairwise.weighted_lse(
+            x, y, b, weight, index, sample_mask=mask, exclude_self=exclude_self
+        )[0]
 
-    def dense(x, y):
-        return weight @ reference.dense_lse(x, y, 1.0, index, None, False)[0]
+    def dense(x, y, b):
+        lse, _ = reference.dense_lse(x, y, b, index, mask, exclude_self)
+        return weight @ lse
 
+    arguments = [problem[k] for k in ("x", "y", "inv_two_var")]
     got, expected = (
-        jax.jit(jax.value_and_grad(function, (0, 1)))(x, y)
+        jax.jit(jax.value_and_grad(function, (0, 1, 2)))(*arguments)
         for function in (whole, dense)
     )
     for a, b in zip(
@@ -328,20 +332,20 @@ def test_tiles_of_all_samples_agree_with_dense():
         assert reference.relative_error(a, b) < 1e-5
 
 
-def test_a_query_of_no_weight_reaches_nothing():
+def test_queries_of_no_weight_change_no_gradient():
     z = jax.random.normal(jax.random.key(0), (6, 2))
-    weight = jnp.arange(6) < 4
 
-    def total(x, weight):
-        return pairwise.weighted_lse(x, z, 1.0, weight)[0]
+    def gradients(queries):
+        def total(x, y):
+            return pairwise.weighted_lse(x, y, 1.0, jnp.arange(queries) < 4)[0]
 
-    assert total(z.at[4:].set(jnp.nan), weight) == total(z, weight)
-    gradient = jax.grad(total)(z, weight)
-    np.testing.assert_array_equal(gradient[4:], 0)
-    # A sum over another number of rows.
-    np.testing.assert_allclose(
-        gradient[:4], jax.grad(total)(z[:4], weight[:4]), rtol=1e-5, atol=1e-6
-    )
+        return jax.grad(total, (0, 1))(z[:queries], z)
+
+    (dx, dy), (fewer_dx, fewer_dy) = gradients(6), gradients(4)
+    np.testing.assert_array_equal(dx[4:], 0)
+    # Sums over other numbers of rows.
+    np.testing.assert_allclose(dx[:4], fewer_dx, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dy, fewer_dy, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -349,6 +353,7 @@ def test_a_query_of_no_weight_reaches_nothing():
     [
         ({"x": np.ones(3)}, r"shape \(3,\), and \[rows, dim\]"),
         ({"y": np.ones((3, 1))}, "2 dimensions and samples 1"),
+        ({"y": np.ones((0, 2))}, "samples has 0 rows"),
         ({"inv_two_var": np.ones(2)}, r"inv_two_var has shape \(2,\)"),
         ({"query_index": np.zeros(4)}, "query_index is float"),
         ({"sample_mask": np.ones(4, bool)}, r"sample_mask is bool\[4\]"),

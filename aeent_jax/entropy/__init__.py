@@ -13,10 +13,11 @@ with what a trainer must know about it.
 
 On several devices, per-query estimators get a device's own rows as queries, the
 gathered latents as samples, and the rows' global positions. The caller adds
-`sum(per_query) / psum(count)` to that device's loss for a per-query estimator,
-`value / number of devices` for one of the whole batch, and sums the gradients
-over devices, because those through all_gather add up. It also gives a global
-batch with fewer than two valid rows the rate 0.
+`value * count / psum(count)` to that device's loss for a per-query estimator,
+with the count of its valid queries, `value / number of devices` for one of the
+whole batch, and sums the gradients over devices, because those through
+all_gather add up. It also gives a global batch with fewer than two valid rows
+the rate 0.
 
 Estimators with parameters of their own are in `LEARNED`, whose module says how
 they are called; `fit_learned` measures frozen latents with them.

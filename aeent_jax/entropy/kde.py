@@ -17,10 +17,11 @@ latents. `scale_gradient` is the derivative of the value by log a, in nats,
 where queries and samples are multiplied by a and s stays: about 0 where the
 estimate has saturated.
 
-All estimators here are per query: `value` is the masked mean of `per_query`. On
-several devices each passes its own rows as `queries`, the gathered latents as
-`samples` and its rows' global positions as `query_index`, and the caller
-divides psum(sum of per_query) by psum(count).
+All estimators here are per query: `value` is the masked mean of `per_query`,
+with a gradient that costs less than that of the mean. On several devices each
+passes its own rows as `queries`, the gathered latents as `samples` and its
+rows' global positions as `query_index`, and the caller divides
+psum(value * count) by psum(count), with the count of a device's valid queries.
 """
 
 import math
@@ -256,7 +257,7 @@ def _kde(
         ),
     }
     return Estimate(
-        # The mean of those below, but with the gradient that costs less.
+        # The mean of what follows; written so, its gradient costs less.
         masked_mean(rest, query_mask) - total / jnp.maximum(valid, 1),
         "h",
         jnp.where(query_mask, rest - lse, 0),

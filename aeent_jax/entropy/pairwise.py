@@ -58,9 +58,11 @@ def pairwise_lse(
     """Returns `(L, T)`, the log-sum-exp and the mean squared distance.
 
     Differentiable in `x`, `y` and `inv_two_var`, through both results. Works
-    under jit, vmap, grad, scan and device mappings. float32 and float64 are
-    kept; narrower types are cast up. NaN or inf in a point gives NaN, never a
-    finite number, for every query that meets it.
+    under jit, vmap, grad, scan and device mappings. Second derivatives are
+    exact and keep all pairs in memory; forward mode is refused, as of any
+    custom_vjp. float32 and float64 are kept; narrower types are cast up. NaN or
+    inf in a point gives NaN, never a finite number, for every query that meets
+    it.
 
     Distances come from norms and products, so an exponent carries a rounding
     error of about `eps |x - mean|^2 / s^2`: in float32 below 1e-5 while points
@@ -83,7 +85,7 @@ def pairwise_lse(
       T: `[m]`, a mean weighted with w, in squared units; 0 for such a query.
 
     Raises:
-      ValueError: a shape or a type does not fit.
+      ValueError: a shape or a type does not fit, or there is no sample.
     """
     _, lse, mean = _check_and_sum(
         x, y, inv_two_var, None, query_index, sample_mask, exclude_self, tile
@@ -112,7 +114,8 @@ def weighted_lse(
       x: `[m, dim]` queries.
       y: `[n, dim]` samples.
       inv_two_var: scalar `1 / (2 s^2)`.
-      weight: `[m]` numbers or bool; where it is 0, not even NaN gets through.
+      weight: `[m]` numbers or bool. A query of weight 0 must still be finite,
+        since 0 NaN is NaN: estimators have theirs zeroed by `points.resolve`.
       query_index: as in `pairwise_lse`.
       sample_mask: as in `pairwise_lse`.
       exclude_self: as in `pairwise_lse`.
@@ -123,7 +126,7 @@ def weighted_lse(
       The sum, a scalar, and L and T as `pairwise_lse` returns them.
 
     Raises:
-      ValueError: a shape or a type does not fit.
+      ValueError: a shape or a type does not fit, or there is no sample.
     """
     if jnp.shape(weight) != jnp.shape(x)[:1]:
         raise ValueError(
@@ -142,7 +145,7 @@ def _check_and_sum(
     if query_index is None:
         query_index = jnp.full(jnp.shape(x)[:1], -1, jnp.int32)
     x, y, index, _, mask = points.resolve(
-        x, y, query_index, None, sample_mask, min_samples=0
+        x, y, query_index, None, sample_mask, min_samples=1
     )
     if jnp.shape(inv_two_var) != ():
         raise ValueError(
@@ -188,14 +191,14 @@ def _whole(n: int, dim: int) -> kernel_sums.Tile:
 def _results(sums: kernel_sums.Sums, weight):
     total = None
     if weight is not None:
-        total = jnp.sum(jnp.where(weight == 0, 0, weight * sums.lse))
+        total = jnp.sum(weight * sums.lse)
     return total, sums.lse, sums.mean
 
 
 def _forward(exclude_self, tile, *primals):
     problem, weight = jax.tree.map(lambda primal: primal.value, primals)
     n, dim = problem.y.shape
-    fits = weight is not None and tile is None and 0 < n <= WHOLE
+    fits = weight is not None and tile is None and n <= WHOLE
     shape = _whole(n, dim) if fits else _square(tile)
     sums = kernel_sums.forward(exclude_self, shape, problem, weight)
     return _results(sums, weight), (problem, weight, sums)
