@@ -450,6 +450,20 @@ def test_rows_without_a_valid_sample_have_zero_gradient():
     for gradient in pull_back((only_third, only_third)):
         np.testing.assert_array_equal(gradient, 0)
 
+    def weighted(x, y, b):
+        return pairwise.weighted_lse(
+            x,
+            y,
+            b,
+            only_third,
+            jnp.arange(6),
+            sample_mask=mask,
+            exclude_self=True,
+        )[0]
+
+    for gradient in jax.jit(jax.grad(weighted, (0, 1, 2)))(z + 1, z, 1.0):
+        np.testing.assert_array_equal(gradient, 0)
+
 
 def test_bfloat16_is_cast_up_before_anything_else():
     z = jax.random.normal(jax.random.key(0), (20, 3), jnp.bfloat16)
