@@ -86,11 +86,13 @@ LAW = {
     "population": _BELOW_TRAINING | {"run", "train"},
     "trained": _BELOW_TRAINING | {"evaluate", "run"},
     "bench": _BELOW_TRAINING | {"evaluate", "population", "run", "train"},
+    "costs": {"bench", "data", "run", "train_step"},
     "sweep": _BELOW_TRAINING
     | {"evaluate", "population", "report", "run", "train"},
     "cli": _BELOW_TRAINING
     | {
         "bench",
+        "costs",
         "evaluate",
         "latents",
         "report",

@@ -14,6 +14,7 @@ COMMANDS = {
     "sweep": "train the members of a sweep: tables and a figure",
     "report": "set runs side by side: a table and one HTML file",
     "data": "list, prepare and check data sets",
+    "cost": "parameters, FLOP, memory and time of a configuration",
     "bench": "measure speed on this hardware",
 }
 
