@@ -95,21 +95,21 @@ def estimate(
       name: of the hardware.
       member: what one run costs.
       count: members.
-      share: of its peak that a device of this machine reaches in a step; None
+      share: of its peak that this machine reaches in a step, at most 1; None
         where it was not measured.
 
     Returns:
       `members_per_device`, and how many would fit (`most_per_device`);
       `seconds_per_step` and `hours` at least, and what they are bound by
       (`bound`: "compute" or "memory"); `hours_at_share` if devices reach only
-      the same share of their peak as here (None without one).
+      that share of what bounds them (None without one).
     """
     device = HARDWARE[name]
     per_device = -(-count // device.devices)
     compute = per_device * member.flops / device.flops
     memory = per_device * member.num_bytes / device.bandwidth
     seconds = max(compute, memory)
-    hours = member.steps / 3600
+    hours = member.steps * seconds / 3600
     room = max(0.0, device.memory - member.images)
     return {
         "hardware": name,
@@ -118,7 +118,6 @@ def estimate(
         "most_per_device": int(room // member.memory),
         "seconds_per_step": seconds,
         "bound": "compute" if compute >= memory else "memory",
-        "hours": hours * seconds,
-        "hours_at_share": share
-        and hours * max(compute / min(share, 1.0), memory),
+        "hours": hours,
+        "hours_at_share": None if share is None else hours / share,
     }

@@ -55,15 +55,41 @@ def blank_dataset(
     return dataset_lib.make_dataset(config.data.name, {"train": split})
 
 
+def lower_step(
+    config: ml_collections.ConfigDict,
+    dataset: data.Dataset,
+    num_devices: int,
+) -> tuple[run_lib.Run, jax.stages.Lowered]:
+    """Traces one training step, without compiling it.
+
+    Args:
+      config: the resolved configuration.
+      dataset: its data, or a blank one.
+      num_devices: on how many devices.
+
+    Returns:
+      The run, and its step as XLA gets it.
+
+    Raises:
+      ValueError: bad configuration, or more devices than there are.
+    """
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.parallel.num_devices = num_devices
+    # Nothing is written there.
+    run = run_lib.Run(config, pathlib.Path(), dataset)
+    return run, run.step_fn.lower(*arguments(run, _blank_state(run)))
+
+
 def compile_step(
     config: ml_collections.ConfigDict,
     dataset: data.Dataset,
     num_devices: int,
 ) -> Step:
-    """Compiles one training step.
+    """Compiles one training step, and reads what it costs.
 
-    FLOP are those of the program before XLA optimises it, which are the same
-    everywhere: it counts the products that it need not compute for padding as
+    FLOP are those of the program before XLA optimises it, which are the same on
+    every backend: it counts the products that padding makes unnecessary as
     none. Bytes and temporaries are those of the program that it compiles here;
     another backend fuses otherwise.
 
@@ -78,12 +104,7 @@ def compile_step(
     Raises:
       ValueError: bad configuration, or more devices than there are.
     """
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.parallel.num_devices = num_devices
-    # Nothing is written there.
-    run = run_lib.Run(config, pathlib.Path(), dataset)
-    lowered = run.step_fn.lower(*arguments(run, _blank_state(run)))
+    run, lowered = lower_step(config, dataset, num_devices)
     compiled = lowered.compile()
     memory = compiled.memory_analysis()
     return Step(
