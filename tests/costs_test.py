@@ -106,14 +106,19 @@ def test_gathered_are_moments_of_batchnorm_and_latents_alone(cost):
 
 @pytest.mark.slow
 def test_no_collective_has_an_entry_for_each_pair_of_latents():
-    config = make_config(train__batch_size=66)
+    config = make_config(train__batch_size=52)
     step = programs.compile_step(
         config, programs.blank_dataset(config, 99), num_devices=2
     )
-    shapes = [shape for c in step.collectives for shape in c.shapes]
-    assert (66, LATENT) in shapes
-    for shape in shapes:
-        assert shape.count(66) + 2 * shape.count(33) <= 1 or shape[1:] == (4,)
+    shapes = [
+        shape
+        for c in step.collectives
+        for shape in c.shapes
+        if c.kind != "all-reduce"
+    ]
+    assert (52, LATENT) in shapes
+    # Those of a device among themselves are the fewest pairs there could be.
+    assert all(math.prod(shape) < 26**2 for shape in shapes)
 
 
 def test_devices_share_the_work(cost):
@@ -280,4 +285,5 @@ def test_any_method_has_a_cost(name):
         config, programs.blank_dataset(config, IMAGES), 1
     )
     assert step.flops > 0
-    assert step.collectives == []
+    # XLA leaves them in, but one device has nobody to send to.
+    assert sum(c.sent_bytes for c in step.collectives) == 0

@@ -20,8 +20,8 @@ _CONFIG = config_flag.define()
 _DEVICES = flags.DEFINE_integer(
     "devices",
     0,
-    "Devices that a run is spread over; 0: all there are. The CPU is split"
-    " into as many.",
+    "Devices that a run is spread over; 0: those of the configuration. The"
+    " CPU is split into as many.",
     lower_bound=0,
 )
 _TRAIN_IMAGES = flags.DEFINE_integer(

@@ -28,7 +28,8 @@ def analyse(
 
     Args:
       config: the resolved configuration.
-      num_devices: on which a run is spread; 0 means all there are.
+      num_devices: on which a run is spread; 0 means those of the
+        configuration.
       train_images: of the training split; 0 means those of the data set.
       names: of the hardware to estimate for.
       members: of the populations to estimate for.
@@ -50,7 +51,9 @@ def analyse(
             " for the number that the data set has."
         )
     run_lib.check_config(config)
-    num_devices = num_devices or len(jax.devices())
+    num_devices = (
+        num_devices or config.parallel.num_devices or len(jax.devices())
+    )
     if train_images:
         dataset = programs.blank_dataset(config, train_images)
     else:
@@ -125,7 +128,7 @@ def _describe_memory(alone) -> dict[str, int]:
 
 
 def measure(step: programs.Step, flops: float) -> dict[str, Any]:
-    """Times steps on this machine, in turns with what reaches its peak.
+    """Times steps on this machine; on a CPU, its peak in turns with them.
 
     Args:
       step: compiled for the devices to use.
@@ -133,8 +136,9 @@ def measure(step: programs.Step, flops: float) -> dict[str, Any]:
 
     Returns:
       `seconds_per_step` and `images_per_second`, medians of up to 5 runs;
-      `hours` of all steps; `share_of_peak` of the float32 matrix products that
-      the same devices did meanwhile; `devices`; `cores_of_others`.
+      `hours` of all steps; `flops_per_second`; `share_of_peak`, of the float32
+      matrix products that the same devices did meanwhile (None on accelerators,
+      whose peak those are too small to reach); `devices`; `cores_of_others`.
     """
     run = step.run
     state, *rest = programs.arguments(run, run.initial_state())
@@ -144,24 +148,26 @@ def measure(step: programs.Step, flops: float) -> dict[str, Any]:
         states[0], metrics = step.compiled(states[0], *rest)
         jax.block_until_ready(metrics)
 
-    peak = peaks.prepare(run.parallel.num_devices)["matmul"]
+    calls, peak = {"step": call}, None
+    if run.parallel.devices[0].platform == "cpu":
+        peak = peaks.prepare(run.parallel.num_devices)["matmul"]
+        calls["peak"] = peak.run
     other = machine.OtherWork()
-    runs = timing.take_turns(
-        {"step": call, "peak": peak.run}, _MOST_SECONDS, lambda name: None
-    )
+    runs = timing.take_turns(calls, _MOST_SECONDS, lambda name: None)
     seconds = {
         name: statistics.median(one.seconds for one in listed)
         for name, listed in runs.items()
     }
-    per_second = flops / seconds["step"]
-    share = per_second * seconds["peak"] / peak.work
+    per_second, share = flops / seconds["step"], None
+    if peak is not None:
+        # Other work can slow one down more than the other.
+        share = min(1.0, per_second * seconds["peak"] / peak.work)
     return {
         "devices": run.parallel.num_devices,
         "seconds_per_step": seconds["step"],
         "images_per_second": run.plan.batch_size / seconds["step"],
         "hours": run.plan.total_steps * seconds["step"] / 3600,
         "flops_per_second": per_second,
-        # Rounds can differ, and a step of products alone be seen above them.
-        "share_of_peak": min(share, 1.0),
+        "share_of_peak": share,
         "cores_of_others": other.cores(),
     }

@@ -1,12 +1,13 @@
 """What named hardware could do at best, by its published figures.
 
-Figures of one device, looked up in November 2025:
+Figures of one device, looked up in November 2026:
 
   v5e   bf16 197 TFLOP/s, memory 16 GB at 819 GB/s; "TPU v5e", Google Cloud,
         https://docs.cloud.google.com/tpu/docs/v5e
-  H200  TF32 494.7 TFLOP/s without sparsity (half of the printed 989), memory
-        141 GB at 4.8 TB/s; "NVIDIA H200 Tensor Core GPU", datasheet of the SXM
-        module, https://www.nvidia.com/en-us/data-center/h200/
+  H200  TF32 494.7 TFLOP/s without sparsity, memory 141 GB at 4.8 TB/s; of
+        NVIDIA's SXM module, as quoted by
+        https://glennklockwood.com/garden/processors/h100 and MLPerf's system
+        descriptions
 
 The arithmetic is the one that JAX chooses there for float32 convolutions and
 products when nobody asks for more precision, as the networks here do not.

@@ -68,16 +68,19 @@ def _format_collectives(step) -> list[str]:
 def _format_measured(measured) -> list[str]:
     if measured is None:
         return []
+    share = measured["share_of_peak"]
     lines = [
         "",
         f"Measured here, on {measured['devices']} device(s):"
         f" {measured['seconds_per_step']:.3g} s a step,"
         f" {measured['images_per_second']:.0f} images/s,"
-        f" {measured['hours']:.2g} h for all steps;"
-        f" {_unit(measured['flops_per_second'])}FLOP/s,"
-        f" {100 * measured['share_of_peak']:.0f} % of what matrix products"
-        " reach.",
+        f" {measured['hours']:.2g} h for all steps,"
+        f" {_unit(measured['flops_per_second'])}FLOP/s.",
     ]
+    if share is not None:
+        lines.append(
+            f"That is {100 * share:.0f} % of what matrix products reach here."
+        )
     others = measured["cores_of_others"]
     if others is not None and others > 0.1:
         lines.append(f"Other work kept {others:.1f} cores busy meanwhile.")
