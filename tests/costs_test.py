@@ -224,7 +224,7 @@ _TEXT = """
 metadata={op_name="jit(f)/psum" stack_frame_id=3}
   %c = (f32[1,33]{1,0}, f32[4,33]{1,0}) all-gather-start(%x), channel_id=1
   %d = f32[4,33]{1,0} all-gather-done(%c)
-  %e = f32[3]{0} all-reduce-start(%x), channel_id=1
+  %e = (f32[3]{0}, f32[5]{0}) all-reduce-start(%x, %y), channel_id=1
   ROOT %f = pred[5]{0} reduce-scatter(%x), dimensions={0}
   %g = f32[] add(%all-reduce.1, %all-gather(%h))
 """
@@ -236,7 +236,7 @@ def test_collectives_are_read_with_their_bytes():
         ("all-gather", 264, 198),
         ("all-reduce", 320, 480),
         ("all-gather", 528, 396),
-        ("all-reduce", 12, 18),
+        ("all-reduce", 32, 48),
         ("reduce-scatter", 20, 15),
     ]
     assert found[1].shapes == ((64,), (8, 4))

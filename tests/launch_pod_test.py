@@ -137,7 +137,8 @@ class Cluster:
 
     def run(self, script, *arguments, **variables):
         process = self.start(script, *arguments, **variables)
-        out, err = process.communicate()
+        # One that waits for what never comes is a failure.
+        out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess((), process.returncode, out, err)
 
     def pod(self, *arguments, **changes):
