@@ -6,8 +6,9 @@
 # does everything: asks for the slice and waits until it is there, copies this
 # project to all workers and installs it, and trains. What follows `run` goes to
 # `aeent train`. Where the slice is preempted it asks for another one, and goes
-# on from the last checkpoint. Can be interrupted and started again: training
-# goes on on the slice meanwhile, or ends and saves with `stop`. One at a time:
+# on from the last checkpoint; so does the same command, given again. Give it in
+# tmux or the like: where it is interrupted, training may go on on the slice for
+# a while, until `stop` has it save and end. One at a time:
 #
 #   bash launch/tpu_pod.sh create            asks for the slice and waits
 #   bash launch/tpu_pod.sh setup             copies the project and installs it
@@ -17,17 +18,17 @@
 #   bash launch/tpu_pod.sh delete [NAME]     gives the slice back; asks its name
 #
 # With --dry-run behind the subcommand, commands are printed and none is run.
-# Nothing is deleted but by `delete`, save a request whose slice is gone. A slice
-# costs money until it is deleted, also when training has ended.
+# Nothing is deleted but by `delete`, save a request whose slice is gone. A
+# slice costs money until it is deleted, also when training has ended.
 #
 # Variables, the first five needed:
 #   TPU_NAME         of the slice and of the request for it, such as aeent
 #   TPU_ZONE         such as us-west4-a
 #   TPU_TYPE         accelerator and cores, such as v5litepod-256
 #   TPU_VERSION      of its software, such as v2-alpha-tpuv5-lite
-#   TPU_SHARE        an NFS export, such as 10.0.0.2:/aeent of a Filestore in the
-#                    slice's network; all workers see it as /mnt/aeent, and
-#                    workdirs and data on it outlive the slice
+#   TPU_SHARE        an NFS export, such as 10.0.0.2:/aeent, of a Filestore in
+#                    the slice's network, say; all workers see it as /mnt/aeent,
+#                    and workdirs and data on it outlive the slice
 #   TPU_PROJECT      of Google Cloud; by default gcloud's own
 #   TPU_SPOT         1, the default, for spot; 0 for what is not preempted
 #   TPU_POLL_SECONDS between two looks at a state; 30

@@ -95,8 +95,8 @@ def _format_estimates(estimates) -> list[str]:
         "ESTIMATE, not measured: the least that published peaks allow, without",
         "launches, evaluation and checkpoints.",
         "",
-        "| hardware | members | a device | fit | ms a step | bound by | hours |"
-        " hours at the share measured here |",
+        "| hardware | members | a device | fit | ms a step | bound by"
+        " | minutes | at the share measured here |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in estimates:
@@ -105,8 +105,8 @@ def _format_estimates(estimates) -> list[str]:
             f"| {row['hardware']} | {row['members']}"
             f" | {row['members_per_device']} | {row['most_per_device']}"
             f" | {1e3 * row['seconds_per_step']:.3g} | {row['bound']}"
-            f" | {row['hours']:.2g}"
-            f" | {'' if at_share is None else format(at_share, '.2g')} |"
+            f" | {60 * row['hours']:.2g}"
+            f" | {'' if at_share is None else format(60 * at_share, '.2g')} |"
         )
     return lines
 
