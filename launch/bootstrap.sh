@@ -121,3 +121,12 @@ bootstrap() {
   rm -f "$venv/.aeent-installing"
   say "Installed in $((SECONDS - began)) s."
 }
+
+# The same, and what JAX needs for an accelerator: tpu, cuda12 or cuda13.
+bootstrap_for() {
+  local version
+  bootstrap
+  version="$("$venv/bin/python" -c 'import jax; print(jax.__version__)')"
+  say "Installing JAX $version for $1, where it is missing."
+  run_pip "jax[$1]==$version"
+}

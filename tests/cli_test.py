@@ -319,6 +319,31 @@ def test_commands_are_listed_and_have_help(run):
     assert "--config: Configuration file;" in out
 
 
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--members=1,many"], "--members has 'many', but must list whole"),
+        (["--hardware=abacus"], "--hardware has 'abacus'; choose among v5e-"),
+        (["--train_images=-1"], "--train_images is -1, but must be at least"),
+        (["now"], "'now' is no flag of this command;"),
+    ],
+)
+def test_cost_refuses_a_wrong_command_line(run, folder, args, sentence):
+    assert_one_sentence(run("cost", *args), sentence, folder)
+
+
+@pytest.mark.slow
+def test_cost_is_printed_for_the_devices_that_are_asked_for(run):
+    flags = tiny_flags(parallel__num_devices=1)
+    args = ("--train_images=14", "--devices=3", "--hardware=", "--json")
+    status, out, err = run("cost", *flags, *args)
+    assert status == 0, err
+    cost = json.loads(out)
+    assert cost["step"]["devices"] == 3
+    assert cost["training"]["images"] == 14
+    assert cost["estimates"] == []
+
+
 def test_unknown_command_names_the_nearest(run, folder):
     assert_one_sentence(
         run("trian", "--workdir=x"),

@@ -125,6 +125,18 @@ def test_first_start_installs_and_second_does_not(machine):
     assert machine.asked_for(f"{workers} -m slow or not slow -k x")
 
 
+def test_accelerators_get_the_jax_that_is_installed(machine):
+    script = machine.root / "launch" / "pod.sh"
+    script.write_text(
+        '. "${BASH_SOURCE[0]%/*}/bootstrap.sh"\nbootstrap_for tpu\n'
+    )
+    machine.add("python3", _FAKE_PYTHON + '[[ "$*" != *__v* ]] || echo 1.2\n')
+    done = machine.run("pod.sh")
+    assert done.returncode == 0, done.stderr
+    assert len(machine.asked_for("-m pip")) == 3
+    assert machine.asked_for("install jax[tpu]==1.2")
+
+
 def test_quickstart_runs_all_and_shares_the_environment(machine, tmp_path):
     assert machine.run("test.sh").returncode == 0
     elsewhere = tmp_path / "else where"
@@ -294,7 +306,12 @@ def test_shellcheck_has_nothing_to_say():
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    scripts = [*(ROOT / "launch").glob("*.sh"), ROOT / ".ci" / "run"]
+    launch = ROOT / "launch"
+    scripts = [
+        *launch.glob("*.sh"),
+        launch / "slurm.sbatch",
+        ROOT / ".ci" / "run",
+    ]
     done = subprocess.run(
         [shellcheck, "-x", *map(str, scripts)],
         cwd=ROOT,

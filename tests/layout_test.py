@@ -90,11 +90,13 @@ LAW = {
     "trained": _BELOW_TRAINING | {"evaluate", "run"},
     "theory": _BELOW_TRAINING | {"report", "run", "trained"},
     "bench": _BELOW_TRAINING | {"evaluate", "population", "run", "train"},
+    "costs": {"bench", "data", "run", "train_step"},
     "sweep": _BELOW_TRAINING
     | {"evaluate", "population", "report", "run", "train"},
     "cli": _BELOW_TRAINING
     | {
         "bench",
+        "costs",
         "evaluate",
         "latents",
         "report",

@@ -31,13 +31,14 @@ def start(folder, train_args, tmp_path_factory):
     """Starts `aeent train` in a workdir."""
     cache_home = training_support.cache_home(tmp_path_factory)
 
-    def call(workdir):
+    def call(workdir, *args):
         return process_support.start(
             folder / "process",
             cache_home,
             "train",
             f"--workdir={workdir}",
             *train_args,
+            *args,
         )
 
     return call
@@ -146,6 +147,12 @@ def test_killed_and_stopped_run_ends_as_if_it_never_was(
         " and the same command goes on from it."
     )
     assert "Traceback" not in life.command.err
+
+    # A scheduler that starts anew what failed can ask for another status.
+    ask = "--interrupted_status=75"
+    life = Life(lambda folder: start(folder, ask), workdir)
+    assert life.wait_for(life.saved(1))
+    assert life.command.kill(signal.SIGTERM) == 75
 
     rng = random.Random(0)
     assert kill_at_random(start, workdir, rng)

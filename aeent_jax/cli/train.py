@@ -13,6 +13,14 @@ from aeent_jax.cli import config_flag, program
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
+_INTERRUPTED_STATUS = flags.DEFINE_integer(
+    "interrupted_status",
+    0,
+    "Exit status of a run that was asked to stop and saved; schedulers that"
+    " start anew what failed need one above 0, such as 75.",
+    lower_bound=0,
+    upper_bound=255,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
         results = train.train(_CONFIG.value, _WORKDIR.value)
     except train.InterruptedRunError as stop:
         print(stop, file=sys.stderr)
-        return 0
+        return _INTERRUPTED_STATUS.value
     print(findings.describe(results))
     print(f"Everything is in {_WORKDIR.value}")
     return 0

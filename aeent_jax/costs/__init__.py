@@ -1,0 +1,1 @@
+"""What a configuration costs, read from its compiled step, not guessed."""
