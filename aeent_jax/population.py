@@ -106,6 +106,13 @@ def train_population(
             f" {', '.join(_PER_MEMBER)} alone; train the others apart."
         )
     dataset = run_lib.load_data(configs[0])
+    if dataset.splits["train"].is_stored:
+        raise ValueError(
+            f"A population needs its {len(dataset.splits['train'])} training"
+            " images in memory, and they exceed data.memory_budget_mb ="
+            f" {configs[0].data.memory_budget_mb}; raise it, or train each"
+            " member by itself with --population=1."
+        )
     runs = [
         run_lib.Run(config, directory, dataset)
         for config, directory in zip(configs, directories, strict=True)

@@ -24,6 +24,7 @@ _BELOW_TRAINING = frozenset(
         "controller",
         "data",
         "entropy",
+        "feed",
         "figures",
         "findings",
         "interval",
@@ -67,6 +68,7 @@ LAW = {
     "objective": {"channel", "entropy", "latent_queue"},
     "soundness": {"objective"},
     "methods": {"models", "objective"},
+    "feed": {"data", "parallel", "plan"},
     "plan": {"data"},
     "report": {"figures", "metrics"},
     "train_step": {

@@ -1,5 +1,6 @@
 """The two trainers that the training benchmark compares."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -80,10 +81,11 @@ class Ours:
         self.startup = {"data": watch.lap()}
         state = self._run.initial_state()
         self._state = self._run.parallel.replicate(state)
-        self._constants = self._run.place_constants()
+        self._knobs = self._run.parallel.replicate(self._run.knobs())
         self._size = self._run.plan.steps_from(0)
-        self._batch = self._run.parallel.shard(self._run.batch(0, self._size))
-        self._images = int(np.asarray(self._batch[1]).sum())
+        with contextlib.closing(self._run.make_feed(0)) as feed:
+            self._rows = feed.next(0, self._size)
+        self._images = int(np.asarray(self._rows.mask).sum())
         self.startup["init"] = watch.lap()
         self.run_steps(self._size)
         self.startup["first step"] = watch.lap()
@@ -98,7 +100,7 @@ class Ours:
         mapping, calls = self._run.parallel, -(-steps // self._size)
         for _ in range(calls):
             self._state, metrics = self._run.step_fn(
-                self._state, *self._constants, *self._batch
+                self._state, self._knobs, *self._rows
             )
             if mapping.waits_for_each_step:
                 mapping.fetch_replicated(metrics)
