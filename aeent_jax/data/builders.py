@@ -3,7 +3,7 @@
 The builders write ArrayRecord files of uint8 arrays. TFDS does this without
 TensorFlow as long as images are plain tensors, which is why they are not
 `tfds.features.Image`. Records come back in hashed order, so each carries its
-id, and `read` sorts.
+id, by which `read` sorts.
 """
 
 import contextlib
@@ -203,7 +203,22 @@ def write(
         ValueError: the folder or its images cannot be used; see `sources`.
         FileNotFoundError: the folder, or some of its files, are missing.
     """
-    builder = BUILDERS[name](spec=spec, data_dir=data_dir)
+    run(BUILDERS[name](spec=spec, data_dir=data_dir), data_dir, root=root)
+
+
+def run(
+    builder: tfds.core.DatasetBuilder,
+    data_dir: pathlib.Path,
+    *,
+    root: str | pathlib.Path = "",
+):
+    """Has a builder write its data set; what `read` reads, if it is of ours.
+
+    Args:
+        builder: made for the same folder.
+        data_dir: an empty folder to write to.
+        root: the user's folder, where the builder reads one.
+    """
     downloads = data_dir / "downloads"  # TFDS makes it and leaves it empty.
     with _quiet():
         builder.download_and_prepare(
@@ -235,26 +250,20 @@ def read(
         The splits by name.
 
     Raises:
-        ValueError: a file is missing, cut off, or of other contents; only
-            where images stay in their files.
+        ValueError: a file is missing, cut off, or of other contents.
     """
     with _quiet():
-        builder = BUILDERS[name](spec=spec, data_dir=data_dir)
-        splits = builder.info.splits
-        count = sum(info.num_examples for info in splits.values())
-        shape = (spec.image_size, spec.image_size, spec.channels)
-        if count * math.prod(shape) > memory_budget:
-            return {
-                split: dataset.Split(
-                    *stored.find(info.filepaths, info.shard_lengths, shape)
-                )
-                for split, info in splits.items()
-            }
-        read_split = builder.as_data_source  # its decorator hides arguments
-        return {
-            split: _collect(read_split(split=split))  # pyright: ignore
-            for split in splits
-        }
+        infos = BUILDERS[name](spec=spec, data_dir=data_dir).info.splits
+    shape = (spec.image_size, spec.image_size, spec.channels)
+    found = {
+        split: stored.find(info.filepaths, info.shard_lengths, shape)
+        for split, info in infos.items()
+    }
+    if sum(f.images.nbytes for f in found.values()) > memory_budget:
+        return {split: dataset.Split(*f) for split, f in found.items()}
+    return {
+        split: dataset.Split(f.images[:], *f[1:]) for split, f in found.items()
+    }
 
 
 @contextlib.contextmanager
@@ -273,21 +282,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.removeFilter(is_ours)
-
-
-def _collect(source) -> dataset.Split:
-    """Stacks the records of a data source, sorted by id."""
-    rows = list(source.__getitems__(range(len(source))))
-    rows.sort(key=lambda row: row["id"])
-    masks = None
-    if all(row["has_mask"] for row in rows):
-        masks = np.stack([row["mask"] for row in rows]).astype(bool)
-    return dataset.Split(
-        images=np.stack([row["image"] for row in rows]),
-        labels=np.array([row["label"] for row in rows], np.int32),
-        masks=masks,
-        ids=tuple(row["id"].decode() for row in rows),
-    )
 
 
 BUILDERS = {

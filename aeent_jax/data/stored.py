@@ -13,7 +13,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from aeent_jax.data import records as records_lib
 
-# Records that are decoded at a time where all are looked at.
+# Records that are held undecoded at a time.
 _BLOCK = 1024
 
 
@@ -70,10 +70,14 @@ class StoredImages:
         """
         numbers = self._numbers[rows]
         images = np.empty((len(numbers), *self._shape), np.uint8)
-        found = self._records.read(numbers)
-        for image, record in zip(images, found, strict=True):
-            values = _values(self._records, record)
-            image[...] = _pixels(self._records, values, "image", self._shape)
+        for begin in range(0, len(numbers), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            found = self._records.read(numbers[block])
+            for image, record in zip(images[block], found, strict=True):
+                values = _values(self._records, record)
+                image[...] = _pixels(
+                    self._records, values, "image", self._shape
+                )
         return images
 
     def select(self, rows: np.ndarray) -> "StoredImages":
