@@ -182,3 +182,24 @@ def make_feed(
     if isinstance(images, stored.StoredImages):
         return Streamed(mapping, images, batch, calls, step, rows=rows)
     return Resident(mapping, images, batch)
+
+
+def refuse_stored(images: np.ndarray | stored.StoredImages) -> None:
+    """Refuses images in files, for a population.
+
+    Its members take their rows in orders of their own, from one array that is
+    on every device.
+
+    Args:
+      images: the training split.
+
+    Raises:
+      ValueError: they are in files.
+    """
+    if isinstance(images, stored.StoredImages):
+        raise ValueError(
+            f"A population needs its {len(images)} training images in memory,"
+            f" but their {images.nbytes / 1e6:.1f} MB are read from files;"
+            " raise data.memory_budget_mb, or train each member by itself with"
+            " --population=1."
+        )

@@ -348,8 +348,8 @@ def test_no_pickle_is_written(tmp_path):
     assert names == {
         "dataset_info.json",
         "features.json",
-        "folder-test.array_record-00000-of-00001",
-        "folder-train.array_record-00000-of-00001",
+        "folder-test.array_record-00000",
+        "folder-train.array_record-00000",
         "label.labels.txt",
         prepared._MANIFEST,
     }

@@ -130,8 +130,8 @@ def test_population_of_stored_images_is_refused(make_config, tmp_path):
     configs = [make_config(**STREAMED, train__seed=seed) for seed in (0, 1)]
     with pytest.raises(
         ValueError,
-        match=r"^A population needs its 14 training images in memory, and they"
-        r" exceed data\.memory_budget_mb = 0; raise it, or train each member by"
-        r" itself with --population=1\.$",
+        match=r"^A population needs its 14 training images in memory, but their"
+        r" 0\.0 MB are read from files; raise data\.memory_budget_mb, or train"
+        r" each member by itself with --population=1\.$",
     ):
         population.train_population(configs, [tmp_path / "0", tmp_path / "1"])

@@ -81,7 +81,7 @@ LAW = {
         "parallel",
     },
     "score_sums": {"entropy", "methods"},
-    "scoring": {"methods", "models", "parallel", "train_step"},
+    "scoring": {"data", "methods", "models", "parallel", "train_step"},
     "evaluate": _BELOW_TRAINING,
     "run": _BELOW_TRAINING | {"evaluate"},
     "train": _BELOW_TRAINING | {"evaluate", "run"},

@@ -39,11 +39,12 @@ class _Drawn(builders.Folder, skip_registration=True):
         self._count = count
         super().__init__(**kwargs)
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        return {"train": self._generate_examples()}
+    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
+        """Draws the training images, one at a time."""
+        del root
+        return {"train": self._draw_examples()}
 
-    def _generate_examples(self) -> Iterator:
+    def _draw_examples(self) -> Iterator:
         size = self.spec.image_size
         no_mask = np.zeros((size, size), np.uint8)
         for i in range(self._count):
@@ -78,8 +79,7 @@ def write(folder: pathlib.Path, config: ml_collections.ConfigDict, count: int):
       config: of image size and channels.
       count: how many images, all for training.
     """
-    builder = _Drawn(count, spec=_spec(config), data_dir=folder)
-    builders.run(builder, folder)
+    builders.write_splits(_Drawn(count, spec=_spec(config), data_dir=folder))
 
 
 def load(

@@ -2,16 +2,17 @@
 
 The builders write ArrayRecord files of uint8 arrays. TFDS does this without
 TensorFlow as long as images are plain tensors, which is why they are not
-`tfds.features.Image`. Records come back in hashed order, so each carries its
-id, by which `read` sorts.
+`tfds.features.Image`, and as long as no split is shuffled that is larger than
+a gigabyte, which is why they are written in order. Each record carries its id,
+and `read` sorts by it, in whatever order records come.
 """
 
 import contextlib
 import io
+import itertools
 import logging as py_logging
 import math
 import pathlib
-import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,13 +21,19 @@ from absl import logging
 
 from aeent_jax.data import catalog, dataset, sources, stored
 
+# Of the pixels in one file.
+_BYTES_OF_FILE = 2**28
+
+# Examples that are held before they are written.
+_BLOCK = 256
+
 _INSTRUCTIONS = (
     "manual_dir is the folder of the user's download; `aeent data list` says "
     "where it comes from and `aeent data check` whether it is complete."
 )
 
 
-class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes the splits that a subclass makes.
 
     Args:
@@ -58,6 +65,17 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(features),
         )
 
+    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
+        """Returns the keyed examples of each split.
+
+        Args:
+            root: the user's folder; not used by generated data sets.
+        """
+        raise NotImplementedError
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        return self.splits(dl_manager.manual_dir)
+
     def _generate_examples(self, split: dataset.Split) -> Iterator:
         no_mask = np.zeros(split.images.shape[1:3], np.uint8)
         for i, id_ in enumerate(split.ids):
@@ -80,22 +98,27 @@ def _pixels(shape: tuple[int, ...]) -> tfds.features.Tensor:
     return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
 
 
-class _PhantomBuilder(_ImageBuilder, skip_registration=True):
+class _PhantomBuilder(ImageBuilder, skip_registration=True):
     """Draws the images from a seed."""
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
+        del dl_manager  # It would ask for a folder.
+        return self.splits("")
+
+    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
+        """Draws all splits."""
+        del root
         splits = sources.draw_phantoms(self.name, self.spec)
         return {k: self._generate_examples(v) for k, v in splits.items()}
 
 
-class _FileBuilder(_ImageBuilder, skip_registration=True):
+class _FileBuilder(ImageBuilder, skip_registration=True):
     """Reads the images from the user's folder."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        root = pathlib.Path(dl_manager.manual_dir)
+    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
+        """Reads all splits, once they are known to be complete."""
         listing = sources.list_files(self.name, root)
         sources.check_counts(self.name, listing)
         splits = sources.read_files(listing, self.spec)
@@ -203,31 +226,34 @@ def write(
         ValueError: the folder or its images cannot be used; see `sources`.
         FileNotFoundError: the folder, or some of its files, are missing.
     """
-    run(BUILDERS[name](spec=spec, data_dir=data_dir), data_dir, root=root)
+    write_splits(BUILDERS[name](spec=spec, data_dir=data_dir), root=root)
 
 
-def run(
-    builder: tfds.core.DatasetBuilder,
-    data_dir: pathlib.Path,
-    *,
-    root: str | pathlib.Path = "",
-):
-    """Has a builder write its data set; what `read` reads, if it is of ours.
+def write_splits(builder: ImageBuilder, *, root: str | pathlib.Path = ""):
+    """Writes what a builder makes, in its order and a few examples at a time.
+
+    TFDS's own `download_and_prepare` shuffles, in memory up to a gigabyte of a
+    split and beyond that with TensorFlow.
 
     Args:
-        builder: made for the same folder.
-        data_dir: an empty folder to write to.
+        builder: made for an empty folder.
         root: the user's folder, where the builder reads one.
     """
-    downloads = data_dir / "downloads"  # TFDS makes it and leaves it empty.
+    info = builder.info
+    side, channels = builder.spec.image_size, builder.spec.channels
+    most = max(1, _BYTES_OF_FILE // (side * side * (channels + 1)))
     with _quiet():
-        builder.download_and_prepare(
-            download_dir=downloads,
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=root or None, try_download_gcs=False
-            ),
+        splits = builder.splits(root)
+        pathlib.Path(info.data_dir).mkdir(parents=True)
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=most, file_format="array_record"
         )
-    shutil.rmtree(downloads)
+        for split, keyed in splits.items():
+            writer.initialize_splits([split])
+            examples = (example for _, example in keyed)
+            while block := list(itertools.islice(examples, _BLOCK)):
+                writer.add_examples({split: block})
+        writer.close_all()
 
 
 def read(
