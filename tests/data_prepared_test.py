@@ -228,7 +228,7 @@ def die():
 
 if "{moment}" == "while decoding":
     read_files = sources.read_files
-    sources.read_files = lambda *a: (read_files(*a), die())
+    sources.read_files = lambda *a, **k: (read_files(*a, **k), die())
 elif "{moment}" == "before the manifest":
     prepared._write_manifest = lambda *a: die()
 elif "{moment}" == "before the rename":

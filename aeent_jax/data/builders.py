@@ -121,7 +121,9 @@ class _FileBuilder(ImageBuilder, skip_registration=True):
         """Reads all splits, once they are known to be complete."""
         listing = sources.list_files(self.name, root)
         sources.check_counts(self.name, listing)
-        splits = sources.read_files(listing, self.spec)
+        splits = sources.read_files(
+            listing, self.spec, scratch=pathlib.Path(self.data_dir)
+        )
         return {k: self._generate_examples(v) for k, v in splits.items()}
 
 
@@ -243,12 +245,11 @@ def write_splits(builder: ImageBuilder, *, root: str | pathlib.Path = ""):
     side, channels = builder.spec.image_size, builder.spec.channels
     most = max(1, _BYTES_OF_FILE // (side * side * (channels + 1)))
     with _quiet():
-        splits = builder.splits(root)
         pathlib.Path(info.data_dir).mkdir(parents=True)
         writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=most, file_format="array_record"
         )
-        for split, keyed in splits.items():
+        for split, keyed in builder.splits(root).items():
             writer.initialize_splits([split])
             examples = (example for _, example in keyed)
             while block := list(itertools.islice(examples, _BLOCK)):
