@@ -22,6 +22,7 @@ from aeent_jax.bench import machine, rounds, trainers
 from aeent_jax.data import builders, sources
 
 _ROUNDS = 9
+_ENDLESS = 1_000_000  # epochs
 _BUDGETS = {"memory": math.inf, "files": 0.0}
 
 # Of reading alone: images of a batch, and batches that each thread reads.
@@ -139,6 +140,8 @@ def measure(
             f" and the {config.train.batch_size} images of a batch."
         )
     run_lib.check_config(config)
+    config = config.copy_and_resolve_references()
+    config.train.epochs = _ENDLESS
     if own_processes is None:
         own_processes = jax.default_backend() == "cpu"
     other_work = machine.OtherWork()

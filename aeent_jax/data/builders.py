@@ -74,10 +74,11 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return self.splits(dl_manager.manual_dir)
+        return self.splits(str(dl_manager.manual_dir))
 
     def _generate_examples(self, split: dataset.Split) -> Iterator:
-        no_mask = np.zeros(split.images.shape[1:3], np.uint8)
+        images = np.asarray(split.images)
+        no_mask = np.zeros(images.shape[1:3], np.uint8)
         for i, id_ in enumerate(split.ids):
             mask = no_mask if split.masks is None else split.masks[i]
             yield (
@@ -85,7 +86,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 {
                     "id": id_,
                     "label": int(split.labels[i]),
-                    "image": split.images[i],
+                    "image": images[i],
                     "mask": mask.astype(np.uint8),
                     "has_mask": split.masks is not None,
                 },

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore
 
 # Records are read one by one in random order, so nothing is read ahead.
 _OPTIONS = "readahead_buffer_size:0"

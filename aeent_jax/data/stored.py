@@ -151,7 +151,7 @@ def find(
 
 def _values(records, record: bytes):
     """The features of a record; TFDS itself takes thrice as long for it."""
-    example = tf_example_pb2.Example.FromString(record)
+    example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
     values = example.features.feature
     if "id" not in values:
         raise records.damaged("it has no id, so a file was cut off")
