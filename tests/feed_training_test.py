@@ -10,8 +10,9 @@ import pytest
 import training_support
 from training_support import Recorder
 
-from aeent_jax import population, train
+from aeent_jax import baselines, data, evaluate, population, train
 from aeent_jax import run as run_lib
+from aeent_jax.data import dataset, stored
 
 # Small enough that nothing fits, and no more is needed to stream.
 STREAMED = {"data__memory_budget_mb": 0}
@@ -135,3 +136,41 @@ def test_population_of_stored_images_is_refused(make_config, tmp_path):
         r" each member by itself with --population=1\.$",
     ):
         population.train_population(configs, [tmp_path / "0", tmp_path / "1"])
+
+
+@pytest.fixture
+def largest_read(monkeypatch):
+    """How many images were read at once, in a list that grows."""
+    read, counts = stored.StoredImages.__getitem__, []
+
+    def counted(images, rows):
+        found = read(images, rows)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(stored.StoredImages, "__getitem__", counted)
+    return counts
+
+
+def test_evaluation_reads_a_batch_at_a_time(
+    make_config, tmp_path, monkeypatch, largest_read
+):
+    monkeypatch.setattr(evaluate, "_BASELINE_IMAGES", 6)
+    monkeypatch.setattr(dataset, "_BLOCK_BYTES", 3 * 16 * 16)
+    monkeypatch.setattr(baselines, "_PIXELS_AT_A_TIME", 4 * 16 * 16)
+    run = run_lib.Run(make_config(**STREAMED), tmp_path)
+    variables = run.parallel.replicate(run.initial_state()).variables
+    found = run.evaluator.evaluate(variables, run.dataset, 0, tmp_path)
+    assert max(largest_read) == 8  # eval.batch_size
+    fitted = {
+        name: table.get("num_training_images")
+        for name, table in found["baselines"].items()
+    }
+    assert fitted == {"mean_intensity": None, "mean_image": 6, "pca": 6}
+    assert (tmp_path / "eval/test/score_maps.npz").exists()
+    # Without masks nothing needs the maps of all images.
+    train_alone = data.Dataset("folder", {"train": run.dataset.splits["train"]})
+    run.evaluator.evaluate(variables, train_alone, 0, tmp_path)
+    assert (tmp_path / "eval/train/scores.csv").exists()
+    assert not (tmp_path / "eval/train/score_maps.npz").exists()
+    assert max(largest_read) == 8
