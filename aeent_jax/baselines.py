@@ -37,7 +37,7 @@ def scores(
 
     Args:
       train_images: `[M, H, W, C]` uint8, normal images.
-      test_images: `[N, H, W, C]` uint8.
+      test_images: `[N, H, W, C]` uint8, in memory or in files.
       num_components: Latent size of the linear autoencoder. Of M images at
         most `usable_components` are used.
 
@@ -49,7 +49,8 @@ def scores(
       ValueError: If images are not uint8 `[N, H, W, C]` of one size, or there
         are none to fit to.
     """
-    train, test = _flat_pixels(train_images), _flat_pixels(test_images)
+    train = _flat_pixels(train_images)
+    _flat_pixels(test_images[:1])  # Refused before anything is fitted.
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(
             f"Found training images {train_images.shape[1:]} and test images "
@@ -59,8 +60,9 @@ def scores(
     components = usable_components(train_images, num_components)
     basis = _principal_axes(train, mean, components)
     parts = []
-    for rows in _blocks(*test.shape):
-        images = test[rows] / 255
+    for rows in _blocks(len(test_images), train.shape[1]):
+        # The test images may be in files, and are read a block at a time.
+        images = _flat_pixels(test_images[rows]) / 255
         centred = images - mean
         residual = centred - (centred @ basis) @ basis.T
         parts.append(

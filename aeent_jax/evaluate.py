@@ -4,6 +4,10 @@ Exact: every image of a split is scored once, batches are padded and the padding
 is dropped, rank metrics are computed on the host over the whole split. Images
 are scored without channel noise. The meter and the diagnostics are those of the
 Gaussian channel of the same sigma, also where training had uniform noise.
+
+Images that are in files are scored a batch at a time. What is kept of each is
+its latent, its score and, where the split has masks, its map and its mask:
+pixel metrics need all of them, five bytes a pixel.
 """
 
 import csv
@@ -31,6 +35,9 @@ from aeent_jax import (
 )
 
 _PANEL_IMAGES = 4  # of each label
+
+# That baselines are fitted to where the training images are not in memory.
+_BASELINE_IMAGES = 4096
 
 
 class Evaluator:
@@ -85,10 +92,11 @@ class Evaluator:
         """
         name = next(s for s in ("test", "val", "train") if s in dataset.splits)
         split, train = dataset.splits[name], dataset.splits["train"]
-        scored = self.score(variables, split.images)
+        needs_maps = not split.is_stored or split.masks is not None
+        scored = self.score(variables, split.images, keep_maps=needs_maps)
         trained = scored
         if name != "train":
-            trained = self.score(variables, train.images)
+            trained = self.score(variables, train.images, keep_maps=False)
         scored = self._with_latents(scored, trained)
         results = {
             "split": name,
@@ -200,10 +208,11 @@ class Evaluator:
         }
 
     def _baselines(self, train, split):
-        wanted = self._config.model.latent_dim
-        found = baselines.scores(
-            train.images, split.images, num_components=wanted
-        )
+        wanted, fitted = self._config.model.latent_dim, train.images
+        if train.is_stored:
+            order = np.random.default_rng(0).permutation(len(train))
+            fitted = fitted[np.sort(order[:_BASELINE_IMAGES])]
+        found = baselines.scores(fitted, split.images, num_components=wanted)
         table = {}
         for name, scores in found.items():
             table[name] = metrics.image_metrics(scores, split.labels)
@@ -214,8 +223,11 @@ class Evaluator:
                     num_resamples=self._config.eval.num_resamples,
                 )
             )
-        used = baselines.usable_components(train.images, wanted)
+        used = baselines.usable_components(fitted, wanted)
         table["pca"]["num_components"] = used
+        if len(fitted) < len(train):
+            for name in ("mean_image", "pca"):
+                table[name]["num_training_images"] = len(fitted)
         return table
 
     def _draw_panel(self, folder, variables, split, scored):
@@ -227,9 +239,14 @@ class Evaluator:
                 for label in (data.NORMAL, data.ABNORMAL)
             ]
         )
-        images = split.images[chosen] / 255.0
-        shown = self._scorer.reconstruct(variables, split.images[chosen])
+        pixels = split.images[chosen]
+        images = pixels / 255.0
+        shown = self._scorer.reconstruct(variables, pixels)
         maps = scored.score_maps
+        if maps is not None:
+            maps = maps[chosen]
+        elif split.is_stored:
+            maps = self.score(variables, pixels).score_maps
         figures.save_panel(
             folder,
             images=images,
@@ -237,7 +254,7 @@ class Evaluator:
             # A score without a place in the image: the squared error instead.
             score_maps=np.square(2 * (images - shown)).mean(axis=3)
             if maps is None
-            else maps[chosen],
+            else maps,
             masks=None if split.masks is None else split.masks[chosen],
             labels=split.labels[chosen],
             ids=[split.ids[i] for i in chosen],

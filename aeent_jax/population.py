@@ -24,6 +24,7 @@ import numpy as np
 
 from aeent_jax import (
     checkpoint,
+    feed,
     findings,
     interval,
     parallel,
@@ -106,6 +107,7 @@ def train_population(
             f" {', '.join(_PER_MEMBER)} alone; train the others apart."
         )
     dataset = run_lib.load_data(configs[0])
+    feed.refuse_stored(dataset.splits["train"].images)
     runs = [
         run_lib.Run(config, directory, dataset)
         for config, directory in zip(configs, directories, strict=True)

@@ -12,6 +12,7 @@ from aeent_jax import (
     controller,
     data,
     evaluate,
+    feed,
     methods,
     objective,
     optimizer,
@@ -44,6 +45,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     schema.check(config.to_dict(), "The configuration")
     least = {
+        "data.memory_budget_mb": 0,
         "train.epochs": 1,
         "train.batch_size": 1,
         "train.seed": 0,
@@ -86,6 +88,7 @@ def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
         validation_fraction=config.data.validation_fraction,
         seed=config.train.seed,
         window=sources.parse_window(window.split(",") if window else []),
+        memory_budget_mb=config.data.memory_budget_mb,
     )
 
 
@@ -205,7 +208,9 @@ class Run:
         )
         self.step_fn = self.parallel.map(
             lambda *args: train_step.train_steps(self.program, *args),
-            [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
+            [parallel.REPLICATED] * 2
+            + [feed.kind_of(images)]
+            + [parallel.SHARDED] * 2,
             [parallel.REPLICATED] * 2,
             donate=(0,),
         )
@@ -238,10 +243,12 @@ class Run:
             update_scale=np.float32(1.0),
         )
 
-    def place_constants(self):
-        """Puts the images and the numbers of the run on the devices."""
+    def make_feed(self, step: int) -> feed.Feed:
+        """Begins to give calls their images, from `step` on; to be closed."""
         images = self.dataset.splits["train"].images
-        return self.parallel.replicate((self.knobs(), images))
+        return feed.make_feed(
+            self.parallel, images, self.batch, self.plan, step
+        )
 
     def batch(self, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices and masks `[B, steps]` of the next call, on the host."""
@@ -263,5 +270,5 @@ class Run:
         if "val" not in self.dataset.splits:
             return None
         images = self.dataset.splits["val"].images
-        scored = self.evaluator.score(state.variables, images)
+        scored = self.evaluator.score(state.variables, images, keep_maps=False)
         return float(np.mean(scored.reconstruction_error))

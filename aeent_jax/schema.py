@@ -17,6 +17,7 @@ DEFAULT = pathlib.Path(__file__).parents[1] / "configs" / "default.py"
 _ADDED = (
     "compat",
     "corruption",
+    "data.memory_budget_mb",
     "eval.score",
     "loss",
     "model.memory_slots",

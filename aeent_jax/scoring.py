@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aeent_jax import methods, models, parallel, train_step
+from aeent_jax.data import stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Scored:
 
     Attributes:
       z: clean latents, `[N, D]` float32; None where there is no latent vector.
-      score_maps: `[N, H, W]` float32; None where the score has no map.
+      score_maps: `[N, H, W]` float32; None where the score has no map, or
+        maps were not kept.
       anomaly_scores: `[N]` float64, the mean of each map unless the score is
         another number.
       reconstruction_error: `[N]` float32, the mean squared error of each image,
@@ -96,12 +98,20 @@ class Scorer:
             [parallel.SHARDED] * 4,
         )
 
-    def score(self, variables: models.Variables, images: np.ndarray) -> Scored:
+    def score(
+        self,
+        variables: models.Variables,
+        images: np.ndarray | stored.StoredImages,
+        *,
+        keep_maps: bool = True,
+    ) -> Scored:
         """Scores every image once, in order.
 
         Args:
           variables: replicated over the devices.
-          images: `[N, H, W, C]` uint8, on the host.
+          images: `[N, H, W, C]` uint8, on the host or in files.
+          keep_maps: whether to return the maps. They take four times the
+            memory of gray images; what else is returned is small.
 
         Returns:
           Latents, maps and scores.
@@ -111,20 +121,18 @@ class Scorer:
             begun = time.monotonic()
             outputs = self._call(variables, rows, begin)[:3]
             count = min(len(rows), len(images) - begin)
-            parts.append(jax.tree.map(lambda a, n=count: a[:n], outputs))
+            outputs = jax.tree.map(lambda a, n=count: a[:n], outputs)
+            parts.append(_with_values(outputs, keep_maps))
             if begin:  # The first call may have compiled.
                 seconds += time.monotonic() - begun
                 timed += count
         z, found, errors = jax.tree.map(
             lambda *arrays: np.concatenate(arrays), *parts
         )
-        values = found.value
-        if values is None:
-            values = found.map.mean(axis=(1, 2), dtype=np.float64)
         return Scored(
             z=z,
             score_maps=found.map,
-            anomaly_scores=values.astype(np.float64),
+            anomaly_scores=found.value.astype(np.float64),
             reconstruction_error=errors,
             images_per_second=timed / seconds if timed else None,
         )
@@ -150,3 +158,12 @@ class Scorer:
         positions = np.arange(begin, begin + len(rows), dtype=np.int32)
         placed = self._parallel.shard((rows, positions))
         return self._parallel.fetch_sharded(self._step(variables, *placed))
+
+
+def _with_values(outputs, keep_maps):
+    """Scores in place of maps: the means of those, and maps where wanted."""
+    z, found, errors = outputs
+    value, maps = found.value, found.map
+    if value is None:
+        value = maps.mean(axis=(1, 2), dtype=np.float64)
+    return z, methods.Score(maps if keep_maps else None, value), errors

@@ -71,7 +71,8 @@ def train(
         )
         _say_start(run, step, say)
         with contextlib.closing(writer), _stop_signals(run):
-            state = _loop(run, state, step, checkpoints, writer, say)
+            with contextlib.closing(run.make_feed(step)) as feed:
+                state = _loop(run, state, step, feed, checkpoints, writer, say)
             say.say("Evaluating ...")
             step = run.plan.total_steps
             results = run.evaluator.evaluate(
@@ -181,17 +182,17 @@ def _stop_signals(run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _loop(run, state, step, checkpoints, writer, say):
+def _loop(run, state, step, feed, checkpoints, writer, say):
     """Trains from `step` to the end; returns the final state."""
     plan, clock = run.plan, time.monotonic
-    knobs, images = run.place_constants()
+    knobs = run.parallel.replicate(run.knobs())
     interval, compiled = interval_lib.Interval(), set()
     in_flight = collections.deque()
     mark = clock()
     while step < plan.total_steps:
         size = plan.steps_from(step)
-        batch = run.parallel.shard(run.batch(step, size))
-        state, metrics = run.step_fn(state, knobs, images, *batch)
+        rows = feed.next(step, size)
+        state, metrics = run.step_fn(state, knobs, *rows)
         step += size
         in_flight.append(metrics)
         pause = plan.pauses(step) or run.stop_signal is not None

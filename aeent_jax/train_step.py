@@ -313,8 +313,10 @@ def train_steps(
       program: the static parts.
       state: replicated.
       knobs: replicated.
-      images: `[N, H, W, C]` uint8, replicated.
-      indices: `[B, steps]` int32, this device's rows of each global batch.
+      images: `[N, H, W, C]` uint8: the whole training split, replicated, or
+        the rows of this device in this call.
+      indices: `[B, steps]` int32, this device's rows of each global batch, as
+        places in `images`.
       mask: `[B, steps]` bool.
 
     Returns:

@@ -83,7 +83,9 @@ def encode_workdir(
             f"The data of {directory} has no split {split!r}; choose one of"
             f" {', '.join(splits)}."
         )
-    scored = run.evaluator.score(variables, splits[split].images)
+    scored = run.evaluator.score(
+        variables, splits[split].images, keep_maps=False
+    )
     return scored.z, run.config.channel.sigma
 
 

@@ -27,6 +27,7 @@ _FREE_GROUPS = ("checkpoint", "eval", "log", "parallel")
 _FREE_KEYS = (
     "data.root",
     "data.cache_dir",
+    "data.memory_budget_mb",
     "loss.vgg_statistics",
     "loss.vgg_weights",
 )

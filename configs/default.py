@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.root = ""  # the user's folder, for sets that are not generated
     config.data.cache_dir = ""  # prepared copies; "" is ~/.cache/aeent_jax
     config.data.image_size = 64  # pixels, a multiple of 16
+    config.data.memory_budget_mb = 4096  # more: images stay in their files
     config.data.channels = 1  # 1 gray, 3 RGB
     config.data.window = ""  # "0,4095": black and white of 16-bit images
     config.data.validation_fraction = 0.0  # of the training normals, held out

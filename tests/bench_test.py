@@ -363,6 +363,6 @@ def test_refuses_less_than_one_step(config):
 @pytest.mark.parametrize("words", [[], ["fly"], ["train", "entropy"]])
 def test_unknown_benchmark_lists_what_exists(words):
     with pytest.raises(
-        ValueError, match="needs one of train, entropy, sweep, found"
+        ValueError, match="needs one of train, entropy, sweep, data, found"
     ):
         bench_cli.main(["aeent bench", *words])

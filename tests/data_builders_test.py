@@ -70,8 +70,8 @@ def test_files_are_array_record(tmp_path):
     builders.write("folder", _SPEC, root=root, data_dir=data_dir)
     names = [p.name for p in data_dir.rglob("*record*")]
     assert sorted(names) == [
-        "folder-test.array_record-00000-of-00001",
-        "folder-train.array_record-00000-of-00001",
+        "folder-test.array_record-00000",
+        "folder-train.array_record-00000",
     ]
 
 

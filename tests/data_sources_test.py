@@ -28,6 +28,20 @@ def test_reads_all_splits_in_the_order_of_ids(tmp_path):
         )
 
 
+def test_pixels_may_be_in_a_file_that_goes_with_them(tmp_path):
+    listing = sources.list_files(
+        "folder", data_support.make_class_folders(tmp_path / "root")
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    in_memory = sources.read_files(listing, _SPEC)
+    in_file = sources.read_files(listing, _SPEC, scratch=scratch)
+    for name, split in in_memory.items():
+        assert isinstance(in_file[name].images, np.memmap)
+        np.testing.assert_array_equal(in_file[name].images, split.images)
+    assert not list(scratch.iterdir())
+
+
 def test_masks_are_read_for_the_test_split_only(tmp_path):
     data_support.make_class_folders(tmp_path)
     splits = _read(tmp_path)

@@ -151,12 +151,12 @@ def test_epoch_metrics_are_means_over_images(uninterrupted, make_config):
     folder, _, _ = uninterrupted
     run = run_lib.Run(make_config(), folder)
     state = run.parallel.replicate(run.initial_state())
-    losses, counts = [], []
+    losses, counts, feed = [], [], run.make_feed(0)
     for step in range(4):
         state, metrics = run.step_fn(
             state,
-            *run.place_constants(),
-            *run.parallel.shard(run.batch(step, 1)),
+            run.parallel.replicate(run.knobs()),
+            *feed.next(step, 1),
         )
         metrics = run.parallel.fetch_replicated(metrics)
         losses.append(metrics["loss"][0])

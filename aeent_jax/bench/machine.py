@@ -22,6 +22,16 @@ def _processor() -> str:
     return found[1] if found else platform.machine()
 
 
+def peak_memory(process: int | str = "self") -> int | None:
+    """Most bytes of memory that a process had; None where that is not told."""
+    try:
+        text = pathlib.Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else None
+
+
 class OtherWork:
     """How many cores other processes kept busy since this was made.
 

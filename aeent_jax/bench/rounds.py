@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from aeent_jax.bench import machine
+
 EPOCH = "epoch"
 _SECONDS_TO_END = 20.0
 
@@ -91,6 +93,15 @@ class Contender:
         """
         self._connection.send(order)
         return self._receive()
+
+    def peak_memory(self) -> int | None:
+        """Most bytes of memory that it had; None where that is not told.
+
+        A thread has no memory of its own, and not every system tells.
+        """
+        if isinstance(self._task, threading.Thread):
+            return None
+        return machine.peak_memory(self._task.pid)
 
     def close(self) -> None:
         """Ends it."""

@@ -1,5 +1,6 @@
-"""The two trainers that the training benchmark compares."""
+"""The trainers that benchmarks compare."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from aeent_jax import parallel, progress, train, train_step
+from aeent_jax import data, parallel, progress, train, train_step
 from aeent_jax import run as run_lib
 from aeent_jax.bench import plain, rounds
 
@@ -80,10 +81,11 @@ class Ours:
         self.startup = {"data": watch.lap()}
         state = self._run.initial_state()
         self._state = self._run.parallel.replicate(state)
-        self._constants = self._run.place_constants()
+        self._knobs = self._run.parallel.replicate(self._run.knobs())
         self._size = self._run.plan.steps_from(0)
-        self._batch = self._run.parallel.shard(self._run.batch(0, self._size))
-        self._images = int(np.asarray(self._batch[1]).sum())
+        with contextlib.closing(self._run.make_feed(0)) as feed:
+            self._rows = feed.next(0, self._size)
+        self._images = int(np.asarray(self._rows.mask).sum())
         self.startup["init"] = watch.lap()
         self.run_steps(self._size)
         self.startup["first step"] = watch.lap()
@@ -98,7 +100,7 @@ class Ours:
         mapping, calls = self._run.parallel, -(-steps // self._size)
         for _ in range(calls):
             self._state, metrics = self._run.step_fn(
-                self._state, *self._constants, *self._batch
+                self._state, self._knobs, *self._rows
             )
             if mapping.waits_for_each_step:
                 mapping.fetch_replicated(metrics)
@@ -110,6 +112,62 @@ class Ours:
         images = len(self._run.dataset.splits["train"])
         epoch = _EndsOfEpochs(self._run.plan.steps_per_epoch, images, gate)
         train.train(self._config, self._directory, say=epoch)
+
+
+class Fed:
+    """Steps of this project's loop, each with the images that are its turn."""
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        directory: pathlib.Path,
+        load: Callable[[], data.Dataset],
+    ):
+        """Builds a run and does its first step.
+
+        Args:
+          config: the resolved configuration.
+          directory: where nothing is written.
+          load: returns the data set, in memory or in files.
+        """
+        parallel.keep_freed_memory()
+        watch = _Stopwatch()
+        dataset = load()
+        self._run = run_lib.Run(config, directory, dataset)
+        self.startup = {"data": watch.lap()}
+        state = self._run.initial_state()
+        self._state = self._run.parallel.replicate(state)
+        self._knobs = self._run.parallel.replicate(self._run.knobs())
+        self._step = 0
+        # What is read ahead between rounds would be for nothing in the next.
+        self._feed_ends = dataset.splits["train"].is_stored
+        self._feed = None
+        self.run_steps(1)
+        self.startup["first step"] = watch.lap()
+
+    def run_steps(self, steps: int) -> int:
+        """Runs steps to their end, as the loop does; returns the images."""
+        run, end, images = self._run, self._step + steps, 0
+        feed = self._feed or run.make_feed(self._step)
+        while self._step < end:
+            size = run.plan.steps_from(self._step)
+            rows = feed.next(self._step, size)
+            self._state, metrics = run.step_fn(self._state, self._knobs, *rows)
+            if run.parallel.waits_for_each_step:
+                run.parallel.fetch_replicated(metrics)
+            self._step += size
+            images += int(np.asarray(rows.mask).sum())
+        jax.block_until_ready(self._state)
+        if self._feed_ends:
+            feed.close()
+        else:
+            self._feed = feed
+        return images
+
+    def run_epochs(self, gate: rounds.Gate) -> None:
+        """Does one epoch of steps after another."""
+        while True:
+            gate(self.run_steps(self._run.plan.steps_per_epoch))
 
 
 class _EndsOfEpochs(progress.Progress):

@@ -1,10 +1,11 @@
-"""`aeent bench train | entropy | sweep`: speed on this hardware, beside others.
+"""`aeent bench train | entropy | sweep | data`: speed on this hardware.
 
 aeent bench train [--steps=6] [--json]
     [--config=FILE] [--batch_size=64] [--latent_dim=64]
 aeent bench entropy [--json] [--sizes=1024,8192,65536] [--dims=16,64]
     [--peers=ours,dense,map] [--most_seconds=90]
 aeent bench sweep [--json] [--config=FILE] [--members=1,2,8] [--steps=6]
+aeent bench data [--json] [--config=FILE] [--images=200000] [--steps=6]
 """
 
 import json
@@ -33,6 +34,9 @@ _MOST_SECONDS = flags.DEFINE_float(
 )
 _MEMBERS = flags.DEFINE_list(
     "members", ["1", "2", "8"], "Members of the populations."
+)
+_IMAGES = flags.DEFINE_integer(
+    "images", 200_000, "Images of the set that is drawn for the data bench."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 
@@ -97,7 +101,25 @@ def _sweep() -> None:
     print(text(result))
 
 
-_BENCHES = {"train": _train, "entropy": _entropy, "sweep": _sweep}
+def _data() -> None:
+    program.configure_jax()
+    from aeent_jax.bench import reading
+
+    result = reading.measure(
+        _CONFIG.value,
+        _IMAGES.value,
+        _STEPS.value,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(json.dumps(result) if _JSON.value else reading.format_reading(result))
+
+
+_BENCHES = {
+    "train": _train,
+    "entropy": _entropy,
+    "sweep": _sweep,
+    "data": _data,
+}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -51,7 +51,11 @@ def _prepare() -> int:
         window=sources.parse_window(_WINDOW.value),
     )
     done = prepared.prepare(
-        _NAME.value, spec, root=_ROOT.value, cache_dir=_CACHE_DIR.value
+        _NAME.value,
+        spec,
+        root=_ROOT.value,
+        cache_dir=_CACHE_DIR.value,
+        memory_budget=0,  # Only counted here.
     )
     for split, content in done.splits.items():
         abnormal = int(content.labels.sum())

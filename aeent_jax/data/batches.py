@@ -1,5 +1,7 @@
 """The indices of a global batch, a pure function of (seed, step)."""
 
+import functools
+
 import numpy as np
 
 
@@ -29,9 +31,16 @@ def train_batch(
       bool, False in padding.
     """
     epoch, batch = divmod(step, steps_per_epoch(num_examples, batch_size))
-    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
+    order = _order(seed, epoch, num_examples)
     chosen = order[batch * batch_size : (batch + 1) * batch_size]
     return pad(chosen, padded_size)
+
+
+# Steps of one epoch follow each other, and a large permutation takes longer
+# than a small step.
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 
 def pad(chosen: np.ndarray, padded_size: int) -> tuple[np.ndarray, np.ndarray]:

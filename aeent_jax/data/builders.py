@@ -2,22 +2,30 @@
 
 The builders write ArrayRecord files of uint8 arrays. TFDS does this without
 TensorFlow as long as images are plain tensors, which is why they are not
-`tfds.features.Image`. Records come back in hashed order, so each carries its
-id, and `read` sorts.
+`tfds.features.Image`, and as long as no split is shuffled that is larger than
+a gigabyte, which is why they are written in order. Each record carries its id,
+and `read` sorts by it, in whatever order records come.
 """
 
 import contextlib
 import io
+import itertools
 import logging as py_logging
+import math
 import pathlib
-import shutil
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from aeent_jax.data import catalog, dataset, sources
+from aeent_jax.data import catalog, dataset, sources, stored
+
+# Of the pixels in one file.
+_BYTES_OF_FILE = 2**28
+
+# Examples that are held before they are written.
+_BLOCK = 256
 
 _INSTRUCTIONS = (
     "manual_dir is the folder of the user's download; `aeent data list` says "
@@ -25,7 +33,7 @@ _INSTRUCTIONS = (
 )
 
 
-class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes the splits that a subclass makes.
 
     Args:
@@ -57,8 +65,20 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(features),
         )
 
+    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
+        """Returns the keyed examples of each split.
+
+        Args:
+            root: the user's folder; not used by generated data sets.
+        """
+        raise NotImplementedError
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        return self.splits(str(dl_manager.manual_dir))
+
     def _generate_examples(self, split: dataset.Split) -> Iterator:
-        no_mask = np.zeros(split.images.shape[1:3], np.uint8)
+        images = np.asarray(split.images)
+        no_mask = np.zeros(images.shape[1:3], np.uint8)
         for i, id_ in enumerate(split.ids):
             mask = no_mask if split.masks is None else split.masks[i]
             yield (
@@ -66,7 +86,7 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 {
                     "id": id_,
                     "label": int(split.labels[i]),
-                    "image": split.images[i],
+                    "image": images[i],
                     "mask": mask.astype(np.uint8),
                     "has_mask": split.masks is not None,
                 },
@@ -74,28 +94,37 @@ class _ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _pixels(shape: tuple[int, ...]) -> tfds.features.Tensor:
-    return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="zlib")
+    # Their file is compressed already; zlib within would double the time that
+    # reading takes, and save nothing.
+    return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
 
 
-class _PhantomBuilder(_ImageBuilder, skip_registration=True):
+class _PhantomBuilder(ImageBuilder, skip_registration=True):
     """Draws the images from a seed."""
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
+        del dl_manager  # It would ask for a folder.
+        return self.splits("")
+
+    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
+        """Draws all splits."""
+        del root
         splits = sources.draw_phantoms(self.name, self.spec)
         return {k: self._generate_examples(v) for k, v in splits.items()}
 
 
-class _FileBuilder(_ImageBuilder, skip_registration=True):
+class _FileBuilder(ImageBuilder, skip_registration=True):
     """Reads the images from the user's folder."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        root = pathlib.Path(dl_manager.manual_dir)
+    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
+        """Reads all splits, once they are known to be complete."""
         listing = sources.list_files(self.name, root)
         sources.check_counts(self.name, listing)
-        splits = sources.read_files(listing, self.spec)
+        splits = sources.read_files(
+            listing, self.spec, scratch=pathlib.Path(self.data_dir)
+        )
         return {k: self._generate_examples(v) for k, v in splits.items()}
 
 
@@ -200,20 +229,41 @@ def write(
         ValueError: the folder or its images cannot be used; see `sources`.
         FileNotFoundError: the folder, or some of its files, are missing.
     """
-    builder = BUILDERS[name](spec=spec, data_dir=data_dir)
-    downloads = data_dir / "downloads"  # TFDS makes it and leaves it empty.
+    write_splits(BUILDERS[name](spec=spec, data_dir=data_dir), root=root)
+
+
+def write_splits(builder: ImageBuilder, *, root: str | pathlib.Path = ""):
+    """Writes what a builder makes, in its order and a few examples at a time.
+
+    TFDS's own `download_and_prepare` shuffles, in memory up to a gigabyte of a
+    split and beyond that with TensorFlow.
+
+    Args:
+        builder: made for an empty folder.
+        root: the user's folder, where the builder reads one.
+    """
+    info = builder.info
+    side, channels = builder.spec.image_size, builder.spec.channels
+    most = max(1, _BYTES_OF_FILE // (side * side * (channels + 1)))
     with _quiet():
-        builder.download_and_prepare(
-            download_dir=downloads,
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=root or None, try_download_gcs=False
-            ),
+        pathlib.Path(info.data_dir).mkdir(parents=True)
+        writer = tfds.core.SequentialWriter(
+            info, max_examples_per_shard=most, file_format="array_record"
         )
-    shutil.rmtree(downloads)
+        for split, keyed in builder.splits(root).items():
+            writer.initialize_splits([split])
+            examples = (example for _, example in keyed)
+            while block := list(itertools.islice(examples, _BLOCK)):
+                writer.add_examples({split: block})
+        writer.close_all()
 
 
 def read(
-    name: str, spec: sources.Spec, *, data_dir: pathlib.Path
+    name: str,
+    spec: sources.Spec,
+    *,
+    data_dir: pathlib.Path,
+    memory_budget: float = math.inf,
 ) -> dict[str, dataset.Split]:
     """Reads all that `write` wrote, sorted by id.
 
@@ -221,17 +271,27 @@ def read(
         name: as in `write`.
         spec: as in `write`.
         data_dir: as in `write`.
+        memory_budget: bytes that the images of all splits may take; if they
+            take more, they are `stored.StoredImages`.
 
     Returns:
         The splits by name.
+
+    Raises:
+        ValueError: a file is missing, cut off, or of other contents.
     """
     with _quiet():
-        builder = BUILDERS[name](spec=spec, data_dir=data_dir)
-        read_split = builder.as_data_source  # its decorator hides arguments
-        return {
-            split: _collect(read_split(split=split))  # pyright: ignore
-            for split in builder.info.splits
-        }
+        infos = BUILDERS[name](spec=spec, data_dir=data_dir).info.splits
+    shape = (spec.image_size, spec.image_size, spec.channels)
+    found = {
+        split: stored.find(info.filepaths, info.shard_lengths, shape)
+        for split, info in infos.items()
+    }
+    if sum(f.images.nbytes for f in found.values()) > memory_budget:
+        return {split: dataset.Split(*f) for split, f in found.items()}
+    return {
+        split: dataset.Split(f.images[:], *f[1:]) for split, f in found.items()
+    }
 
 
 @contextlib.contextmanager
@@ -250,21 +310,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.removeFilter(is_ours)
-
-
-def _collect(source) -> dataset.Split:
-    """Stacks the records of a data source, sorted by id."""
-    rows = list(source.__getitems__(range(len(source))))
-    rows.sort(key=lambda row: row["id"])
-    masks = None
-    if all(row["has_mask"] for row in rows):
-        masks = np.stack([row["mask"] for row in rows]).astype(bool)
-    return dataset.Split(
-        images=np.stack([row["image"] for row in rows]),
-        labels=np.array([row["label"] for row in rows], np.int32),
-        masks=masks,
-        ids=tuple(row["id"].decode() for row in rows),
-    )
 
 
 BUILDERS = {

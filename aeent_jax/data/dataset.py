@@ -1,13 +1,20 @@
-"""What every data set is once it is in memory: uint8 arrays, labels, ids."""
+"""What every data set is once it is loaded: uint8 images, labels, ids."""
 
 import dataclasses
+import functools
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
+
+from aeent_jax.data import stored
 
 NORMAL = 0
 ABNORMAL = 1
 SPLITS = ("train", "val", "test")
+
+# Pixels that are hashed at a time.
+_BLOCK_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,14 +22,14 @@ class Split:
     """Images of one split, sorted by id.
 
     Attributes:
-        images: [N, H, W, C] uint8.
+        images: [N, H, W, C] uint8, in memory or in files.
         labels: [N] int32, 0 normal and 1 abnormal.
         masks: [N, H, W] bool, True where a pixel is abnormal; None where the
             source has no masks. Normal images have an empty mask.
         ids: N distinct names, the same at every image size.
     """
 
-    images: np.ndarray
+    images: np.ndarray | stored.StoredImages
     labels: np.ndarray
     masks: np.ndarray | None
     ids: tuple[str, ...]
@@ -50,6 +57,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether the images are in files, because memory is too small."""
+        return isinstance(self.images, stored.StoredImages)
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -59,13 +71,19 @@ class Dataset:
         name: a name of the catalog.
         splits: "train" (normal images only), and where the source has them
             "val" (normal images held out of training) and "test".
-        fingerprint: sha256 of everything in the splits; two runs with the same
-            fingerprint saw the same pixels, ids, labels and masks.
     """
 
     name: str
     splits: dict[str, Split]
-    fingerprint: str
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Returns the sha256 of everything in the splits.
+
+        Two runs with the same fingerprint saw the same pixels, ids, labels and
+        masks. Like those below it reads every image, but keeps none.
+        """
+        return _fingerprint(self.splits)
 
     def fingerprint_of(self, split: str) -> str:
         """Returns the sha256 of one split."""
@@ -81,7 +99,7 @@ class Dataset:
 
 
 def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
-    """Checks the splits and adds the fingerprint.
+    """Checks the splits.
 
     Args:
         name: a name of the catalog.
@@ -108,7 +126,7 @@ def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
                 f"found {np.count_nonzero(content.labels)} abnormal ones."
             )
     ordered = {s: splits[s] for s in SPLITS if s in splits}
-    return Dataset(name, ordered, _fingerprint(ordered))
+    return Dataset(name, ordered)
 
 
 def _fingerprint(splits: dict[str, Split]) -> str:
@@ -117,7 +135,14 @@ def _fingerprint(splits: dict[str, Split]) -> str:
     for name, split in splits.items():
         digest.update(repr((name, split.ids, split.images.shape)).encode())
         digest.update(np.ascontiguousarray(split.labels, "<i4").data)
-        digest.update(np.ascontiguousarray(split.images).data)
+        for block in _blocks(split.images):
+            digest.update(np.ascontiguousarray(block).data)
         if split.masks is not None:
             digest.update(np.packbits(split.masks).data)
     return digest.hexdigest()
+
+
+def _blocks(images: np.ndarray | stored.StoredImages) -> Iterator[np.ndarray]:
+    """All images, as many at a time as take little memory."""
+    step = max(1, _BLOCK_BYTES // int(np.prod(images.shape[1:])))
+    return (images[i : i + step] for i in range(0, len(images), step))

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from absl import logging
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _MAX_LISTED = 5
@@ -34,14 +35,12 @@ class UnreadableFileError(ValueError):
     """One file that cannot be read; the message is `path: reason`."""
 
 
-def read_many(
-    read: Callable[[pathlib.Path], T], paths: Sequence[pathlib.Path]
-) -> list[T]:
+def read_many(read: Callable[[K], T], paths: Sequence[K]) -> list[T]:
     """Reads files in threads, in the order given, and names all bad ones.
 
     Args:
-        read: reads one path; raises `UnreadableFileError` for a bad one.
-        paths: the files.
+        read: reads one file; raises `UnreadableFileError` for a bad one.
+        paths: the files, or what `read` knows them by.
 
     Returns:
         What `read` returned, in the order of `paths`.
@@ -56,11 +55,11 @@ def read_many(
 
 
 def read_each(
-    read: Callable[[pathlib.Path], T], paths: Sequence[pathlib.Path]
+    read: Callable[[K], T], paths: Sequence[K]
 ) -> tuple[list[T | None], list[str]]:
     """As `read_many`, but returns None for a bad file, and the reasons."""
 
-    def attempt(path: pathlib.Path) -> tuple[T | None, str]:
+    def attempt(path: K) -> tuple[T | None, str]:
         try:
             return read(path), ""
         except UnreadableFileError as error:

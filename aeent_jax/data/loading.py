@@ -1,10 +1,18 @@
 """From a name to arrays: `load`, and the images that are held out."""
 
 import hashlib
+import math
 
 import numpy as np
 
-from aeent_jax.data import catalog, dataset, images, prepared, sources
+from aeent_jax.data import (
+    catalog,
+    dataset,
+    images,
+    prepared,
+    sources,
+    stored,
+)
 
 
 def load(
@@ -18,8 +26,9 @@ def load(
     seed: int = 0,
     window: images.Window | None = None,
     phantom_seed: int = 0,
+    memory_budget_mb: float = math.inf,
 ) -> dataset.Dataset:
-    """Loads a data set into memory, from its prepared copy where there is one.
+    """Loads a data set, from its prepared copy where there is one.
 
     Args:
         name: a name of the catalog.
@@ -36,6 +45,9 @@ def load(
             and 255; None for the full 16-bit range.
         phantom_seed: which draw of a generated data set; results are reported
             on 0.
+        memory_budget_mb: millions of bytes that the images of all splits may
+            take; if they take more, they stay in the files of the prepared
+            copy and are read when they are indexed, see `stored`.
 
     Returns:
         The data set: "train" with normal images only, and "val" and "test" if
@@ -48,7 +60,13 @@ def load(
     """
     catalog.get_entry(name)
     spec = sources.Spec(image_size, channels, window, phantom_seed)
-    found = prepared.prepare(name, spec, root=root, cache_dir=cache_dir)
+    found = prepared.prepare(
+        name,
+        spec,
+        root=root,
+        cache_dir=cache_dir,
+        memory_budget=memory_budget_mb * 1e6,
+    )
     splits = found.splits
     if validation_fraction:
         splits = hold_out(splits, validation_fraction, seed)
@@ -97,6 +115,12 @@ def hold_out(
 
 def _select(split: dataset.Split, chosen: np.ndarray) -> dataset.Split:
     """Returns the images for which `chosen` [N] is True, in their order."""
-    masks = None if split.masks is None else split.masks[chosen]
-    ids = tuple(i for i, keep in zip(split.ids, chosen, strict=True) if keep)
-    return dataset.Split(split.images[chosen], split.labels[chosen], masks, ids)
+    images, masks = split.images, split.masks
+    return dataset.Split(
+        images=images.select(chosen)
+        if isinstance(images, stored.StoredImages)
+        else images[chosen],
+        labels=split.labels[chosen],
+        masks=None if masks is None else masks[chosen],
+        ids=tuple(i for i, k in zip(split.ids, chosen, strict=True) if k),
+    )

@@ -10,10 +10,14 @@ A copy is made in a temporary folder and renamed when it is complete: a killed
 preparation leaves nothing that could be mistaken for a copy, and of two
 concurrent ones the first to finish counts. A manifest holds the hash of every
 file of the copy; a copy that no longer fits it is made again.
+
+Images beyond a budget stay in the files of the copy and are read as they are
+needed. Nothing else of a start depends on that.
 """
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -58,7 +62,12 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    name: str, spec: sources.Spec, *, root: str = "", cache_dir: str = ""
+    name: str,
+    spec: sources.Spec,
+    *,
+    root: str = "",
+    cache_dir: str = "",
+    memory_budget: float = math.inf,
 ) -> Prepared:
     """Reads the prepared copy of a data set, and makes it if needed.
 
@@ -69,6 +78,8 @@ def prepare(
             holds it, see `archives.unpack`; must be empty for generated data
             sets.
         cache_dir: where copies are kept; empty for the user's cache folder.
+        memory_budget: bytes that the images may take; if they take more, they
+            stay in the files of the copy, see `stored`.
 
     Returns:
         The copy.
@@ -83,11 +94,13 @@ def prepare(
     path = base / "prepared" / f"{name}-{_key(name, spec, root, base)}"
     if path.exists():
         try:
-            return Prepared(path, _read(path, name, spec), reused=True)
+            splits = _read(path, name, spec, memory_budget)
+            return Prepared(path, splits, reused=True)
         except DamagedError as error:
             logging.warning("%s; making it again.", error)
     logging.info("Preparing %s in %s.", name, path)
-    splits = _make(path, name, spec, root, base)
+    _make(path, name, spec, root, base)
+    splits = _read(path, name, spec, memory_budget)
     return Prepared(path, splits, reused=False)
 
 
@@ -147,7 +160,7 @@ def _make(
     spec: sources.Spec,
     root: str,
     cache_dir: pathlib.Path,
-) -> dict[str, dataset.Split]:
+):
     """Makes a copy in a temporary folder, and gives it its name when whole."""
     with cache.temporary_folder(path.parent) as temporary:
         copy = temporary / path.name
@@ -160,7 +173,6 @@ def _make(
             )
         _write_manifest(copy)
         _publish(copy, path, temporary / "damaged")
-    return _read(path, name, spec)
 
 
 def _publish(copy: pathlib.Path, path: pathlib.Path, aside: pathlib.Path):
@@ -197,7 +209,7 @@ def _verify(path: pathlib.Path):
 
 
 def _read(
-    path: pathlib.Path, name: str, spec: sources.Spec
+    path: pathlib.Path, name: str, spec: sources.Spec, memory_budget: float
 ) -> dict[str, dataset.Split]:
     _verify(path)
-    return builders.read(name, spec, data_dir=path)
+    return builders.read(name, spec, data_dir=path, memory_budget=memory_budget)

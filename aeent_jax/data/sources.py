@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -160,13 +161,19 @@ def check_counts(name: str, listing: layouts.Listing):
 
 
 def read_files(
-    listing: layouts.Listing, spec: Spec
+    listing: layouts.Listing,
+    spec: Spec,
+    *,
+    scratch: pathlib.Path | None = None,
 ) -> dict[str, dataset.Split]:
     """Decodes the files of a listing.
 
     Args:
         listing: what to read.
         spec: how the images are made.
+        scratch: a folder in which a file without a name holds the pixels as
+            long as they are used, so that they need no memory; None keeps them
+            in memory.
 
     Returns:
         The splits that have images; masks only in "test", if at all.
@@ -175,36 +182,57 @@ def read_files(
         ValueError: files cannot be read, or masks are of another shape than
             their images; the first few of all are named.
     """
+    records = listing.records
+    shape = (len(records), spec.image_size, spec.image_size, spec.channels)
+    # Those of one split are neighbours.
+    order = sorted(
+        range(len(records)),
+        key=lambda i: dataset.SPLITS.index(records[i].split),
+    )
+    row_of = {i: row for row, i in enumerate(order)}
+    pixels = _make_pixels(shape, scratch)
 
-    def read(path: pathlib.Path) -> images.Decoded:
-        return images.read_image(
-            path,
+    def read(i: int) -> tuple[float | None, tuple[int, int]]:
+        found = images.read_image(
+            records[i].path,
             image_size=spec.image_size,
             channels=spec.channels,
             window=spec.window,
         )
+        pixels[row_of[i]] = found.pixels
+        return found.wide_max, found.size
 
-    records = listing.records
-    decoded = files.read_many(read, [record.path for record in records])
-    images.check_window([one.wide_max for one in decoded], spec.window)
+    found = files.read_many(read, range(len(records)))
+    images.check_window([wide_max for wide_max, _ in found], spec.window)
     splits = {}
     for split in dataset.SPLITS:
-        rows = [i for i, r in enumerate(records) if r.split == split]
+        rows = [i for i in order if records[i].split == split]
         if not rows:
             continue
         chosen = [records[i] for i in rows]
+        begin = row_of[rows[0]]
         splits[split] = dataset.Split(
-            images=np.stack([decoded[i].pixels for i in rows]),
+            images=pixels[begin : begin + len(rows)],
             labels=np.array([r.label for r in chosen], np.int32),
             masks=_read_masks(
                 listing,
                 chosen,
-                [decoded[i].size for i in rows],
+                [found[i][1] for i in rows],
                 spec.image_size,
             ),
             ids=tuple(r.id for r in chosen),
         )
     return splits
+
+
+def _make_pixels(
+    shape: tuple[int, ...], scratch: pathlib.Path | None
+) -> np.ndarray:
+    """An array of uint8, in memory or in a file that is gone with it."""
+    if scratch is None:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _read_masks(
