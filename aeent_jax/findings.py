@@ -60,11 +60,14 @@ def describe(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def format_scores(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def format_scores(
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
     """A Markdown table of several scores, metrics in percent.
 
     Args:
-      rows: folder of the run, and what `Evaluator.evaluate` returned.
+      found: by folder of the run, what `Evaluator.evaluate` returned of each
+        score.
 
     Returns:
       The lines.
@@ -74,6 +77,7 @@ def format_scores(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         "| run | score | AUROC | AP | pixel AP |",
         "|---|---|---|---|---|",
     ]
+    rows = [(run, results) for run, each in found.items() for results in each]
     for run, results in rows:
         cells = [
             f"{100 * results[n]:.1f}" if n in results else "-" for n in names

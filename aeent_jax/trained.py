@@ -33,7 +33,7 @@ def evaluate_workdir(
       FileNotFoundError: there is no run or no checkpoint.
       ValueError: the checkpoint or a score cannot be used.
     """
-    run, restored, variables = _restore(directory, best=best)
+    run, restored, variables = restore(directory, best=best)
     if not scores:
         found = run.evaluator.evaluate(
             variables, run.dataset, restored.step, run.directory
@@ -76,7 +76,7 @@ def encode_workdir(
       FileNotFoundError: there is no run or no checkpoint.
       ValueError: there is no such split, or the checkpoint cannot be used.
     """
-    run, _, variables = _restore(directory)
+    run, _, variables = restore(directory)
     splits = run.dataset.splits
     if split not in splits:
         raise ValueError(
@@ -87,10 +87,15 @@ def encode_workdir(
     return scored.z, run.config.channel.sigma
 
 
-def _restore(
+def restore(
     directory: str | pathlib.Path, *, best: bool = False
 ) -> tuple[run_lib.Run, checkpoint.Restored, Any]:
-    """A run, its checkpoint, and the variables of that on its devices."""
+    """Restores a run; arguments and errors as `evaluate_workdir`.
+
+    Returns:
+      The run, its checkpoint, whose state is the variables alone, and these on
+      the devices of the run.
+    """
     directory = pathlib.Path(directory)
     config = workdir.load_config(directory)
     run = run_lib.Run(config, directory)

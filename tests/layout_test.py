@@ -88,6 +88,7 @@ LAW = {
     "train": _BELOW_TRAINING | {"evaluate", "run"},
     "population": _BELOW_TRAINING | {"run", "train"},
     "trained": _BELOW_TRAINING | {"evaluate", "run"},
+    "theory": _BELOW_TRAINING | {"report", "run", "trained"},
     "bench": _BELOW_TRAINING | {"evaluate", "population", "run", "train"},
     "sweep": _BELOW_TRAINING
     | {"evaluate", "population", "report", "run", "train"},
@@ -99,6 +100,7 @@ LAW = {
         "report",
         "run",
         "sweep",
+        "theory",
         "train",
         "trained",
     },

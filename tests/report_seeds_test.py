@@ -78,3 +78,20 @@ def test_a_seed_counts_once(runs):
     again = _run("plain_again", 0, 0.0, 0.1)
     found = seeds.groups([*runs[:3], again])
     assert [run.name for run in found[0].runs] == [r.name for r in runs[:3]]
+
+
+def test_scores_are_summed_up_over_seeds(runs):
+    results = {
+        run.workdir: [
+            {"score": "squared", "auroc": 0.5 + 0.1 * i},
+            {"score": "surprise"},
+        ]
+        for i, run in enumerate(runs)
+    }
+    header, rows = seeds.score_table(seeds.groups(runs), results)
+    assert header == ["AUROC of score", "plain", "ours"]
+    # 0.5, 0.6, 0.7, and 0.8, 0.9; the other is no rank metric of these.
+    assert rows == [
+        ["squared", "60.0 ± 10.0", "85.0 ± 7.1"],
+        ["surprise", "-", "-"],
+    ]

@@ -71,13 +71,24 @@ def _entropy() -> None:
     print(text(result))
 
 
+def parse_members(names: Sequence[str]) -> list[int]:
+    """Sizes of populations; what is none is a ValueError."""
+    if any(not name.isdecimal() or int(name) < 1 for name in names):
+        raise ValueError(
+            f"--members={','.join(names)} was found, but whole numbers of at"
+            " least 1 are needed, such as --members=1,2,8."
+        )
+    return [int(name) for name in names]
+
+
 def _sweep() -> None:
+    sizes = parse_members(_MEMBERS.value)
     program.configure_jax()
     from aeent_jax.bench import populations
 
     result = populations.measure(
         _CONFIG.value,
-        [int(size) for size in _MEMBERS.value],
+        sizes,
         steps=_STEPS.value,
         most_seconds=_MOST_SECONDS.value,
         say=lambda line: print(line, file=sys.stderr),

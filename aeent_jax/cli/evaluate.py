@@ -4,8 +4,9 @@ aeent evaluate --workdir=runs/default [--best]
 aeent evaluate --workdir=runs/a,runs/b --score=squared,smoothed_box9
 
 Without --score it writes DIR/eval/<split> anew. With it, each score goes into a
-subfolder of that, and nothing else changes. A score is a name or a sum, such as
-squared+0.001*surprise:
+subfolder of that, and nothing else changes. Runs that differ only in their seed
+get a second table, of mean and standard deviation. A score is a name or a sum,
+such as squared+0.001*surprise:
 
   squared, absolute, ...  maps of the residual, and others of methods.SCORES
   smoothed_box9           the residual, low-pass filtered over 9 x 9 pixels,
@@ -35,18 +36,20 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise ValueError("give the folder of a run with --workdir=DIR.")
     program.configure_jax()
-    from aeent_jax import findings, trained
+    from aeent_jax import findings, report, trained
 
-    rows = []
+    found = {}
     for directory in _WORKDIR.value:
-        found = trained.evaluate_workdir(
+        found[directory] = trained.evaluate_workdir(
             directory, best=_BEST.value, scores=_SCORE.value
         )
         if not _SCORE.value:
-            print(findings.describe(found[0]))
-        rows += [(directory, results) for results in found]
+            print(findings.describe(found[directory][0]))
     if _SCORE.value:
-        print(findings.format_scores(rows))
+        print(findings.format_scores(found))
+        over_seeds = report.describe_scores(found)
+        if over_seeds:
+            print(f"\n{over_seeds}")
     return 0
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "entropy": "measure latents with every estimator",
     "sweep": "train the members of a sweep: tables and a figure",
     "report": "set runs side by side: a table and one HTML file",
+    "theory": "rates, errors and what kinds of image share",
     "data": "list, prepare and check data sets",
     "bench": "measure speed on this hardware",
 }

@@ -18,14 +18,23 @@ from aeent_jax.figures.style import (
     save,
     to_svg,
 )
+from aeent_jax.figures.theory_plots import (
+    Points,
+    error_against_rate,
+    shortcut,
+)
+from aeent_jax.figures.venn import Venn, venn
 
 __all__ = [
     "ABNORMAL",
     "INK",
     "NORMAL",
     "RUNS",
+    "Points",
     "SizeCurve",
+    "Venn",
     "curves",
+    "error_against_rate",
     "intervals",
     "panel",
     "panels",
@@ -33,6 +42,8 @@ __all__ = [
     "save",
     "save_panel",
     "score_histograms",
+    "shortcut",
     "size_curves",
     "to_svg",
+    "venn",
 ]

@@ -6,7 +6,8 @@ comparison is not possible.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aeent_jax.report import comparison, page, sections, seeds, words
 from aeent_jax.report import runs as runs_lib
@@ -42,6 +43,27 @@ def make_report(runs: Sequence[str], out: str) -> str:
             "the path of an HTML file."
         ) from error
     return _text(loaded, differences, notes)
+
+
+def describe_scores(
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> str:
+    """A table of AUROC over seeds, of runs that were scored in several ways.
+
+    Args:
+      results: by workdir, what an evaluation by each score returned, in the
+        same order of scores.
+
+    Returns:
+      Markdown; empty where no two runs differ in their seed alone.
+    """
+    loaded = runs_lib.read(list(results))
+    grouped = seeds.groups(loaded)
+    if not grouped:
+        return ""
+    by_path = {pathlib.Path(name): found for name, found in results.items()}
+    table = comparison.markdown(*seeds.score_table(grouped, by_path))
+    return f"{table}\n\n{seeds.SPREAD}"
 
 
 def _text(runs, differences, notes):

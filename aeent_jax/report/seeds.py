@@ -2,8 +2,10 @@
 
 import dataclasses
 import os.path
+import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +13,9 @@ from aeent_jax import metrics
 from aeent_jax.report import comparison
 from aeent_jax.report.runs import Run
 
+SPREAD = "Mean and standard deviation over seeds."
 CAPTION = (
-    "Mean and standard deviation over seeds. Differences are of means over "
+    f"{SPREAD} Differences are of means over "
     "seeds, with 95 % intervals over the test images; the seeds themselves "
     "are not resampled."
 )
@@ -101,7 +104,34 @@ def table(found: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def score_table(
+    found: Sequence[Group], results: Mapping[pathlib.Path, Sequence[Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """AUROC over seeds: scores down, groups across.
+
+    Args:
+      found: the groups.
+      results: by workdir, what an evaluation by each score returned, in the
+        same order of scores.
+
+    Returns:
+      The names of the columns, and a row of text a score, in percent.
+    """
+    columns = [
+        [[r.get("auroc") for r in results[run.workdir]] for run in group.runs]
+        for group in found
+    ]
+    names = [r["score"] for r in results[found[0].runs[0].workdir]]
+    header = ["AUROC of score", *(group.name for group in found)]
+    rows = [
+        [name, *(_spread(100 * np.array(c, float)[:, i]) for c in columns)]
+        for i, name in enumerate(names)
+    ]
+    return header, rows
+
+
 def _spread(values: np.ndarray) -> str:
+    values = values[~np.isnan(values)]
     if not len(values):
         return "-"
     if len(values) == 1:

@@ -1,0 +1,45 @@
+"""`aeent theory`: rates, errors and what kinds share, of finished runs.
+
+aeent theory --runs=runs/plain,runs/controlled --out=runs/theory
+    [--reference=0.1]
+
+The runs are of one data set with normal and abnormal test images. Runs without
+a channel have an infinite rate; with --reference they are measured through the
+noise that raises their training error by that share.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from aeent_jax.cli import program
+
+_RUNS = flags.DEFINE_list("runs", [], "Workdirs, separated by commas.")
+_OUT = flags.DEFINE_string("out", None, "Folder of the page and figures.")
+_REFERENCE = flags.DEFINE_float(
+    "reference", 0.0, "Share of the error, for runs without a channel; 0: none."
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measures, writes and prints; returns the exit status."""
+    program.refuse_positional(argv)
+    if not _OUT.value:
+        raise ValueError("give the folder of the results with --out=DIR.")
+    program.configure_jax()
+    from aeent_jax import theory
+
+    found = theory.measure(
+        _RUNS.value,
+        reference=_REFERENCE.value,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(theory.write_results(found, pathlib.Path(_OUT.value)))
+    print(f"\nEverything is in {_OUT.value}")
+    return 0
+
+
+if __name__ == "__main__":
+    program.run(main)
