@@ -21,6 +21,7 @@ _ADDED = (
     "loss",
     "model.memory_slots",
     "model.shrink_threshold",
+    "train.microbatches",
 )
 
 # A whole number is a number too, but true and false are neither.

@@ -88,6 +88,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.batch_size = 64  # images of one step, over all devices
     config.train.seed = 0  # of the weights, the order and the noise
     config.train.steps_per_call = 0  # steps in one call; 0: 1 on CPU, else 8
+    config.train.microbatches = (
+        1  # parts of a batch, one after another; see accumulation.py
+    )
 
     config.eval = group()
     config.eval.score = ""  # of methods.SCORES; "": the method's own

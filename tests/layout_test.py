@@ -71,7 +71,9 @@ LAW = {
     "methods": {"models", "objective"},
     "plan": {"data"},
     "report": {"figures", "metrics"},
+    "accumulation": {"methods", "parallel"},
     "train_step": {
+        "accumulation",
         "adversary",
         "channel",
         "controller",
