@@ -258,15 +258,12 @@ def rate_share(
         estimate = _estimate(
             rate, queries, positions, mask, own, axis_name, queue
         )
-    per_query = estimate.per_query
-    if per_query is not None:
-        # Each query's own value, so that ragged shards weigh what they hold.
-        estimate = dataclasses.replace(estimate, value=per_query)
     value = estimate.value
     if rate.sigma > 0:
         value = entropy.to_rate(estimate, rate.sigma, z.shape[1], rate.noise)
-    if per_query is not None:
-        share = jnp.sum(jnp.where(mask, value, 0.0)) / jnp.maximum(count, 1)
+    if estimate.per_query is not None:
+        # The mean of its own queries: ragged shards weigh what they hold.
+        share = value * jnp.sum(mask) / jnp.maximum(count, 1)
     else:
         share = value / lax.axis_size(axis_name)
         if queue is not None:

@@ -4,8 +4,6 @@ A Gaussian source and a linear network, so that reverse water-filling gives the
 weight that belongs to each rate and to each distortion.
 """
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +27,7 @@ DEVIATION = np.array([0.3, 0.25, 0.2, 0.15, 0.1, 0.08, 0.05, 0.03])
 class LinearNetwork:
     """Images of 8 pixels to 8 latents and back, without a bias."""
 
-    encoder = types.SimpleNamespace(latent_dim=DIM)
+    latent_dim = DIM
 
     def init(self, rng):
         """Draws two matrices."""

@@ -77,7 +77,7 @@ def per_device(params, x, noise, mask):
         noisy = z + 0.6 * noise
         found = measure(entry, z, noisy, index, gather=gather, **masks)
         if entry.per_query:
-            return jnp.sum(found.per_query) / count, found.value
+            return found.value * jnp.sum(mask) / count, found.value
         return found.value / jax.lax.axis_size(AXIS), found.value
 
     results = {}

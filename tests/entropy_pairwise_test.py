@@ -1,4 +1,5 @@
 import functools
+import re
 
 import entropy_reference as reference
 import jax
@@ -112,26 +113,35 @@ def test_gradients_match_finite_differences():
 
 
 @pytest.mark.slow
-def test_second_derivatives_match_dense():
+@pytest.mark.parametrize("weighted", [True, False])
+def test_second_derivatives_match_dense(weighted):
     with jax.enable_x64(True):
         z = np.random.default_rng(0).normal(size=(5, 2))
         index = jnp.arange(5)
 
-        def slope(function):
+        weight = jnp.arange(1.0, 6.0)
+
+        def slope(total):
             def energy(x):
-                total = lambda x: jnp.sum(function(x)[0] ** 2)  # noqa: E731
                 return jnp.sum(jax.grad(total)(x) ** 2)
 
             return jax.jit(jax.grad(energy))(z)
 
-        got = slope(
-            lambda x: pairwise.pairwise_lse(
+        def streamed(x):
+            if weighted:
+                return pairwise.weighted_lse(
+                    x, x, 0.7, weight, index, exclude_self=True
+                )[0]
+            lse, _ = pairwise.pairwise_lse(
                 x, x, 0.7, index, exclude_self=True, tile=2
             )
-        )
-        expected = slope(
-            lambda x: reference.dense_lse(x, x, 0.7, index, None, True)
-        )
+            return weight @ lse**2
+
+        def dense(x):
+            lse, _ = reference.dense_lse(x, x, 0.7, index, None, True)
+            return weight @ (lse if weighted else lse**2)
+
+        got, expected = slope(streamed), slope(dense)
         assert reference.relative_error(got, expected) < 1e-12
 
 
@@ -182,7 +192,7 @@ def test_masked_samples_reach_neither_value_nor_gradient():
 
 
 def test_default_tiles_agree_with_one_tile():
-    n = pairwise.DENSE_ROWS + 37
+    n = pairwise.TILE + 37
     z = jax.random.normal(jax.random.key(0), (n, 4))
     index = jnp.arange(n, dtype=jnp.int32)
 
@@ -199,30 +209,166 @@ def test_default_tiles_agree_with_one_tile():
         value_and_gradient, (None, n)
     )
     np.testing.assert_allclose(tiled, whole, rtol=1e-6)
-    # Sums of 2000 float32 terms in another order.
+    # Sums of 500 float32 terms in another order.
     assert reference.relative_error(tiled_gradient, gradient) < 5e-6
 
 
-def _compiled_gradient(n, dim=8):
+def _compiled_gradient(n, function, dim=8):
     index = jnp.arange(n, dtype=jnp.int32)
 
     def total(x, y):
-        lse, _ = pairwise.pairwise_lse(x, y, 0.5, index, exclude_self=True)
-        return jnp.mean(lse)
+        return function(x, y, index)
 
     points = jax.ShapeDtypeStruct((n, dim), jnp.float32)
     gradient = jax.jit(jax.value_and_grad(total, (0, 1)))
     return gradient.lower(points, points).compile()
 
 
-def test_memory_grows_linearly_and_no_square_buffer_exists():
-    small, large = (_compiled_gradient(n) for n in (8192, 16384))
+def _sum_each(x, y, index):
+    lse, _ = pairwise.pairwise_lse(x, y, 0.5, index, exclude_self=True)
+    return jnp.sum(lse)
+
+
+def _sum_weighted(x, y, index):
+    ones = jnp.ones(len(x))
+    return pairwise.weighted_lse(x, y, 0.5, ones, index, exclude_self=True)[0]
+
+
+@pytest.mark.parametrize("function", [_sum_each, _sum_weighted])
+def test_memory_grows_linearly_and_no_square_buffer_exists(function):
+    small, large = (_compiled_gradient(n, function) for n in (8192, 16384))
     sizes = [c.memory_analysis().temp_size_in_bytes for c in (small, large)]
     # Linear, with the constant size of a tile: below a factor of 2.
     assert sizes[1] < 2.2 * sizes[0]
     assert sizes[0] < 8192 * 8192  # a quarter of one f32[n, n]
     for n, compiled in ((8192, small), (16384, large)):
         assert f"[{n},{n}]" not in compiled.as_text()
+
+
+def test_a_weighted_sum_takes_three_products_and_one_exponential(monkeypatch):
+    def count(function):
+        # More than one tile: of one, XLA keeps the distances.
+        text = _compiled_gradient(600, function).as_text()
+        # Of pairs: those of rows, in merging tiles, have one dimension.
+        exps = re.findall(r"f32\[\d+,\d+\]\S* exponential\(", text)
+        return text.count(" dot("), len(exps)
+
+    assert count(_sum_weighted) == (3, 1)
+    assert count(_sum_each) == (4, 2)
+    monkeypatch.setattr(pairwise, "WHOLE", 599)  # Too many samples.
+    pairwise._check_and_sum.clear_cache()
+    assert count(_sum_weighted) == (4, 2)
+    pairwise._check_and_sum.clear_cache()
+
+
+# Of the cotangents of the sum, of L and of T, those that are not zero.
+@pytest.mark.parametrize("cotangents", ["total", "total lse", "mean"])
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_weighted_sum_agrees_with_the_sum_of_weighted_terms(
+    exclude_self, cotangents
+):
+    problem = widen(make_problem(13, 13, 2, exclude_self))
+
+    def weigh(weighted, tile, x, y, b, weight):
+        options = {
+            "sample_mask": problem["mask"],
+            "exclude_self": exclude_self,
+            "tile": tile,
+        }
+        index = problem["index"]
+        if weighted:
+            total, lse, mean = pairwise.weighted_lse(
+                x, y, b, weight, index, **options
+            )
+        else:
+            lse, mean = pairwise.pairwise_lse(x, y, b, index, **options)
+            total = weight @ lse
+        terms = {"total": 2 * total, "lse": lse @ lse, "mean": mean @ lse}
+        return sum(terms[name] for name in cotangents.split())
+
+    with jax.enable_x64(True):
+        arguments = [problem[k] for k in ("x", "y", "inv_two_var", "g")]
+        expected, whole, tiled = (
+            jax.jit(
+                jax.value_and_grad(functools.partial(weigh, *how), (0, 1, 2, 3))
+            )(*arguments)
+            for how in ((False, 5), (True, None), (True, 5))
+        )
+        for got in (whole, tiled):
+            jax.tree.map(
+                # float64 sums of a dozen terms in another order.
+                lambda a, b: np.testing.assert_allclose(a, b, 1e-11, 1e-11),
+                got,
+                expected,
+            )
+
+
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_tiles_of_all_samples_agree_with_dense(exclude_self):
+    # The number of their rows does not divide the queries.
+    m, n = 3 * pairwise.TILE + 5, 2 * pairwise.TILE
+    assert pairwise._whole(n, 4).rows < m
+    problem = make_problem(m, n, 4, exclude_self)
+    index, mask, weight = (problem[k] for k in ("index", "mask", "g"))
+
+    def whole(x, y, b):
+        return pairwise.weighted_lse(
+            x, y, b, weight, index, sample_mask=mask, exclude_self=exclude_self
+        )[0]
+
+    def dense(x, y, b):
+        lse, _ = reference.dense_lse(x, y, b, index, mask, exclude_self)
+        return weight @ lse
+
+    arguments = [problem[k] for k in ("x", "y", "inv_two_var")]
+    got, expected = (
+        jax.jit(jax.value_and_grad(function, (0, 1, 2)))(*arguments)
+        for function in (whole, dense)
+    )
+    for a, b in zip(
+        jax.tree.leaves(got), jax.tree.leaves(expected), strict=True
+    ):
+        # float32, sums of 1500 terms.
+        assert reference.relative_error(a, b) < 1e-5
+
+
+def test_queries_of_no_weight_change_no_gradient():
+    z = jax.random.normal(jax.random.key(0), (6, 2))
+
+    def gradients(queries):
+        def total(x, y):
+            return pairwise.weighted_lse(x, y, 1.0, jnp.arange(queries) < 4)[0]
+
+        return jax.grad(total, (0, 1))(z[:queries], z)
+
+    (dx, dy), (fewer_dx, fewer_dy) = gradients(6), gradients(4)
+    np.testing.assert_array_equal(dx[4:], 0)
+    # Sums over other numbers of rows.
+    np.testing.assert_allclose(dx[:4], fewer_dx, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dy, fewer_dy, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": np.ones(3)}, r"shape \(3,\), and \[rows, dim\]"),
+        ({"y": np.ones((3, 1))}, "2 dimensions and samples 1"),
+        ({"y": np.ones((0, 2))}, "samples has 0 rows"),
+        ({"inv_two_var": np.ones(2)}, r"inv_two_var has shape \(2,\)"),
+        ({"query_index": np.zeros(4)}, "query_index is float"),
+        ({"sample_mask": np.ones(4, bool)}, r"sample_mask is bool\[4\]"),
+        ({"weight": np.ones(4)}, r"weight has shape \(4,\), and \(3,\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    points = np.ones((3, 2), np.float32)
+    good = {"x": points, "y": points, "inv_two_var": 1.0, "weight": np.ones(3)}
+    with pytest.raises(ValueError, match=message):
+        pairwise.weighted_lse(**good | arguments)
+    if "weight" not in arguments:
+        del good["weight"]
+        with pytest.raises(ValueError, match=message):
+            pairwise.pairwise_lse(**good | arguments)
 
 
 def test_vmap_and_scan_of_tiles_match_dense():
@@ -302,6 +448,20 @@ def test_rows_without_a_valid_sample_have_zero_gradient():
     assert mean[2] == 0
     only_third = jnp.zeros(6).at[2].set(1.0)
     for gradient in pull_back((only_third, only_third)):
+        np.testing.assert_array_equal(gradient, 0)
+
+    def weighted(x, y, b):
+        return pairwise.weighted_lse(
+            x,
+            y,
+            b,
+            only_third,
+            jnp.arange(6),
+            sample_mask=mask,
+            exclude_self=True,
+        )[0]
+
+    for gradient in jax.jit(jax.grad(weighted, (0, 1, 2)))(z + 1, z, 1.0):
         np.testing.assert_array_equal(gradient, 0)
 
 

@@ -153,6 +153,7 @@ def test_metrics_file_holds_what_is_returned(written):
         "auroc_interval",
         "baselines",
         "diagnostics",
+        "has_score_map",
         "images_per_second",
         "images_sha256",
         "num_abnormal",

@@ -139,7 +139,7 @@ def _apply_density(params, queries, *, query_mask=None, width):
     scaled = (queries - params["mean"]) * jnp.exp(-params["log_scale"])
     minus_log = 0.5 * (scaled**2 + jnp.log(2 * jnp.pi)) + params["log_scale"]
     per_query = jnp.where(query_mask, minus_log.sum(1) + width, 0.0)
-    value = jnp.sum(per_query) / jnp.sum(query_mask)
+    value = jnp.sum(per_query) / jnp.maximum(jnp.sum(query_mask), 1)
     return entropy.Estimate(value, "h", per_query)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from aeent_jax import workdir
 from aeent_jax.bench import entropy_peers, machine, peaks, rounds, timing
+from aeent_jax.entropy import pairwise
 
 # Up to this many rows all are queries.
 _LARGEST_SQUARE = 65536
@@ -134,14 +135,15 @@ def _check(sizes, dims, peers, most_seconds) -> None:
 def count_work(
     m: int, n: int, dim: int, with_gradient: bool
 ) -> dict[str, float]:
-    """What `pairwise_lse` has to do: FLOP of matmul, and exp.
+    """What `weighted_lse` has to do: FLOP of matmul, and exp.
 
     For each pair, the value is one product of 2 dim FLOP, for the distance, and
-    one exp. With gradients the forward pass also sums the weighted samples, and
-    the backward pass does all of that again for the queries: four products and
-    two exp.
+    one exp. Gradients take two products more, with the samples and with the
+    queries. Above `pairwise.WHOLE` samples the second is in a backward pass,
+    which has distances and exp anew.
     """
-    products, exps = (4, 2) if with_gradient else (1, 1)
+    again = with_gradient and n > pairwise.WHOLE
+    products, exps = 1 + 2 * with_gradient + again, 1 + again
     return {"matmul": 2.0 * products * dim * m * n, "exp": 1.0 * exps * m * n}
 
 

@@ -147,7 +147,7 @@ def _prepare_on_devices(q, z, with_gradient: bool) -> Call:
         found = entropy.kde_loo(
             q, z, _from_nowhere(q), query_mask=mask, bandwidth=1.0
         )
-        return jnp.sum(found.per_query) / m
+        return found.value * jnp.sum(mask) / m
 
     def step(q, z, mask):
         if not with_gradient:

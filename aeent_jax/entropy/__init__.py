@@ -13,10 +13,11 @@ with what a trainer must know about it.
 
 On several devices, per-query estimators get a device's own rows as queries, the
 gathered latents as samples, and the rows' global positions. The caller adds
-`sum(per_query) / psum(count)` to that device's loss for a per-query estimator,
-`value / number of devices` for one of the whole batch, and sums the gradients
-over devices, because those through all_gather add up. It also gives a global
-batch with fewer than two valid rows the rate 0.
+`value * count / psum(count)` to that device's loss for a per-query estimator,
+with the count of its valid queries, `value / number of devices` for one of the
+whole batch, and sums the gradients over devices, because those through
+all_gather add up. It also gives a global batch with fewer than two valid rows
+the rate 0.
 
 Estimators with parameters of their own are in `LEARNED`, whose module says how
 they are called; `fit_learned` measures frozen latents with them.
@@ -45,7 +46,7 @@ from aeent_jax.entropy.learned import LEARNED, LearnedEstimator, fit_learned
 from aeent_jax.entropy.marginal import histogram, kde_marginal, vasicek
 from aeent_jax.entropy.moments import coding_rate, gaussian
 from aeent_jax.entropy.neighbors import knn
-from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.pairwise import pairwise_lse, weighted_lse
 from aeent_jax.entropy.sampling import sample_queries
 from aeent_jax.entropy.scaling import rescale
 from aeent_jax.entropy.spectral import matrix_renyi, renyi2
@@ -85,6 +86,7 @@ __all__ = [
     "to_rate",
     "total_correlation",
     "vasicek",
+    "weighted_lse",
 ]
 
 

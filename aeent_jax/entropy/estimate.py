@@ -21,7 +21,8 @@ class Estimate:
     """An entropy or an information, in nats; a pytree.
 
     Attributes:
-      value: scalar, nats.
+      value: scalar, nats; of a per-query estimator 0 where no query is valid,
+        as on a device that got the padding of a batch alone.
       kind: `"h"` for a differential entropy, which depends on the unit of the
         latents, or `"I"` for an information through the channel, which does
         not. Static.

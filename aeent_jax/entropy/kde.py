@@ -17,10 +17,11 @@ latents. `scale_gradient` is the derivative of the value by log a, in nats,
 where queries and samples are multiplied by a and s stays: about 0 where the
 estimate has saturated.
 
-All estimators here are per query: `value` is the masked mean of `per_query`. On
-several devices each passes its own rows as `queries`, the gathered latents as
-`samples` and its rows' global positions as `query_index`, and the caller
-divides psum(sum of per_query) by psum(count).
+All estimators here are per query: `value` is the masked mean of `per_query`,
+with a gradient that costs less than that of the mean. On several devices each
+passes its own rows as `queries`, the gathered latents as `samples` and its
+rows' global positions as `query_index`, and the caller divides
+psum(value * count) by psum(count), with the count of a device's valid queries.
 """
 
 import math
@@ -31,7 +32,7 @@ import jax.numpy as jnp
 from aeent_jax.entropy import bandwidth as bandwidths
 from aeent_jax.entropy import points
 from aeent_jax.entropy.estimate import Estimate, masked_mean
-from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy.pairwise import weighted_lse
 
 
 def kde_loo(
@@ -232,21 +233,22 @@ def _kde(
     x, y, index, query_mask, sample_mask = resolved
     n, dim = y.shape
     s = bandwidths.resolve(bandwidth, y, sample_mask)
-    lse, mean_distance = pairwise_lse(
+    total, lse, mean_distance = weighted_lse(
         x,
         y,
         0.5 / (widening * s) ** 2,
+        query_mask,
         index,
         sample_mask=sample_mask,
         exclude_self=exclude_self,
     )
+    valid = jnp.sum(query_mask, dtype=y.dtype)
     count = jnp.sum(sample_mask, dtype=y.dtype)
     if exclude_self:
         left_out = (index >= 0) & (index < n) & sample_mask[index]
         count = count - left_out.astype(y.dtype)
     kernel_volume = dim * (0.5 * math.log(2 * math.pi) + jnp.log(s))
-    per_query = -lse + jnp.log(jnp.maximum(count, 1)) + kernel_volume + offset
-    per_query = jnp.where(query_mask, per_query, 0)
+    rest = jnp.log(jnp.maximum(count, 1)) + kernel_volume + offset
     diagnostics = {
         "bandwidth": s,
         # d value / d log a where queries and samples are multiplied by a.
@@ -255,8 +257,9 @@ def _kde(
         ),
     }
     return Estimate(
-        masked_mean(per_query, query_mask),
+        # The mean of what follows; written so, its gradient costs less.
+        masked_mean(rest, query_mask) - total / jnp.maximum(valid, 1),
         "h",
-        per_query,
+        jnp.where(query_mask, rest - lse, 0),
         jax.lax.stop_gradient(diagnostics),
     )

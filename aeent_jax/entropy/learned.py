@@ -6,8 +6,8 @@
 Each is the cross-entropy of the queries under a parametric density, of kind
 "h" and per query: an upper bound in expectation, for every value of parameters
 that were not fitted to the same rows. It needs no samples, so on several
-devices a caller divides psum(sum of per_query) by psum(number of queries), for
-the value as for the gradient of the parameters.
+devices a caller divides psum(value * number of queries) by psum(number of
+queries), for the value as for the gradient of the parameters.
 
 While an encoder is trained, the parameters follow the gradient of `value`
 itself, whatever the weight of the rate is. `fit_learned` does the same for

@@ -34,12 +34,15 @@ def add(so_far, new):
 
 
 def split(tile: int, arrays):
-    """`[rows, ...]` to `[tiles, tile, ...]`, with zeros (False) at the end."""
+    """`[rows, ...]` to `[tiles, size, ...]`, with zeros (False) at the end.
+
+    No size is above `tile`, and sizes are such that few zeros are needed.
+    """
 
     def cut(array: jax.Array) -> jax.Array:
         rows = array.shape[0]
-        size = max(min(tile, rows), 1)
-        count = max(-(-rows // size), 1)
+        count = max(-(-rows // tile), 1)
+        size = max(-(-rows // count), 1)
         padding = [(0, count * size - rows)] + [(0, 0)] * (array.ndim - 1)
         return jnp.pad(array, padding).reshape(count, size, *array.shape[1:])
 
