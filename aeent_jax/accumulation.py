@@ -110,8 +110,25 @@ def _each(step: Callable, carry: PyTree, parts: PyTree) -> tuple[PyTree, Any]:
     outputs = []
     for i in range(len(jax.tree.leaves(parts)[0])):
         part = jax.tree.map(lambda array, i=i: array[i], parts)
-        # One after another, or all would be in memory together.
-        carry, part = lax.optimization_barrier((carry, part))
-        carry, output = step(carry, part)
+        carry, output = step(carry, _after(carry, part))
         outputs.append(output)
     return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
+
+
+def _after(carry: PyTree, part: PyTree) -> PyTree:
+    """The part, which is not there before the carry is.
+
+    Else all parts would be in memory together: XLA drops an
+    `optimization_barrier` on CPU before it decides on the order.
+    """
+    leaves = jax.tree.leaves(carry)
+    if not leaves:
+        return part
+    zero = 0.0 * jnp.ravel(leaves[-1])[0]
+
+    def depend(array):
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            return array + zero.astype(array.dtype)
+        return array
+
+    return jax.tree.map(depend, part)
