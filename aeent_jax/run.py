@@ -50,6 +50,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         "train.batch_size": 1,
         "train.seed": 0,
         "train.steps_per_call": 0,
+        "train.microbatches": 1,
         "eval.every_epochs": 0,
         "eval.batch_size": 1,
         "eval.num_resamples": 2,
@@ -135,7 +136,23 @@ def make_program(
             weight=rate.weight,
             is_measured=rate.is_measured,
         ),
+        microbatches=_microbatches(config, method),
     )
+
+
+def _microbatches(config, method) -> int:
+    parts, size = config.train.microbatches, config.train.batch_size
+    if size % parts:
+        raise ValueError(
+            f"train.microbatches is {parts}, but must divide train.batch_size,"
+            f" which is {size}."
+        )
+    if parts > 1 and method.adversary is not None:
+        raise ValueError(
+            f"train.microbatches is {parts}, but {config.method} is trained"
+            " against an adversary, which sees whole batches; set it to 1."
+        )
+    return parts
 
 
 def _estimator_optimizer(rate, learning_rate):
@@ -200,7 +217,10 @@ class Run:
             checkpoint_every=config.checkpoint.every_steps,
         )
         self.program = make_program(config, self.plan.total_steps)
-        self.padded_size = self.parallel.padded(config.train.batch_size)
+        parts = config.train.microbatches
+        self.padded_size = parts * self.parallel.padded(
+            config.train.batch_size // parts
+        )
         self.evaluator = evaluate.Evaluator(
             self.parallel,
             self.program.method,

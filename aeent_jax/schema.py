@@ -16,12 +16,14 @@ DEFAULT = pathlib.Path(__file__).parents[1] / "configs" / "default.py"
 # nothing, so a run that lacks them is one that has them.
 _ADDED = (
     "compat",
+    "compute",
     "corruption",
     "data.memory_budget_mb",
     "eval.score",
     "loss",
     "model.memory_slots",
     "model.shrink_threshold",
+    "train.microbatches",
 )
 
 # A whole number is a number too, but true and false are neither.

@@ -16,6 +16,7 @@ import optax
 from jax import lax
 
 from aeent_jax import (
+    accumulation,
     adversary,
     channel,
     controller,
@@ -98,6 +99,7 @@ class Program:
         the same.
       estimator_optimizer: the same for the parameters of a learned estimator.
       control: of the weight.
+      microbatches: parts of a batch that are in memory one after another.
     """
 
     method: methods.Method
@@ -105,6 +107,7 @@ class Program:
     optimizer: optax.GradientTransformation
     estimator_optimizer: optax.GradientTransformation = optax.identity()
     control: controller.Controller = controller.Controller()
+    microbatches: int = 1
 
 
 def create_state(program: Program, seed: int | jax.Array) -> TrainState:
@@ -150,29 +153,30 @@ def _make_inputs(images, indices, mask, rng):
     )
 
 
-def _share_of_loss(trained, program, state, knobs, weight, inputs, count):
-    """This device's share of what is minimised, and what it is made of."""
-    params, estimator_params = trained
+def _gradient(program, state, knobs, weight, inputs, count):
+    """This device's share of the gradient, and what was minimised."""
     method, rate = program.method, program.rate
 
-    def noise(z):
-        z_noisy = channel.add_noise(
-            z, rate.sigma, inputs.rng, inputs.positions, rate.noise
-        )
-        if knobs.latent_mask is None:
-            return z_noisy
-        return jnp.where(knobs.latent_mask, z_noisy, z)
+    def network(params, batch_stats, inputs):
+        def noise(z):
+            z_noisy = channel.add_noise(
+                z, rate.sigma, inputs.rng, inputs.positions, rate.noise
+            )
+            if knobs.latent_mask is None:
+                return z_noisy
+            return jnp.where(knobs.latent_mask, z_noisy, z)
 
-    variables = {"params": params, "batch_stats": state.batch_stats}
-    outputs = method.forward(variables, inputs, noise, train=True)
-    by_image = method.losses(inputs.x, outputs) | adversary.losses(
-        method, state.adversary, inputs, outputs
-    )
-    losses = {
-        name: jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / count
-        for name, loss in by_image.items()
-    }
-    z, z_noisy = outputs.z, outputs.z_noisy
+        variables = {"params": params, "batch_stats": batch_stats}
+        outputs = method.forward(variables, inputs, noise, train=True)
+        by_image = method.losses(inputs.x, outputs) | adversary.losses(
+            method, state.adversary, inputs, outputs
+        )
+        losses = {
+            name: jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / count
+            for name, loss in by_image.items()
+        }
+        return losses, outputs
+
     share = functools.partial(
         objective.rate_share,
         rate,
@@ -181,15 +185,36 @@ def _share_of_loss(trained, program, state, knobs, weight, inputs, count):
         axis_name=parallel.AXIS,
         queue=state.queue,
     )
-    fixed = lax.stop_gradient
-    nats = share(z, z_noisy, estimator_params=fixed(estimator_params))
-    minimised = sum(losses.values()) + weight * nats
-    if rate.is_learned:
-        # Its own likelihood, unweighted: at weight 0 it learns as well.
-        minimised += share(
-            fixed(z), fixed(z_noisy), estimator_params=estimator_params
-        )
-    return minimised, (losses, nats, outputs)
+
+    def weighted_rate(latents, estimator_params):
+        fixed = lax.stop_gradient
+        nats = share(*latents, estimator_params=fixed(estimator_params))
+        minimised = weight * nats
+        if rate.is_learned:
+            # Its own likelihood, unweighted: at weight 0 it learns as well.
+            minimised += share(
+                *fixed(latents), estimator_params=estimator_params
+            )
+        return minimised, nats
+
+    def whole(trained):
+        params, estimator_params = trained
+        losses, outputs = network(params, state.batch_stats, inputs)
+        latents = (outputs.z, outputs.z_noisy)
+        minimised, nats = weighted_rate(latents, estimator_params)
+        return sum(losses.values()) + minimised, (losses, nats, outputs)
+
+    trained = (state.params, state.estimator_params)
+    if program.microbatches == 1:
+        return jax.grad(whole, has_aux=True)(trained)
+    return accumulation.gradient(
+        network,
+        weighted_rate,
+        trained,
+        state.batch_stats,
+        inputs,
+        program.microbatches,
+    )
 
 
 def train_step(
@@ -224,10 +249,8 @@ def train_step(
     weight = controller.weight_of(
         program.control, state.ascent, knobs.weight, state.step
     )
-    gradient = jax.grad(_share_of_loss, has_aux=True)
-    trained = (state.params, state.estimator_params)
-    grads, (losses, rate, outputs) = gradient(
-        trained, program, state, knobs, weight, inputs, count
+    grads, (losses, rate, outputs) = _gradient(
+        program, state, knobs, weight, inputs, count
     )
     # The loss is a sum of the devices' shares, and so is its gradient.
     grads, losses, rate = lax.psum((grads, losses, rate), parallel.AXIS)

@@ -84,11 +84,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 0  # linear, from 0
     config.optimizer.clip_norm = 0.0  # of the gradient; 0: no clipping
 
+    config.compute = group()  # of encoder and decoder; the rest is in float32
+    config.compute.dtype = "float32"  # bfloat16: of activations
+    config.compute.matmul_precision = "default"  # high, highest
+
     config.train = group()
     config.train.epochs = 250  # passes over the training normals
     config.train.batch_size = 64  # images of one step, over all devices
     config.train.seed = 0  # of the weights, the order and the noise
     config.train.steps_per_call = 0  # steps in one call; 0: 1 on CPU, else 8
+    config.train.microbatches = (
+        1  # parts of a batch, one after another; see accumulation.py
+    )
 
     config.eval = group()
     config.eval.score = ""  # of methods.SCORES; "": the method's own

@@ -73,7 +73,9 @@ LAW = {
     "feed": {"data", "parallel", "plan"},
     "plan": {"data"},
     "report": {"figures", "metrics"},
+    "accumulation": {"methods", "parallel"},
     "train_step": {
+        "accumulation",
         "adversary",
         "channel",
         "controller",

@@ -29,6 +29,7 @@ def make_network(
         hidden_dim=config.model.hidden_dim,
         depth=config.model.depth,
         axis_name=axis_name,
+        arithmetic=models.Arithmetic(**config.compute),
         normalisation=config.channel.normalisation,
         encoded_vectors=encoded_vectors,
         heads=heads,

@@ -132,9 +132,15 @@ def make_dae(
     as configs/dae.py.
 
     Raises:
-      ValueError: a size that cannot be built, or no such noise.
+      ValueError: a size that cannot be built, no such noise, or numbers other
+        than float32.
     """
     del axis_name  # No statistic of the network is over images.
+    if models.Arithmetic(**config.compute) != models.Arithmetic():
+        raise ValueError(
+            "compute is for autoencoders, and dae has a UNet; set"
+            " compute.dtype=float32 and compute.matmul_precision=default."
+        )
     group, image_size = config.corruption, config.data.image_size
     if not 2 <= group.noise_size <= image_size:
         raise ValueError(

@@ -1,5 +1,6 @@
 """Networks as pure functions over flax linen modules."""
 
+from aeent_jax.models.arithmetic import Arithmetic
 from aeent_jax.models.autoencoder import (
     Autoencoder,
     Variables,
@@ -9,6 +10,7 @@ from aeent_jax.models.discriminator import Discriminator
 from aeent_jax.models.unet import UNet, make_unet
 
 __all__ = [
+    "Arithmetic",
     "Autoencoder",
     "Discriminator",
     "UNet",

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from aeent_jax.models import layers
+from aeent_jax.models.arithmetic import Arithmetic
 
 _MULTIPLIERS = (1, 2, 4, 4)
 _REDUCTION = 2 ** len(_MULTIPLIERS)
 NORMALISATIONS = ("none", "power")
+_FLOAT32 = Arithmetic()
 
 Variables = dict[str, Any]
 
@@ -181,11 +183,13 @@ class Autoencoder:
       encoder: the encoder module.
       decoder: the decoder module.
       latent_dim: size of the latent vector that the decoder takes.
+      arithmetic: the numbers in which they compute.
     """
 
     encoder: Encoder
     decoder: Decoder
     latent_dim: int
+    arithmetic: Arithmetic = Arithmetic()
 
     def init(self, rng: jax.Array) -> Variables:
         """Draws initial variables; the same on every device count.
@@ -228,7 +232,7 @@ class Autoencoder:
           spatial), or as many vectors of that size side by side as
           `make_autoencoder` was told, and the encoder's `batch_stats`.
         """
-        return _apply(self.encoder, "encoder", variables, x, mask, train)
+        return self._apply("encoder", variables, x, mask, train)
 
     def decode(
         self, variables: Variables, z: jax.Array, mask=None, *, train: bool
@@ -244,17 +248,22 @@ class Autoencoder:
         Returns:
           `x_hat` `[B, H, W, heads * C]` and the decoder's `batch_stats`.
         """
-        return _apply(self.decoder, "decoder", variables, z, mask, train)
+        return self._apply("decoder", variables, z, mask, train)
 
+    def _apply(self, name, variables, inputs, mask, train):
+        module = {"encoder": self.encoder, "decoder": self.decoder}[name]
+        own = {collection: tree[name] for collection, tree in variables.items()}
 
-def _apply(module, name, variables, inputs, mask, train):
-    own = {collection: tree[name] for collection, tree in variables.items()}
-    if not train:
-        return module.apply(own, inputs, mask, train=False), own["batch_stats"]
-    outputs, updated = module.apply(
-        own, inputs, mask, train=True, mutable=["batch_stats"]
-    )
-    return outputs, updated["batch_stats"]
+        def run(inputs):
+            if not train:
+                outputs = module.apply(own, inputs, mask, train=False)
+                return outputs, own["batch_stats"]
+            outputs, updated = module.apply(
+                own, inputs, mask, train=True, mutable=["batch_stats"]
+            )
+            return outputs, updated["batch_stats"]
+
+        return self.arithmetic.apply(run, inputs)
 
 
 def make_autoencoder(
@@ -271,6 +280,7 @@ def make_autoencoder(
     heads: int = 1,
     spatial: bool = False,
     normalises_hidden: bool = True,
+    arithmetic: Arithmetic = _FLOAT32,
 ) -> Autoencoder:
     """Builds the reference autoencoder.
 
@@ -288,6 +298,7 @@ def make_autoencoder(
       heads: images that the decoder gives, one behind the other.
       spatial: 1x1 convolutions for the linear layers, and no latent vector.
       normalises_hidden: BatchNorm behind the hidden linear layers.
+      arithmetic: the numbers in which it computes.
 
     Returns:
       The network as a pair of pure functions.
@@ -333,4 +344,5 @@ def make_autoencoder(
         ),
         Decoder(image_size, channels, heads=heads, **shared),
         latent_dim,
+        arithmetic,
     )

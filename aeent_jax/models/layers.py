@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from aeent_jax.models.arithmetic import matched, raised
+
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
@@ -62,7 +64,7 @@ def transposed_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _transposed_forward(x, kernel):
-    return transposed_convolution(x, kernel), (x, kernel)
+    return transposed_convolution(x, matched(kernel, x)), (x, kernel)
 
 
 def _transposed_backward(residuals, g):
@@ -98,7 +100,7 @@ class Conv(nn.Module):
         )
         return lax.conv_general_dilated(
             x,
-            kernel,
+            matched(kernel, x),
             (self.stride, self.stride),
             "SAME",
             dimension_numbers=_DIMENSIONS,
@@ -124,7 +126,7 @@ class ConvTranspose(nn.Module):
             uniform_init(4 * 4 * self.features),
             (4, 4, self.features, x.shape[-1]),
         )
-        return transposed_convolution(x, kernel)
+        return transposed_convolution(x, matched(kernel, x))
 
 
 class Linear(nn.Module):
@@ -142,7 +144,7 @@ class Linear(nn.Module):
         init = uniform_init(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
-        return x @ kernel + bias
+        return x @ matched(kernel, x) + matched(bias, x)
 
 
 class BatchNorm(nn.Module):
@@ -175,6 +177,7 @@ class BatchNorm(nn.Module):
         Returns:
           An array of `x`'s shape.
         """
+        given, x = x, raised(x)
         features = x.shape[-1]
         running_mean = self.variable(
             "batch_stats", "mean", jnp.zeros, (features,)
@@ -191,7 +194,7 @@ class BatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_var.value
         gain = scale * lax.rsqrt(variance + _BATCH_NORM_EPSILON)
-        return (x - mean) * gain + bias
+        return matched((x - mean) * gain + bias, given)
 
 
 class PowerNorm(nn.Module):
@@ -225,6 +228,7 @@ class PowerNorm(nn.Module):
         Returns:
           `[B, D]`.
         """
+        z = raised(z)
         running = self.variable("batch_stats", "power", jnp.ones, ())
         power = running.value
         if train:
