@@ -18,6 +18,7 @@ from aeent_jax import (
     optimizer,
     parallel,
     plan,
+    profiling,
     schema,
     score_sums,
     train_step,
@@ -71,6 +72,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"train.seed is {config.train.seed}, but must be at most"
             f" {_LARGEST_SEED}."
         )
+    profiling.parse_steps(config.log.profile)
     # What needs no data is refused before any is read.
     program = make_program(config, config.optimizer.warmup_steps + 1)
     score = config.eval.score or program.method.score

@@ -20,6 +20,7 @@ _ADDED = (
     "corruption",
     "data.memory_budget_mb",
     "eval.score",
+    "log.profile",
     "loss",
     "model.memory_slots",
     "model.shrink_threshold",

@@ -22,6 +22,7 @@ from aeent_jax import (
     checkpoint,
     entropy,
     findings,
+    profiling,
     progress,
     soundness,
     train_step,
@@ -71,8 +72,14 @@ def train(
         )
         _say_start(run, step, say)
         with contextlib.closing(writer), _stop_signals(run):
-            with contextlib.closing(run.make_feed(step)) as feed:
-                state = _loop(run, state, step, feed, checkpoints, writer, say)
+            trace = profiling.Trace(directory / "profile", config.log.profile)
+            with (
+                contextlib.closing(run.make_feed(step)) as feed,
+                contextlib.closing(trace),
+            ):
+                state = _loop(
+                    run, state, step, feed, trace, checkpoints, writer, say
+                )
             say.say("Evaluating ...")
             step = run.plan.total_steps
             results = run.evaluator.evaluate(
@@ -182,7 +189,7 @@ def _stop_signals(run) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _loop(run, state, step, feed, checkpoints, writer, say):
+def _loop(run, state, step, feed, trace, checkpoints, writer, say):
     """Trains from `step` to the end; returns the final state."""
     plan, clock = run.plan, time.monotonic
     knobs = run.parallel.replicate(run.knobs())
@@ -192,8 +199,10 @@ def _loop(run, state, step, feed, checkpoints, writer, say):
     while step < plan.total_steps:
         size = plan.steps_from(step)
         rows = feed.next(step, size)
+        trace.before(step, size)
         state, metrics = run.step_fn(state, knobs, *rows)
         step += size
+        trace.after(step, metrics)
         in_flight.append(metrics)
         pause = plan.pauses(step) or run.stop_signal is not None
         # Read one call late where calls overlap, so that nothing waits.

@@ -6,7 +6,6 @@ metrics are those of the global batch on any number of devices.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.struct
@@ -16,10 +15,9 @@ import optax
 from jax import lax
 
 from aeent_jax import (
-    accumulation,
     adversary,
-    channel,
     controller,
+    gradient,
     latent_queue,
     methods,
     objective,
@@ -153,70 +151,6 @@ def _make_inputs(images, indices, mask, rng):
     )
 
 
-def _gradient(program, state, knobs, weight, inputs, count):
-    """This device's share of the gradient, and what was minimised."""
-    method, rate = program.method, program.rate
-
-    def network(params, batch_stats, inputs):
-        def noise(z):
-            z_noisy = channel.add_noise(
-                z, rate.sigma, inputs.rng, inputs.positions, rate.noise
-            )
-            if knobs.latent_mask is None:
-                return z_noisy
-            return jnp.where(knobs.latent_mask, z_noisy, z)
-
-        variables = {"params": params, "batch_stats": batch_stats}
-        outputs = method.forward(variables, inputs, noise, train=True)
-        by_image = method.losses(inputs.x, outputs) | adversary.losses(
-            method, state.adversary, inputs, outputs
-        )
-        losses = {
-            name: jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / count
-            for name, loss in by_image.items()
-        }
-        return losses, outputs
-
-    share = functools.partial(
-        objective.rate_share,
-        rate,
-        mask=inputs.mask,
-        positions=inputs.positions,
-        axis_name=parallel.AXIS,
-        queue=state.queue,
-    )
-
-    def weighted_rate(latents, estimator_params):
-        fixed = lax.stop_gradient
-        nats = share(*latents, estimator_params=fixed(estimator_params))
-        minimised = weight * nats
-        if rate.is_learned:
-            # Its own likelihood, unweighted: at weight 0 it learns as well.
-            minimised += share(
-                *fixed(latents), estimator_params=estimator_params
-            )
-        return minimised, nats
-
-    def whole(trained):
-        params, estimator_params = trained
-        losses, outputs = network(params, state.batch_stats, inputs)
-        latents = (outputs.z, outputs.z_noisy)
-        minimised, nats = weighted_rate(latents, estimator_params)
-        return sum(losses.values()) + minimised, (losses, nats, outputs)
-
-    trained = (state.params, state.estimator_params)
-    if program.microbatches == 1:
-        return jax.grad(whole, has_aux=True)(trained)
-    return accumulation.gradient(
-        network,
-        weighted_rate,
-        trained,
-        state.batch_stats,
-        inputs,
-        program.microbatches,
-    )
-
-
 def train_step(
     program: Program,
     state: TrainState,
@@ -249,7 +183,7 @@ def train_step(
     weight = controller.weight_of(
         program.control, state.ascent, knobs.weight, state.step
     )
-    grads, (losses, rate, outputs) = _gradient(
+    grads, (losses, rate, outputs) = gradient.share(
         program, state, knobs, weight, inputs, count
     )
     # The loss is a sum of the devices' shares, and so is its gradient.

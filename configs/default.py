@@ -115,6 +115,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.log = group()
     config.log.every_epochs = 1  # between lines of metrics.jsonl
+    config.log.profile = ""  # start:stop, steps to trace into the workdir
     config.log.tensorboard = True  # events too, where tensorboardX is installed
     return config
 
