@@ -57,7 +57,6 @@ def make_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         *columns,
         "rate, nats",
         "bracket, nats",
-        "active dims",
         "images/s",
         "note",
     ]
@@ -110,7 +109,6 @@ def _row(group: Group, columns: dict[str, tuple[str, bool]]) -> list[str]:
         ),
         _spread(rates) if len(rates) else "infinite",
         bracket,
-        _spread(diagnostic("rho")),
         f"{np.median(speeds):.0f}" if len(speeds) else _NOTHING,
         ", ".join(notes),
     ]
@@ -150,7 +148,7 @@ def _baseline_rows(
                     _NOTHING if is_published else _interval(entry, key)
                     for key, is_published in columns.values()
                 ),
-                *[_NOTHING] * 4,
+                *[_NOTHING] * 3,
                 "",
             ]
             if entry:
