@@ -3,7 +3,9 @@
 Exact: every image of a split is scored once, batches are padded and the padding
 is dropped, rank metrics are computed on the host over the whole split. Images
 are scored without channel noise. The meter and the diagnostics are those of the
-Gaussian channel of the same sigma, also where training had uniform noise.
+Gaussian channel of the same sigma, also where training had uniform noise. Of
+several processes all score, and the first alone writes, with what only the
+files hold.
 """
 
 import csv
@@ -90,6 +92,12 @@ class Evaluator:
         if name != "train":
             trained = self.score(variables, train.images)
         scored = self._with_latents(scored, trained)
+        chosen = _chosen_for_panel(split)
+        if directory is not None:
+            # Here, since all processes must take part.
+            shown = self._scorer.reconstruct(variables, split.images[chosen])
+            if jax.process_index() > 0:
+                directory = None
         results = {
             "split": name,
             "score": self._score,
@@ -115,7 +123,7 @@ class Evaluator:
             # Last, and none before: it stands for a whole evaluation.
             (folder / "metrics.json").unlink(missing_ok=True)
             _write_scores(folder, split, scored)
-            self._draw_panel(folder, variables, split, scored)
+            _draw_panel(folder, chosen, shown, split, scored)
             workdir.write_json(folder / "metrics.json", results)
         return results
 
@@ -217,31 +225,34 @@ class Evaluator:
         table["pca"]["num_components"] = used
         return table
 
-    def _draw_panel(self, folder, variables, split, scored):
-        """Draws a few images of each label, the same ones in every run."""
-        order = np.random.default_rng(0).permutation(len(split.ids))
-        chosen = np.concatenate(
-            [
-                order[split.labels[order] == label][:_PANEL_IMAGES]
-                for label in (data.NORMAL, data.ABNORMAL)
-            ]
-        )
-        images = split.images[chosen] / 255.0
-        shown = self._scorer.reconstruct(variables, split.images[chosen])
-        maps = scored.score_maps
-        figures.save_panel(
-            folder,
-            images=images,
-            reconstructions=shown,
-            # A score without a place in the image: the squared error instead.
-            score_maps=np.square(2 * (images - shown)).mean(axis=3)
-            if maps is None
-            else maps[chosen],
-            masks=None if split.masks is None else split.masks[chosen],
-            labels=split.labels[chosen],
-            ids=[split.ids[i] for i in chosen],
-            scores=scored.anomaly_scores[chosen],
-        )
+
+def _chosen_for_panel(split: data.Split) -> np.ndarray:
+    """The places of a few images of each label, the same ones in every run."""
+    order = np.random.default_rng(0).permutation(len(split.ids))
+    return np.concatenate(
+        [
+            order[split.labels[order] == label][:_PANEL_IMAGES]
+            for label in (data.NORMAL, data.ABNORMAL)
+        ]
+    )
+
+
+def _draw_panel(folder, chosen, shown, split, scored):
+    """Draws the chosen images beside their reconstructions."""
+    images, maps = split.images[chosen] / 255.0, scored.score_maps
+    figures.save_panel(
+        folder,
+        images=images,
+        reconstructions=shown,
+        # A score without a place in the image: the squared error instead.
+        score_maps=np.square(2 * (images - shown)).mean(axis=3)
+        if maps is None
+        else maps[chosen],
+        masks=None if split.masks is None else split.masks[chosen],
+        labels=split.labels[chosen],
+        ids=[split.ids[i] for i in chosen],
+        scores=scored.anomaly_scores[chosen],
+    )
 
 
 def _subset(z: np.ndarray, n: int) -> np.ndarray:
