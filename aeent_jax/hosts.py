@@ -194,11 +194,11 @@ def interrupts_ask_to_stop() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def failing_at_once(errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Ends this process where it fails, though others go on.
+def taking_part(errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Leaves the processes together at the end, and alone on failure.
 
-    They would wait for it in a collective, and it for them in JAX's shutdown.
-    Does nothing where there is one process.
+    One that fails ends at once: others would wait for it in a collective, and
+    it for them in JAX's shutdown. Does nothing where there is one process.
 
     Args:
       errors: those whose message is all that a user needs; others keep their
@@ -220,6 +220,8 @@ def failing_at_once(errors: tuple[type[Exception], ...]) -> Iterator[None]:
         else:
             traceback.print_exc()
         _end(sentence, _SECONDS_OF_GRACE if is_first() else 0)
+    if are_several():
+        jax.distributed.shutdown()
 
 
 def _end(sentence: str, grace: float = 0) -> None:

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     hosts_flag.configure_jax()
     from aeent_jax import findings, hosts, train
 
-    with hosts.failing_at_once(program.USER_ERRORS):
+    with hosts.taking_part(program.USER_ERRORS):
         try:
             results = train.train(_CONFIG.value, _WORKDIR.value)
         except train.InterruptedRunError as stop:
