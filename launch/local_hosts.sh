@@ -66,13 +66,17 @@ export JAX_PLATFORMS=cpu
 export XLA_FLAGS="${XLA_FLAGS:-}\
  --xla_force_host_platform_device_count=$devices"
 
-pids=()
+running=() readers=()
 
 # Sends a signal to every process that still runs.
 forward() {
   local pid
-  for pid in "${pids[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
+  for pid in "${running[@]}"; do kill "-$1" "$pid" 2>/dev/null || true; done
 }
+
+# Ctrl-C as well: processes in the background may ignore it.
+trap 'forward TERM' TERM INT
+trap 'forward KILL' EXIT
 
 # Puts the number of a process before each line, until its output ends: also
 # when a signal goes to the whole group.
@@ -83,10 +87,15 @@ prefix() {
 
 # Starts process $1 in the background.
 start() {
-  local id="$1"
+  local id="$1" out err
   shift
-  "$@" > >(prefix "$id") 2> >(prefix "$id" >&2) &
-  pids+=("$!")
+  exec {out}> >(prefix "$id")
+  readers+=("$!")
+  exec {err}> >(prefix "$id" >&2)
+  readers+=("$!")
+  "$@" >&"$out" 2>&"$err" &
+  running[id]="$!"
+  exec {out}>&- {err}>&-
 }
 
 for ((id = 0; id < processes; id++)); do
@@ -102,22 +111,15 @@ for ((id = 0; id < processes; id++)); do
 done
 [ -z "$dry" ] || exit 0
 
-trap 'forward TERM' TERM
-# In the background, processes ignore Ctrl-C.
-trap 'forward TERM' INT
-trap 'forward KILL' EXIT
-
 # Waits for all; the status of the first failure ends up in `status`.
-status=0 left="$processes" deadline=0
-running=("${pids[@]}")
-while [ "$left" -gt 0 ]; do
+status=0 deadline=0
+while [ "${#running[@]}" -gt 0 ]; do
   for id in "${!running[@]}"; do
     pid="${running[$id]}"
     if kill -0 "$pid" 2>/dev/null; then continue; fi
     code=0
     wait "$pid" || code=$?
     unset "running[$id]"
-    left=$((left - 1))
     if [ "$code" -ne 0 ] && [ "$status" -eq 0 ]; then
       status="$code" deadline=$((SECONDS + 60))
       say "Process $id ended with status $code; waiting for the others." >&2
@@ -131,4 +133,6 @@ while [ "$left" -gt 0 ]; do
   # A signal to the whole group ends this one as well.
   sleep 0.2 || true
 done
+# Until all of their output is there.
+wait "${readers[@]}" || true
 exit "$status"
