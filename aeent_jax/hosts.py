@@ -30,10 +30,7 @@ _SECONDS_FOR_THE_END = 3600
 _SECONDS_OF_GRACE = 3
 
 # What collectives raise when a process at their other end is gone.
-_LOST = re.compile(
-    "Gloo|NCCL|closed by peer|reset by peer|Broken pipe|UNAVAILABLE"
-    "|coordination service|heartbeat"
-)
+_LOST = re.compile("Gloo|NCCL|UNAVAILABLE|coordination service|heartbeat")
 
 # Votes are numbered, from the first of the process: all cast equally many.
 _votes = itertools.count(1)
