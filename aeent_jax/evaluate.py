@@ -3,7 +3,9 @@
 Exact: every image of a split is scored once, batches are padded and the padding
 is dropped, rank metrics are computed on the host over the whole split. Images
 are scored without channel noise. The meter and the diagnostics are those of the
-Gaussian channel of the same sigma, also where training had uniform noise.
+Gaussian channel of the same sigma, also where training had uniform noise. Of
+several processes all score, and the first alone writes, with what only the
+files hold.
 
 Images that are in files are scored a batch at a time. What is kept of each is
 its latent, its score and, where the split has masks, its map and its mask:
@@ -98,10 +100,17 @@ class Evaluator:
         if name != "train":
             trained = self.score(variables, train.images, keep_maps=False)
         scored = self._with_latents(scored, trained)
+        chosen, maps = _chosen_for_panel(split), scored.score_maps
+        if directory is not None:
+            # Here, since all processes must take part.
+            shown = self._scorer.reconstruct(variables, split.images[chosen])
+            maps = self._maps(variables, split, scored, chosen)
+            if jax.process_index() > 0:
+                directory = None
         results = {
             "split": name,
             "score": self._score,
-            "has_score_map": scored.score_maps is not None,
+            "has_score_map": maps is not None,
             "step": step,
             "num_images": len(split.ids),
             "num_normal": int(np.sum(split.labels == data.NORMAL)),
@@ -124,7 +133,7 @@ class Evaluator:
             # Last, and none before: it stands for a whole evaluation.
             (folder / "metrics.json").unlink(missing_ok=True)
             _write_scores(folder, split, scored)
-            self._draw_panel(folder, variables, split, scored)
+            _draw_panel(folder, chosen, shown, maps, split, scored)
             workdir.write_json(folder / "metrics.json", results)
         return results
 
@@ -230,36 +239,42 @@ class Evaluator:
                 table[name]["num_training_images"] = len(fitted)
         return table
 
-    def _draw_panel(self, folder, variables, split, scored):
-        """Draws a few images of each label, the same ones in every run."""
-        order = np.random.default_rng(0).permutation(len(split.ids))
-        chosen = np.concatenate(
-            [
-                order[split.labels[order] == label][:_PANEL_IMAGES]
-                for label in (data.NORMAL, data.ABNORMAL)
-            ]
-        )
-        pixels = split.images[chosen]
-        images = pixels / 255.0
-        shown = self._scorer.reconstruct(variables, pixels)
-        maps = scored.score_maps
-        if maps is not None:
-            maps = maps[chosen]
-        elif split.is_stored:
-            maps = self.score(variables, pixels).score_maps
-        figures.save_panel(
-            folder,
-            images=images,
-            reconstructions=shown,
-            # A score without a place in the image: the squared error instead.
-            score_maps=np.square(2 * (images - shown)).mean(axis=3)
-            if maps is None
-            else maps,
-            masks=None if split.masks is None else split.masks[chosen],
-            labels=split.labels[chosen],
-            ids=[split.ids[i] for i in chosen],
-            scores=scored.anomaly_scores[chosen],
-        )
+    def _maps(self, variables, split, scored, chosen):
+        """Score maps of the chosen images; None where the score has none."""
+        if scored.score_maps is not None:
+            return scored.score_maps[chosen]
+        if split.is_stored:
+            return self.score(variables, split.images[chosen]).score_maps
+        return None
+
+
+def _chosen_for_panel(split: data.Split) -> np.ndarray:
+    """The places of a few images of each label, the same ones in every run."""
+    order = np.random.default_rng(0).permutation(len(split.ids))
+    return np.concatenate(
+        [
+            order[split.labels[order] == label][:_PANEL_IMAGES]
+            for label in (data.NORMAL, data.ABNORMAL)
+        ]
+    )
+
+
+def _draw_panel(folder, chosen, shown, maps, split, scored):
+    """Draws the chosen images beside their reconstructions."""
+    images = split.images[chosen] / 255.0
+    figures.save_panel(
+        folder,
+        images=images,
+        reconstructions=shown,
+        # A score without a place in the image: the squared error instead.
+        score_maps=np.square(2 * (images - shown)).mean(axis=3)
+        if maps is None
+        else maps,
+        masks=None if split.masks is None else split.masks[chosen],
+        labels=split.labels[chosen],
+        ids=[split.ids[i] for i in chosen],
+        scores=scored.anomaly_scores[chosen],
+    )
 
 
 def _subset(z: np.ndarray, n: int) -> np.ndarray:

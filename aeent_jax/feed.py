@@ -2,8 +2,9 @@
 
 A step gathers its rows by index. Where the training split is in memory, it is
 on every device and the indices are places in it. Where it is not, each device
-is given the rows of its calls alone, read ahead in threads, and the indices are
-places in those. The rows, their order and their arithmetic are the same.
+is given the rows of its calls alone, read ahead in threads by the process that
+has it, and the indices are places in those. The rows, their order and their
+arithmetic are the same.
 """
 
 import os
@@ -79,8 +80,6 @@ class Streamed:
         batch: Batch,
         calls: plan.Plan,
         step: int,
-        *,
-        rows: slice = slice(None),
     ):
         """Begins to read.
 
@@ -90,14 +89,12 @@ class Streamed:
           batch: of a call.
           calls: which steps a call does.
           step: the first of the first call.
-          rows: of the global batch, those of this process: as many for each of
-            its devices.
         """
         self._parallel = mapping
         self._images = images
         self._batch = batch
-        self._rows = rows
-        size = len(range(mapping.padded(calls.batch_size))[rows])
+        own = len(mapping.local_devices)
+        size = mapping.padded(calls.batch_size) // mapping.num_devices * own
         bytes_of_one = int(np.prod(images.shape[1:]))
         bytes_of_call = size * calls.steps_per_call * bytes_of_one
         threads = min(_MAX_THREADS, os.cpu_count() or 1)
@@ -125,19 +122,21 @@ class Streamed:
                 f" but {steps} from step {step} were asked for; make another"
                 " feed that begins there."
             )
-        return Rows(*self._parallel.shard(rows))
+        return Rows(*self._parallel.shard_own(rows))
 
     def close(self) -> None:
         """Ends the threads that read."""
         self._prefetch.close()
 
     def _read(self, call):
-        """Reads one call, in a thread."""
-        indices, mask = (part[self._rows] for part in self._batch(*call))
+        """Reads this process's rows of one call, in a thread."""
+        whole = self._batch(*call)
+        rows = self._parallel.rows_of_process(len(whole[0]))
+        indices, mask = (part[rows] for part in whole)
         images = self._images[indices.reshape(-1)]
         # In order, and so the first rows are those of the first device.
         places = np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
-        places %= indices.size // self._parallel.num_devices
+        places %= indices.size // len(self._parallel.local_devices)
         return call, (images, places, mask)
 
 
@@ -163,8 +162,6 @@ def make_feed(
     batch: Batch,
     calls: plan.Plan,
     step: int,
-    *,
-    rows: slice = slice(None),
 ) -> Feed:
     """Chooses how the calls of a run get their images.
 
@@ -174,13 +171,12 @@ def make_feed(
       batch: of a call.
       calls: which steps a call does.
       step: the first of the first call.
-      rows: of the global batch, those of this process, where it reads them.
 
     Returns:
       The feed, to be closed after use.
     """
     if isinstance(images, stored.StoredImages):
-        return Streamed(mapping, images, batch, calls, step, rows=rows)
+        return Streamed(mapping, images, batch, calls, step)
     return Resident(mapping, images, batch)
 
 

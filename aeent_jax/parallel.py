@@ -4,6 +4,9 @@ A step is a function of arrays that is written per device, with collectives over
 `AXIS`. Nothing but this module knows whether `pmap` or `shard_map` maps it. An
 argument or result is REPLICATED (the same on every device) or SHARDED (rows of
 the global batch, in order).
+
+The devices may belong to several processes (`hosts.join`). Each then has the
+whole host arrays, puts what its own devices hold of them, and fetches all.
 """
 
 import ctypes
@@ -15,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
@@ -80,7 +84,8 @@ class Parallel:
 
     Attributes:
       mode: "pmap" or "shard_map"; the numbers are the same.
-      devices: the devices, in order.
+      devices: the devices of all processes, in order; those of a process are
+        neighbours.
     """
 
     mode: str
@@ -90,6 +95,12 @@ class Parallel:
     def num_devices(self) -> int:
         """How many devices there are."""
         return len(self.devices)
+
+    @functools.cached_property
+    def local_devices(self) -> tuple[jax.Device, ...]:
+        """Those of this process."""
+        here = jax.process_index()
+        return tuple(d for d in self.devices if d.process_index == here)
 
     @property
     def waits_for_each_step(self) -> bool:
@@ -142,39 +153,64 @@ class Parallel:
         )
         return jax.jit(mapped, donate_argnums=tuple(donate))
 
+    def rows_of_process(self, count: int) -> slice:
+        """Which of `count` rows of a global batch this process's devices take.
+
+        Args:
+          count: a multiple of the number of devices.
+        """
+        size = count // self.num_devices
+        first = self.devices.index(self.local_devices[0])
+        return slice(first * size, (first + len(self.local_devices)) * size)
+
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of host arrays on every device."""
         if self.mode == "pmap":
             # As `pmap` places its results: from another mesh, though of the
             # same devices, the step would compile a second time.
-            copies = jax.tree.map(self._stack, tree)
-            return self._put(copies, PartitionSpec(AXIS))
-        return self._put(tree, PartitionSpec())
+            return self._put_local(jax.tree.map(self._stack, tree))
+        return jax.tree.map(
+            lambda a: self._put(a, PartitionSpec(), np.shape(a)), tree
+        )
 
     def _stack(self, array: np.ndarray) -> np.ndarray:
-        """A view of `array` with a leading axis of devices."""
+        """A view of `array` with a leading axis of this process's devices."""
         array = np.asarray(array)
-        return np.broadcast_to(array, (self.num_devices, *array.shape))
+        return np.broadcast_to(array, (len(self.local_devices), *array.shape))
 
     def shard(self, tree: PyTree) -> PyTree:
         """Puts the rows of host arrays `[B, ...]` on the devices, in order."""
+        return self.shard_own(
+            jax.tree.map(lambda a: a[self.rows_of_process(len(a))], tree)
+        )
+
+    def shard_own(self, tree: PyTree) -> PyTree:
+        """The same, of arrays that hold the rows of this process alone."""
+        return jax.tree.map(self._shard, tree)
+
+    def _shard(self, rows: np.ndarray) -> jax.Array:
+        size = len(rows) // len(self.local_devices)
         if self.mode == "pmap":
-            split = (self.num_devices, -1)
-            return jax.tree.map(lambda a: a.reshape(split + a.shape[1:]), tree)
-        return self._put(tree, PartitionSpec(AXIS))
+            split = (len(self.local_devices), size)
+            return self._put_local(rows.reshape(split + rows.shape[1:]))
+        shape = (size * self.num_devices, *rows.shape[1:])
+        return self._put(rows, PartitionSpec(AXIS), shape)
 
     def fetch_replicated(self, tree: PyTree) -> PyTree:
         """Returns host copies of replicated arrays."""
         return jax.tree.map(self._first, tree)
 
     def fetch_sharded(self, tree: PyTree) -> PyTree:
-        """Returns host arrays `[B, ...]` of sharded ones."""
+        """Returns host arrays `[B, ...]` of sharded ones.
+
+        All rows, to every process; so all of them must call it.
+        """
 
         def fetch(array):
-            array = np.asarray(array)
             if self.mode == "pmap":
+                array = np.asarray(array)
                 array = array.reshape((-1,) + array.shape[2:])
-            return array
+            return multihost_utils.process_allgather(array, tiled=True)
 
         return jax.tree.map(fetch, tree)
 
@@ -183,8 +219,18 @@ class Parallel:
         host = np.asarray(array.addressable_data(0))
         return host[0] if self.mode == "pmap" else host
 
-    def _put(self, tree: PyTree, spec: PartitionSpec) -> PyTree:
-        return jax.device_put(tree, NamedSharding(self._mesh, spec))
+    def _put_local(self, tree: PyTree) -> PyTree:
+        """Puts arrays with a leading axis of this process's devices."""
+        sharding = NamedSharding(self._mesh.local_mesh, PartitionSpec(AXIS))
+        return jax.device_put(tree, sharding)
+
+    def _put(
+        self, rows: np.ndarray, spec: PartitionSpec, shape: tuple[int, ...]
+    ) -> jax.Array:
+        """The global array of a shape, of which this process has `rows`."""
+        return jax.make_array_from_process_local_data(
+            NamedSharding(self._mesh, spec), rows, shape
+        )
 
     @functools.cached_property
     def _mesh(self) -> Mesh:
@@ -200,13 +246,15 @@ def make_parallel(mode: str = "pmap", num_devices: int = 0) -> Parallel:
 
     Args:
       mode: "pmap" or "shard_map".
-      num_devices: how many of the local devices to use; 0 means all.
+      num_devices: how many of all processes' devices to use, as many of each;
+        0 means all.
 
     Returns:
       The mapping.
 
     Raises:
-      ValueError: an unknown mode, or more devices than there are.
+      ValueError: an unknown mode, more devices than there are, or processes
+        that cannot take equal parts.
     """
     if mode not in MODES:
         raise ValueError(
@@ -219,4 +267,27 @@ def make_parallel(mode: str = "pmap", num_devices: int = 0) -> Parallel:
             f" {len(devices)} {devices[0].platform} device(s); give 0 for all"
             " of them, or at most that number."
         )
-    return Parallel(mode, tuple(devices[: num_devices or len(devices)]))
+    return Parallel(mode, _of_each_process(devices, num_devices))
+
+
+def _of_each_process(
+    devices: Sequence[jax.Device], count: int
+) -> tuple[jax.Device, ...]:
+    """The first devices of each process, `count` in all or, at 0, all."""
+    processes = jax.process_count()
+    of_each = [
+        [d for d in devices if d.process_index == i] for i in range(processes)
+    ]
+    sizes = sorted({len(own) for own in of_each})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the {processes} processes show from {sizes[0]} to {sizes[-1]}"
+            " devices; start them on machines that have equally many."
+        )
+    if count % processes:
+        raise ValueError(
+            f"parallel.num_devices is {count}, but {processes} processes take"
+            " equal parts; give a multiple of that number, or 0 for all."
+        )
+    size = count // processes or sizes[0]
+    return tuple(device for own in of_each for device in own[:size])

@@ -30,6 +30,7 @@ class Progress:
         total: int,
         *,
         stream: TextIO | None = None,
+        is_silent: bool = False,
         now: Callable[[], float] = time.monotonic,
     ):
         """Starts.
@@ -37,10 +38,12 @@ class Progress:
         Args:
           total: units of work in all.
           stream: where to write; None is standard error.
+          is_silent: write nothing.
           now: the clock, in seconds.
         """
         self._total = total
         self._stream = stream or sys.stderr
+        self._is_silent = is_silent
         self._now = now
         self._is_live = self._stream.isatty()
         self._last_shown = -float("inf")
@@ -76,6 +79,8 @@ class Progress:
         return f"  {clock_time(left)} left"
 
     def _write(self, text: str) -> None:
+        if self._is_silent:
+            return
         if self._is_live:
             self._stream.write("\r" + text.ljust(self._width))
             self._width = len(text)
@@ -85,6 +90,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Writes a line of its own."""
+        if self._is_silent:
+            return
         self.finish()
         self._stream.write(text + "\n")
         self._stream.flush()

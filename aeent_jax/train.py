@@ -22,6 +22,7 @@ from aeent_jax import (
     checkpoint,
     entropy,
     findings,
+    hosts,
     profiling,
     progress,
     soundness,
@@ -61,7 +62,9 @@ def train(
     # Whatever can be refused is refused before a file is written.
     run = run_lib.Run(config, directory)
     workdir.claim(directory, config)
-    say = say or progress.Progress(run.plan.total_steps)
+    say = say or progress.Progress(
+        run.plan.total_steps, is_silent=not hosts.is_first()
+    )
     with checkpoint.Checkpoints(
         directory / "checkpoints", keep=config.checkpoint.keep
     ) as checkpoints:
@@ -151,7 +154,7 @@ def _say_start(run, step, say):
     say.say(
         f"{config.method} on {config.data.name} {sizes}, batch"
         f" {config.train.batch_size} over {len(devices)}"
-        f" {devices[0].platform} device(s)"
+        f" {devices[0].platform} device(s){hosts.describe()}"
         f" ({run.padded_size // len(devices)} each),"
         f" {run.plan.total_steps} steps, workdir {run.directory}"
     )
@@ -169,6 +172,11 @@ def _say_start(run, step, say):
 @contextlib.contextmanager
 def _stop_signals(run) -> Iterator[None]:
     """Turns the first SIGTERM or SIGINT into a wish to stop after a step."""
+    if hosts.are_several():
+        # JAX listens to SIGTERM, and tells the others.
+        with hosts.interrupts_ask_to_stop():
+            yield
+        return
 
     def ask(number, frame):
         del frame
@@ -204,6 +212,8 @@ def _loop(run, state, step, feed, trace, checkpoints, writer, say):
         step += size
         trace.after(step, metrics)
         in_flight.append(metrics)
+        if hosts.agree_to_stop():
+            run.stop_signal = signal.SIGTERM
         pause = plan.pauses(step) or run.stop_signal is not None
         # Read one call late where calls overlap, so that nothing waits.
         keep = 0 if pause or run.parallel.waits_for_each_step else 1

@@ -1,7 +1,7 @@
 """The files of a run: configuration, environment and metrics.
 
 A workdir belongs to one configuration. Another one is refused, so that a
-restart never mixes two experiments.
+restart never mixes two experiments. Of several processes the first writes.
 """
 
 import importlib.metadata
@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from jax.experimental import multihost_utils
 
 from aeent_jax import schema
 
@@ -56,12 +57,23 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         but no run; nothing was changed.
       OSError: it cannot be written.
     """
-    wanted = json.loads(config.to_json())
     check(workdir, config)
-    path = workdir / "config.json"
+    # None writes before all have looked, nor goes on before it is written.
+    multihost_utils.sync_global_devices("aeent_workdir_checked")
+    if jax.process_index() == 0:
+        _write_claim(workdir, config)
+    multihost_utils.sync_global_devices("aeent_workdir_claimed")
+    if not (workdir / "config.json").exists():
+        raise ValueError(
+            f"--workdir={workdir} is not where process 0 sees it; give a folder"
+            " in a file system that all processes share."
+        )
+
+
+def _write_claim(workdir, config):
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
+        write_json(workdir / "config.json", json.loads(config.to_json()))
         write_json(workdir / "environment.json", environment())
     except OSError as error:
         raise OSError(
@@ -191,6 +203,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": versions,
         "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
         "git_revision": _git_revision(),
         "command": sys.argv,
     }
@@ -248,6 +261,7 @@ class MetricsWriter:
         """Opens the file and drops what is about to be written again.
 
         That is all after `restored_step`, and the closing evaluation at it.
+        Where there are several processes, only that of the first writes.
 
         Args:
           workdir: the run's folder.
@@ -256,6 +270,9 @@ class MetricsWriter:
         """
         self._path = workdir / "metrics.jsonl"
         self._events = None
+        self._is_first = jax.process_index() == 0
+        if not self._is_first:
+            return
         self._forget_after(restored_step)
         if tensorboard and importlib.util.find_spec("tensorboardX"):
             import tensorboardX
@@ -284,6 +301,8 @@ class MetricsWriter:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one record, a flat mapping with a key `step`."""
+        if not self._is_first:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps(_finite(record)) + "\n")
         if self._events is not None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -57,6 +58,7 @@ class Machine:
             "head",
             "mkdir",
             "rm",
+            "sed",
             "sleep",
             "tail",
             "touch",
@@ -226,6 +228,91 @@ def test_environment_made_by_hand_is_not_cleared(machine):
     machine.run("test.sh")
     assert len(machine.asked_for("-m pip")) == 2
     assert not machine.asked_for("-m venv")
+
+
+# Stands in for a process of a training: fails, waits or ends by its number.
+_FAKE_HOST = """#!/bin/bash
+echo "aeent $* $XLA_FLAGS" >> "$LOG"
+echo "out $*"
+echo "err" >&2
+case "$*" in
+  *--process_id=1*) exit "${SECOND:-0}" ;;
+  *) trap 'echo asked; exit 0' TERM
+     for ((i = 0; i < ${WAIT:-0}; i++)); do sleep 0.1; done ;;
+esac
+"""
+
+
+@pytest.fixture
+def hosts(machine):
+    machine.add("host", _FAKE_HOST)
+
+    def run(*arguments, **variables):
+        return machine.run(
+            "local_hosts.sh", *arguments, **({"AEENT": "host"} | variables)
+        )
+
+    return run
+
+
+def test_local_hosts_start_every_process(machine, hosts):
+    done = hosts("--workdir=a b", PROCESSES="3", DEVICES="2", PORT="7000")
+    assert done.returncode == 0, done.stderr
+    assert sorted(machine.asked) == [
+        f"aeent train --coordinator=127.0.0.1:7000 --num_processes=3"
+        f" --process_id={i} --workdir=a b "
+        " --xla_force_host_platform_device_count=2"
+        for i in range(3)
+    ]
+    for i in range(3):
+        assert f"[{i}] out train --coordinator=127.0.0.1:7000" in done.stdout
+        assert f"[{i}] err\n" in done.stderr
+
+
+def test_local_hosts_dry_run_starts_nothing(machine, hosts):
+    done = hosts("--dry-run", "--workdir=a b", PORT="7000")
+    assert (done.returncode, done.stderr, machine.asked) == (0, "", [])
+    first, second = done.stdout.splitlines()
+    assert first == (
+        "JAX_PLATFORMS=cpu"
+        " XLA_FLAGS=\\ --xla_force_host_platform_device_count=1"
+        " host train --coordinator=127.0.0.1:7000 --num_processes=2"
+        " --process_id=0 --workdir=a\\ b"
+    )
+    assert second == first.replace("--process_id=0", "--process_id=1")
+
+
+def test_local_hosts_end_as_the_first_that_failed(machine, hosts):
+    done = hosts(SECOND="3", WAIT="5")
+    assert done.returncode == 3
+    assert "Process 1 ended with status 3; waiting for" in done.stderr
+
+
+def test_local_hosts_pass_a_signal_on(machine, hosts):
+    begun = time.monotonic()
+    machine.add(
+        "stopping",
+        '#!/bin/bash\n(sleep 1; kill -TERM $PPID) &\nexec host "$@"\n',
+    )
+    done = hosts(AEENT="stopping", PROCESSES="1", WAIT="200")
+    assert done.returncode == 0, done.stderr
+    assert "[0] asked\n" in done.stdout
+    assert time.monotonic() - begun < 15
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"PROCESSES": "0"}, "PROCESSES is '0', but must be a whole number"),
+        ({"PROCESSES": "two"}, "PROCESSES is 'two', but must be a whole"),
+        ({"DEVICES": "99"}, "DEVICES is '99', but must be a whole number from"),
+        ({"PORT": "70000"}, "PORT is '70000', but must be a whole number from"),
+        ({"AEENT": "/no/aeent"}, "AEENT names /no/aeent, which is no program;"),
+    ],
+)
+def test_local_hosts_refuse_what_cannot_be(machine, hosts, variables, sentence):
+    assert_fails_with(hosts(**variables), sentence)
+    assert not machine.asked
 
 
 @pytest.mark.parametrize("version", ["2.7", "3.8", "3.10"])

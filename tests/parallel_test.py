@@ -1,5 +1,6 @@
 import pathlib
 import re
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +117,55 @@ def test_zero_means_all_devices_and_others_the_first():
     two = parallel.make_parallel("shard_map", 2)
     assert two.devices == tuple(jax.devices()[:2])
     assert two.num_devices == 2
+
+
+class Device(NamedTuple):
+    """Of another process, which this one cannot have."""
+
+    process_index: int
+    id: int
+
+
+def devices_of(*counts):
+    # As some machines list them, not process by process.
+    found = [Device(p, i) for p, n in enumerate(counts) for i in range(n)]
+    return sorted(found, key=lambda device: (device.id, device.process_index))
+
+
+def test_processes_take_equal_parts_and_neighbouring_rows(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    chosen = parallel._of_each_process(devices_of(3, 3), 4)
+    assert chosen == ((0, 0), (0, 1), (1, 0), (1, 1))
+    assert len(parallel._of_each_process(devices_of(3, 3), 0)) == 6
+    made = parallel.Parallel("pmap", chosen)
+    assert made.rows_of_process(8) == slice(0, 4)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    made = parallel.Parallel("pmap", chosen)
+    assert made.rows_of_process(8) == slice(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("counts", "count", "sentence"),
+    [
+        (
+            (2, 2),
+            3,
+            "parallel.num_devices is 3, but 2 processes take equal parts; give"
+            " a multiple of that number, or 0 for all.",
+        ),
+        (
+            (1, 2),
+            0,
+            "the 2 processes show from 1 to 2 devices; start them on machines"
+            " that have equally many.",
+        ),
+    ],
+)
+def test_unequal_parts_are_refused(monkeypatch, counts, count, sentence):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r".") as caught:
+        parallel._of_each_process(devices_of(*counts), count)
+    assert str(caught.value) == sentence
 
 
 def test_steps_on_cpu_do_not_overlap(mapping):

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
 
 from aeent_jax.cli import main
 
@@ -46,7 +47,10 @@ class Command:
 
 
 def start(
-    folder: pathlib.Path, cache_home: pathlib.Path, *args: str
+    folder: pathlib.Path,
+    cache_home: pathlib.Path,
+    *args: str,
+    environment: Mapping[str, str] | None = None,
 ) -> Command:
     """Starts `aeent ARGS`.
 
@@ -54,12 +58,15 @@ def start(
       folder: where its output goes.
       cache_home: stands for ~/.cache.
       *args: the command line.
+      environment: variables of its own.
     """
     folder.mkdir(exist_ok=True)
     for name in ("out", "err"):
         (folder / name).write_text("")
     process = _CONTEXT.Process(
-        target=_run, args=(args, folder, cache_home), daemon=True
+        target=_run,
+        args=(args, folder, cache_home, environment or {}),
+        daemon=True,
     )
     process.start()
     return Command(process, folder)
@@ -73,7 +80,8 @@ def run(
     return command.wait(), command.out, command.err
 
 
-def _run(args, folder, cache_home):
+def _run(args, folder, cache_home, environment):
+    os.environ.update(environment)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_TRUNC), number)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))

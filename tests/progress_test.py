@@ -94,3 +94,12 @@ def test_saying_something_ends_the_live_line():
 def test_standard_error_by_default(capsys):
     progress.Progress(1).say("Here.")
     assert capsys.readouterr().err == "Here.\n"
+
+
+def test_a_silent_one_writes_nothing():
+    stream = io.StringIO()
+    made = progress.Progress(2, stream=stream, is_silent=True)
+    made.show(2, "loss")
+    made.say("Here.")
+    made.finish()
+    assert stream.getvalue() == ""

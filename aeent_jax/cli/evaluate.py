@@ -15,13 +15,15 @@ such as squared+0.001*surprise:
                           the training normals, in nats
   description_length      reconstruction loss + the run's weight * surprise:
                           what training minimises, of that one image
+
+On several hosts, the same on each, with the flags of `aeent train`.
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from aeent_jax.cli import program
+from aeent_jax.cli import hosts_flag, program
 
 _WORKDIR = flags.DEFINE_list("workdir", None, "Folders of the runs.")
 _BEST = flags.DEFINE_bool(
@@ -35,22 +37,29 @@ def main(argv: Sequence[str]) -> int:
     program.refuse_positional(argv)
     if not _WORKDIR.value:
         raise ValueError("give the folder of a run with --workdir=DIR.")
-    program.configure_jax()
-    from aeent_jax import findings, report, trained
+    hosts_flag.configure_jax()
+    from aeent_jax import hosts
+
+    with hosts.taking_part(program.USER_ERRORS):
+        _evaluate()
+    return 0
+
+
+def _evaluate():
+    from aeent_jax import findings, hosts, report, trained
 
     found = {}
     for directory in _WORKDIR.value:
         found[directory] = trained.evaluate_workdir(
             directory, best=_BEST.value, scores=_SCORE.value
         )
-        if not _SCORE.value:
+        if not _SCORE.value and hosts.is_first():
             print(findings.describe(found[directory][0]))
-    if _SCORE.value:
+    if _SCORE.value and hosts.is_first():
         print(findings.format_scores(found))
         over_seeds = report.describe_scores(found)
         if over_seeds:
             print(f"\n{over_seeds}")
-    return 0
 
 
 if __name__ == "__main__":

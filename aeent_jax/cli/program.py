@@ -11,7 +11,7 @@ from absl import app, flags
 from aeent_jax.cli import config_flag
 
 # What a user can mend. Anything else is our mistake and keeps its traceback.
-_USER_ERRORS = (ValueError, OSError, FloatingPointError)
+USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
 
 def run(
@@ -28,7 +28,7 @@ def run(
     def guarded(rest: Sequence[str]) -> int | None:
         try:
             return main(rest)
-        except _USER_ERRORS as error:
+        except USER_ERRORS as error:
             print(f"error: {_one_line(error)}", file=sys.stderr)
             return 1
 
@@ -38,7 +38,7 @@ def run(
             sys.exit(0)
         try:
             return flags.FLAGS(config_flag.complete(args))
-        except (flags.Error, *_USER_ERRORS) as error:
+        except (flags.Error, *USER_ERRORS) as error:
             sys.exit(f"error: {_one_line(error)}")
 
     app.run(guarded, argv=argv, flags_parser=parse)
@@ -48,7 +48,8 @@ def _help(main: Callable[..., Any]) -> str:
     """The program's docstring and its flags; absl knows those of one module."""
     module = sys.modules[main.__module__]
     texts = [module.__doc__ or ""]
-    for name in (module.__name__, sys.argv[0], config_flag.__name__):
+    shared = (config_flag.__name__, "aeent_jax.cli.hosts_flag")
+    for name in (module.__name__, sys.argv[0], *shared):
         if name in flags.FLAGS.flags_by_module_dict():
             texts.append(flags.FLAGS.module_help(name))
     return "\n".join(texts)

@@ -2,6 +2,11 @@
 
 aeent train --config=configs/default.py --workdir=runs/default \
     --config.entropy.estimator=coding_rate --config.train.seed=1
+
+On several hosts, the same on each, in a workdir that all of them see:
+
+aeent train ... --coordinator=HOST:PORT --num_processes=4 --process_id=0
+aeent train ... --distributed        on TPU pods and under Slurm
 """
 
 import sys
@@ -9,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from aeent_jax.cli import config_flag, program
+from aeent_jax.cli import config_flag, hosts_flag, program
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
@@ -28,16 +33,18 @@ def main(argv: Sequence[str]) -> int:
     program.refuse_positional(argv)
     if not _WORKDIR.value:
         raise ValueError("give the folder of this run with --workdir=DIR.")
-    program.configure_jax()
-    from aeent_jax import findings, train
+    hosts_flag.configure_jax()
+    from aeent_jax import findings, hosts, train
 
-    try:
-        results = train.train(_CONFIG.value, _WORKDIR.value)
-    except train.InterruptedRunError as stop:
-        print(stop, file=sys.stderr)
-        return _INTERRUPTED_STATUS.value
-    print(findings.describe(results))
-    print(f"Everything is in {_WORKDIR.value}")
+    with hosts.taking_part(program.USER_ERRORS):
+        try:
+            results = train.train(_CONFIG.value, _WORKDIR.value)
+        except train.InterruptedRunError as stop:
+            print(stop, file=sys.stderr)
+            return _INTERRUPTED_STATUS.value
+        if hosts.is_first():
+            print(findings.describe(results))
+            print(f"Everything is in {_WORKDIR.value}")
     return 0
 
 

@@ -1,0 +1,230 @@
+"""Several processes that train one network, on one machine or on many.
+
+Every process runs the same program on the same configuration and workdir, in a
+file system that all of them see. Process 0 alone writes and speaks. What the
+devices compute is in `parallel.py`; here is how processes meet, agree to stop,
+and part.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import multihost_utils
+
+# A process that has not been heard of for so long is taken for dead, and JAX
+# ends the others.
+_SECONDS_UNTIL_DEAD = 30
+# Others may wait for the last writes and the bootstrap of process 0.
+_SECONDS_FOR_THE_END = 3600
+# The first process is where all meet: when it leaves, JAX aborts the others
+# with a stack trace, so these get the time to leave with a sentence.
+_SECONDS_OF_GRACE = 3
+
+# What collectives raise when a process at their other end is gone.
+_LOST = re.compile("Gloo|NCCL|UNAVAILABLE|coordination service|heartbeat")
+
+# Votes are numbered, from the first of the process: all cast equally many.
+_votes = itertools.count(1)
+
+
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    detect: bool = False,
+    timeout: int = 300,
+) -> None:
+    """Joins the processes of a run; call it before anything else uses JAX.
+
+    Without any argument there is one process, and nothing happens.
+
+    Args:
+      coordinator: HOST:PORT, of process 0 and free there.
+      num_processes: how many there are.
+      process_id: which this is, from 0.
+      detect: ask TPU pods, Slurm, Open MPI or Kubernetes for all three.
+      timeout: seconds to wait for all processes, after which this one ends.
+
+    Raises:
+      ValueError: arguments that do not fit each other, or nothing to detect.
+      RuntimeError: JAX was used before.
+    """
+    given = (coordinator, num_processes, process_id)
+    if given == (None, None, None) and not detect:
+        return
+    _check(*given, detect, timeout)
+    if num_processes == 1:
+        return
+    with _deadline(timeout, coordinator, num_processes):
+        try:
+            jax.distributed.initialize(
+                *given,
+                cluster_detection_method=None if detect else "deactivate",
+                # JAX would abort with a stack trace.
+                initialization_timeout=timeout + 60,
+                heartbeat_timeout_seconds=_SECONDS_UNTIL_DEAD,
+                shutdown_timeout_seconds=_SECONDS_FOR_THE_END,
+            )
+            # Now: JAX lets nobody be two minutes later than the first, which
+            # may be reading its data.
+            jax.devices()
+        except ValueError as error:
+            raise ValueError(
+                f"--distributed finds no cluster here ({error}); give"
+                " --coordinator, --num_processes and --process_id instead."
+            ) from error
+
+
+def _check(coordinator, num_processes, process_id, detect, timeout):
+    """Raises where the arguments of `join` do not fit each other."""
+    given = {
+        "--coordinator": coordinator,
+        "--num_processes": num_processes,
+        "--process_id": process_id,
+    }
+    present = [name for name, value in given.items() if value is not None]
+    missing = [name for name in given if name not in present]
+    if timeout < 1:
+        raise ValueError(
+            f"--join_seconds is {timeout}, but must be at least 1."
+        )
+    if detect and present:
+        raise ValueError(
+            f"--distributed finds out by itself what {present[0]} says; give"
+            " one or the other."
+        )
+    if detect:
+        return
+    if missing:
+        raise ValueError(
+            f"{present[0]} is given without {' and '.join(missing)}; several"
+            " processes need all three, or --distributed."
+        )
+    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s/]+):\d+", coordinator):
+        raise ValueError(
+            f"--coordinator={coordinator} is no HOST:PORT; give the address of"
+            " process 0 and a port that is free there."
+        )
+    if num_processes < 1:
+        raise ValueError(
+            f"--num_processes is {num_processes}, but must be at least 1."
+        )
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id is {process_id}, but must be from 0 to"
+            f" {num_processes - 1}, the --num_processes less one."
+        )
+
+
+@contextlib.contextmanager
+def _deadline(seconds, coordinator, num_processes) -> Iterator[None]:
+    """Ends the process, with a sentence, unless the block ends in time."""
+    who = f"all {num_processes} processes" if num_processes else "all processes"
+    where = f" at {coordinator}" if coordinator else ""
+    timer = threading.Timer(
+        seconds,
+        _end,
+        [
+            f"not {who} have met{where} within {seconds} s; see that each one"
+            " runs, with a --process_id of its own, and reaches that address."
+        ],
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def are_several() -> bool:
+    """Whether other processes take part."""
+    return jax.process_count() > 1
+
+
+def describe() -> str:
+    """What to add to a number of devices: " of 2 processes", or nothing."""
+    return f" of {jax.process_count()} processes" if are_several() else ""
+
+
+def agree_to_stop() -> bool:
+    """Whether all processes stop here, since one of them got SIGTERM.
+
+    True in all of them at the same call, if all call it equally often. It asks
+    no other process: JAX passes the wish on in the background and sets the call
+    to stop at.
+    """
+    return are_several() and multihost_utils.reached_preemption_sync_point(
+        next(_votes)
+    )
+
+
+@contextlib.contextmanager
+def interrupts_ask_to_stop() -> Iterator[None]:
+    """Turns the first Ctrl-C into a SIGTERM, which JAX tells all processes."""
+
+    def ask(number, frame):
+        del frame
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def taking_part(errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Leaves the processes together at the end, and alone on failure.
+
+    One that fails ends at once: others would wait for it in a collective, and
+    it for them in JAX's shutdown. Does nothing where there is one process.
+
+    Args:
+      errors: those whose message is all that a user needs; others keep their
+        traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not are_several():
+            raise
+        sentence = f"process {jax.process_index()} failed as shown above."
+        if _LOST.search(str(error)):
+            sentence = (
+                "another process of this run has ended, so this one does too;"
+                " start all of them again to go on from the last checkpoint."
+            )
+        elif isinstance(error, errors):
+            sentence = " ".join(str(error).split())
+        else:
+            traceback.print_exc()
+        _end(sentence, _SECONDS_OF_GRACE if is_first() else 0)
+    if are_several():
+        jax.distributed.shutdown()
+
+
+def _end(sentence: str, grace: float = 0) -> None:
+    """Says why and ends the process, without JAX's wait for the others."""
+    sys.stdout.flush()
+    sys.stderr.write(f"error: {sentence}\n")
+    sys.stderr.flush()
+    time.sleep(grace)
+    os._exit(1)
