@@ -74,6 +74,18 @@ def test_differences_are_of_means_over_the_seeds_of_both(members, tmp_path):
         assert cell == f"{value} [{low}, {high}]"
 
 
+def test_workdir_of_an_older_version_is_that_of_its_record(members, tmp_path):
+    for one in members:
+        write_workdir(tmp_path, one)
+        path = tmp_path / one["member"] / "config.json"
+        config = json.loads(path.read_text())
+        # Its default is what older versions did.
+        config["train"].pop("microbatches", None)
+        path.write_text(json.dumps(config))
+        one["config"]["train.microbatches"] = 1
+    assert len(table(members, tmp_path / "records")) == 3
+
+
 def test_records_alone_have_no_differences(members, tmp_path):
     assert table(members, tmp_path / "records") == []
 

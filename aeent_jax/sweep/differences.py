@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aeent_jax import metrics, workdir
+from aeent_jax import metrics, schema, workdir
 from aeent_jax.report import comparison, words
 from aeent_jax.report import runs as runs_lib
 from aeent_jax.sweep.groups import DATA, SEED, Group
@@ -80,7 +80,8 @@ def _read_run(record: Record, directory: pathlib.Path) -> runs_lib.Run | None:
         return None
     (run,) = runs_lib.read([str(directory)])
     auroc = run.evaluation.get("auroc")
-    settings = workdir.flatten(run.config)
+    # A run of an older version lacks keys that its record has.
+    settings = workdir.flatten(schema.complete(run.config))
     is_same = auroc == record["evaluation"].get("auroc") and all(
         settings.get(key) == value for key, value in record["config"].items()
     )
