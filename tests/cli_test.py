@@ -68,7 +68,7 @@ def assert_one_sentence(result, sentence, folder):
         (
             ["--config.foo=3"],
             "--config.foo is no key of the configuration; the groups are"
-            " channel, checkpoint, data,",
+            " channel, checkpoint, compute, corruption, data,",
         ),
         (
             ["--config.train=3"],
@@ -126,7 +126,7 @@ def test_train_refuses_a_wrong_command_line(run, folder, args, sentence):
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ({"method": "vae"}, "method is 'vae'; choose one of ae."),
+        ({"method": "gan"}, "method is 'gan'; choose one of ae, ae_grad, "),
         (
             {"entropy__estimator": "knm"},
             "entropy.estimator is 'knm', and one of ",
@@ -216,7 +216,7 @@ def test_train_refuses_a_wrong_workdir(run, folder, workdir, sentence):
 
 
 def test_refused_run_leaves_no_workdir(run, tmp_path):
-    run("train", f"--workdir={tmp_path}/run", *tiny_flags(method="vae"))
+    run("train", f"--workdir={tmp_path}/run", *tiny_flags(method="gan"))
     assert list(tmp_path.iterdir()) == []
 
 

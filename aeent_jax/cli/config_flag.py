@@ -145,7 +145,8 @@ def _check(config: ml_collections.ConfigDict, key: str, text: str | None):
         )
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=1)
-        hint = f"the groups are {', '.join(config)}."
+        groups = dict.fromkeys(k.partition(".")[0] for k in keys if "." in k)
+        hint = f"the groups are {', '.join(groups)}."
         if near:
             hint = f"did you mean --config.{near[0]}?"
         raise ValueError(
