@@ -24,6 +24,7 @@ import numpy as np
 
 from aeent_jax import (
     checkpoint,
+    claims,
     feed,
     findings,
     interval,
@@ -112,19 +113,20 @@ def train_population(
         run_lib.Run(config, directory, dataset)
         for config, directory in zip(configs, directories, strict=True)
     ]
-    for run in runs:
-        workdir.claim(run.directory, run.config)
     say = say or progress.Progress(runs[0].plan.total_steps)
-    # Runs that were stopped while they saved can be a checkpoint apart.
-    begun: dict[int, dict[int, train_step.TrainState]] = {}
-    for place, run in enumerate(runs):
-        with _checkpoints(run) as checkpoints:
-            state, step = train.restore_or_init(run, checkpoints, say)
-        begun.setdefault(step, {})[place] = state
     failed: dict[int, str] = {}
-    for step, states in sorted(begun.items(), reverse=True):
-        population = _Population({p: runs[p] for p in states}, say)
-        failed |= population.train(states, step, asked_to_stop)
+    with contextlib.ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(claims.claimed(run.directory, run.config))
+        # Runs that were stopped while they saved can be a checkpoint apart.
+        begun: dict[int, dict[int, train_step.TrainState]] = {}
+        for place, run in enumerate(runs):
+            with _checkpoints(run) as checkpoints:
+                state, step = train.restore_or_init(run, checkpoints, say)
+            begun.setdefault(step, {})[place] = state
+        for step, states in sorted(begun.items(), reverse=True):
+            population = _Population({p: runs[p] for p in states}, say)
+            failed |= population.train(states, step, asked_to_stop)
     return failed
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from aeent_jax import (
     checkpoint,
+    claims,
     entropy,
     findings,
     hosts,
@@ -61,13 +62,15 @@ def train(
     directory = pathlib.Path(directory)
     # Whatever can be refused is refused before a file is written.
     run = run_lib.Run(config, directory)
-    workdir.claim(directory, config)
     say = say or progress.Progress(
         run.plan.total_steps, is_silent=not hosts.is_first()
     )
-    with checkpoint.Checkpoints(
-        directory / "checkpoints", keep=config.checkpoint.keep
-    ) as checkpoints:
+    with (
+        claims.claimed(directory, config),
+        checkpoint.Checkpoints(
+            directory / "checkpoints", keep=config.checkpoint.keep
+        ) as checkpoints,
+    ):
         state, step = restore_or_init(run, checkpoints, say)
         state = run.parallel.replicate(state)
         writer = workdir.MetricsWriter(

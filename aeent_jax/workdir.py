@@ -32,6 +32,10 @@ _FREE_KEYS = (
     "loss.vgg_statistics",
     "loss.vgg_weights",
 )
+# Of the job that has the workdir, see `claims.py`.
+LOCK = "lock"
+# What a job that was killed as it began may leave of its own.
+_BEGINNINGS = {LOCK, "config.json.partial"}
 _PACKAGES = (
     "aeent-jax",
     "flax",
@@ -102,7 +106,7 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             f"--workdir={workdir} is a file, but a folder is needed; give"
             " another path."
         )
-    elif workdir.is_dir() and any(workdir.iterdir()):
+    elif workdir.is_dir() and {p.name for p in workdir.iterdir()} - _BEGINNINGS:
         raise ValueError(
             f"--workdir={workdir} holds files but no config.json of a run; give"
             " an empty or new folder, so that nothing is overwritten."
@@ -303,8 +307,16 @@ class MetricsWriter:
         """Appends one record, a flat mapping with a key `step`."""
         if not self._is_first:
             return
-        with self._path.open("a") as file:
-            file.write(json.dumps(_finite(record)) + "\n")
+        line = json.dumps(_finite(record)) + "\n"
+        try:
+            with self._path.open("a") as file:
+                file.write(line)
+        except OSError as error:
+            raise OSError(
+                f"{self._path} cannot be written ({error.strerror}); make room"
+                " or give access, then start the run again to go on from its"
+                " latest checkpoint."
+            ) from error
         if self._events is not None:
             for key, value in record.items():
                 if "/" in key and isinstance(value, int | float):

@@ -1,20 +1,18 @@
 """Checkpoints: exact, and proof against kills, full disks and bit rot."""
 
-import contextlib
 import errno
 import fcntl
 import os
 import pathlib
 import random
-import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from typing import Any, NamedTuple
 
+import fault_support
 import flax.struct
 import jax
 import ml_dtypes
@@ -94,37 +92,10 @@ def flip(path, position):
     path.write_bytes(content)
 
 
-@contextlib.contextmanager
-def largest_write(n_bytes):
-    """Lets no file of this process grow beyond n bytes, like a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextlib.contextmanager
-def unprivileged():
-    """Gives up root, for whom no directory is read-only."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.fixture
 def open_path():
-    """A directory that other users may enter, unlike pytest's tmp_path."""
-    path = pathlib.Path(tempfile.mkdtemp())
-    path.chmod(0o777)
-    yield path
-    shutil.rmtree(path)
+    with fault_support.open_folder() as path:
+        yield path
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -418,7 +389,7 @@ def test_failed_write_surfaces_once_and_loses_nothing(tmp_path, asynchronous):
         checkpoints.save(1, big, metadata={})
         checkpoints.wait()
         with (
-            largest_write(50_000),
+            fault_support.largest_write(50_000),
             pytest.raises(
                 OSError,
                 match=r"^The checkpoint of step 2 could not be written to .*:"
@@ -442,7 +413,7 @@ def test_closing_reports_the_write_that_failed(tmp_path):
             checkpoints.save(2, big, metadata={})
 
     with (
-        largest_write(50_000),
+        fault_support.largest_write(50_000),
         pytest.raises(OSError, match="step 2 .* complete: none is there yet"),
     ):
         run()
@@ -453,7 +424,7 @@ def test_read_only_directory_is_one_sentence_but_can_be_read(open_path):
     save_steps(workdir / "checkpoints", [1])
     for path in (workdir, *workdir.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    with unprivileged():
+    with fault_support.unprivileged():
         assert checkpoint.restore_from(workdir, make_state()).step == 1
         with pytest.raises(
             OSError,

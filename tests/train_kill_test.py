@@ -1,10 +1,10 @@
 """Real processes that are killed, stopped and started again until done."""
 
-import pathlib
 import random
 import signal
 import time
 
+import fault_support
 import process_support
 import pytest
 import training_support
@@ -60,43 +60,10 @@ def uninterrupted(start, folder):
     return restored.state
 
 
-class Life:
-    """A run in a workdir, from a start to a death."""
-
-    def __init__(self, start, workdir):
-        self._folder = workdir / "checkpoints"
-        self.first = self.latest()
-        self.command = start(workdir)
-
-    def latest(self) -> int:
-        """The step of the newest complete checkpoint, 0 without any."""
-        names = [path.name for path in self._listed()]
-        return max([int(name) for name in names if name.isdigit()], default=0)
-
-    def saves_in_flight(self) -> list[pathlib.Path]:
-        """What Orbax has begun to write, under a temporary name."""
-        return [p for p in self._listed() if "orbax-checkpoint-tmp" in p.name]
-
-    def _listed(self):
-        return list(self._folder.iterdir()) if self._folder.is_dir() else []
-
-    def wait_for(self, condition) -> bool:
-        """Whether it came true before the process ended."""
-        while self.command.process.is_alive():
-            if condition():
-                return True
-            time.sleep(0.001)
-        return False
-
-    def saved(self, count):
-        """A condition: `count` checkpoints were saved in this life."""
-        return lambda: self.latest() >= self.first + count
-
-
 def kill_in_a_save(start, workdir):
     """Kills runs until one died in a save; how many kills it took."""
     for kills in range(1, 6):
-        life = Life(start, workdir)
+        life = fault_support.Life(start, workdir)
         # Not in the first: there must be one to go back to.
         assert life.wait_for(life.saved(1))
         assert life.wait_for(life.saves_in_flight)
@@ -109,7 +76,7 @@ def kill_in_a_save(start, workdir):
 
 def kill_at_random(start, workdir, rng):
     """Kills a run after a few checkpoints; whether it was still running."""
-    life = Life(start, workdir)
+    life = fault_support.Life(start, workdir)
     if life.wait_for(life.saved(rng.randrange(4))):
         time.sleep(rng.uniform(0, 0.1))
     return life.command.kill(signal.SIGKILL) == -signal.SIGKILL
@@ -137,7 +104,7 @@ def test_killed_and_stopped_run_ends_as_if_it_never_was(
     workdir = folder / "killed"
     kill_in_a_save(start, workdir)
 
-    life = Life(start, workdir)
+    life = fault_support.Life(start, workdir)
     assert life.wait_for(life.saved(2))
     assert life.command.kill(signal.SIGTERM) == 0
     last = life.command.err.splitlines()[-1]
@@ -150,7 +117,7 @@ def test_killed_and_stopped_run_ends_as_if_it_never_was(
 
     # A scheduler that starts anew what failed can ask for another status.
     ask = "--interrupted_status=75"
-    life = Life(lambda folder: start(folder, ask), workdir)
+    life = fault_support.Life(lambda folder: start(folder, ask), workdir)
     assert life.wait_for(life.saved(1))
     assert life.command.kill(signal.SIGTERM) == 75
 
@@ -162,22 +129,11 @@ def test_killed_and_stopped_run_ends_as_if_it_never_was(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_any_kills_leave_no_trace(start, folder, uninterrupted, seed):
-    workdir, rng = folder / f"random{seed}", random.Random(seed)
-    kill_in_a_save(start, workdir)
-    while kill_at_random(start, workdir, rng):
-        pass
-    finish(start, workdir)
-    assert_as_if_never_killed(workdir, folder, uninterrupted)
-
-
-@pytest.mark.slow
 def test_kill_before_the_first_checkpoint_leaves_a_fresh_start(
     start, folder, uninterrupted
 ):
     workdir = folder / "early"
-    life = Life(start, workdir)
+    life = fault_support.Life(start, workdir)
     assert life.wait_for((workdir / "config.json").exists)
     life.command.kill(signal.SIGKILL)
     assert life.latest() == 0

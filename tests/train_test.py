@@ -107,6 +107,7 @@ def test_run_leaves_everything_in_the_workdir(uninterrupted):
         "config.json",
         "environment.json",
         "eval",
+        "lock",
         "metrics.jsonl",
     ]
     assert steps_on_disk(folder) == [10, 12]  # keep=2

@@ -2,6 +2,7 @@ import json
 import pathlib
 import subprocess
 
+import fault_support
 import numpy as np
 import pytest
 
@@ -316,6 +317,24 @@ def test_metrics_are_lines_of_plain_numbers(tmp_path):
     writer.write({"step": 1, "train/rate_nats": float("inf")})
     line = (tmp_path / "metrics.jsonl").read_text()
     assert line == '{"step": 1, "train/rate_nats": null}\n'
+
+
+def test_metrics_that_find_no_room_are_one_sentence(tmp_path):
+    writer = open_writer(tmp_path, 0)
+    writer.write({"step": 1})
+    with (
+        fault_support.largest_write(20),
+        pytest.raises(OSError, match=r".") as caught,
+    ):
+        writer.write({"step": 2})
+    assert str(caught.value) == (
+        f"{tmp_path / 'metrics.jsonl'} cannot be written (File too large);"
+        " make room or give access, then start the run again to go on from its"
+        " latest checkpoint."
+    )
+    # The line that was begun is forgotten.
+    open_writer(tmp_path, 2)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):

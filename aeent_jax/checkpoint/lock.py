@@ -28,14 +28,28 @@ def hold(directory: pathlib.Path, owner: object) -> weakref.finalize:
     """
     descriptor = os.open(directory, os.O_RDONLY)
     release = weakref.finalize(owner, os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not acquire(descriptor):
         release()
         raise OSError(
             f"{directory} is being written by a run that has not ended; wait"
             " for it or stop it, or give this run a workdir of its own."
-        ) from None
-    except OSError:
-        release()
+        )
     return release
+
+
+def acquire(descriptor: int) -> bool:
+    """Locks an open file or folder until it is closed, without waiting.
+
+    Args:
+      descriptor: of the file.
+
+    Returns:
+      False where it is locked; True also where the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
