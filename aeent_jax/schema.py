@@ -16,6 +16,8 @@ DEFAULT = pathlib.Path(__file__).parents[1] / "configs" / "default.py"
 # nothing, so a run that lacks them is one that has them.
 _ADDED = (
     "compat",
+    "compute",
+    "compute.remat",
     "corruption",
     "eval.score",
     "loss",

@@ -85,6 +85,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 0  # linear, from 0
     config.optimizer.clip_norm = 0.0  # of the gradient; 0: no clipping
 
+    config.compute = group()  # of encoder and decoder; the rest is in float32
+    config.compute.remat = False  # keep less for the backward pass
+
     config.train = group()
     config.train.epochs = 250  # passes over the training normals
     config.train.batch_size = 64  # images of one step, over all devices
