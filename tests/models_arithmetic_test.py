@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import training_support
+from jax.extend.core import jaxprs_in_params
 
 from aeent_jax import methods, models
 from configs import default
@@ -54,7 +55,7 @@ def products(jaxpr):
                 equation.invars[0].aval.dtype.name,
                 str(equation.params["precision"]),
             )
-        for sub in jax.core.jaxprs_in_params(equation.params):
+        for sub in jaxprs_in_params(equation.params):
             yield from products(sub)
 
 
@@ -135,5 +136,5 @@ def test_unet_computes_in_float32_alone():
     config = default.apply_variant(default.get_config(), "plain")
     config.method = "dae"
     config.compute.dtype = "bfloat16"
-    with pytest.raises(ValueError, match="dae has a UNet"):
+    with pytest.raises(ValueError, match="dae has a UNet, which computes"):
         methods.make_method(config, None)

@@ -29,7 +29,9 @@ def make_network(
         hidden_dim=config.model.hidden_dim,
         depth=config.model.depth,
         axis_name=axis_name,
-        arithmetic=models.Arithmetic(**config.compute),
+        arithmetic=models.Arithmetic(
+            config.compute.dtype, config.compute.matmul_precision
+        ),
         normalisation=config.channel.normalisation,
         encoded_vectors=encoded_vectors,
         heads=heads,

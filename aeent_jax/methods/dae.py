@@ -136,9 +136,12 @@ def make_dae(
         than float32.
     """
     del axis_name  # No statistic of the network is over images.
-    if models.Arithmetic(**config.compute) != models.Arithmetic():
+    numbers = models.Arithmetic(
+        config.compute.dtype, config.compute.matmul_precision
+    )
+    if numbers != models.Arithmetic():
         raise ValueError(
-            "compute is for autoencoders, and dae has a UNet; set"
+            "dae has a UNet, which computes in float32 alone; set"
             " compute.dtype=float32 and compute.matmul_precision=default."
         )
     group, image_size = config.corruption, config.data.image_size
