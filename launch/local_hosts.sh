@@ -32,6 +32,13 @@ check() {
     "in the environment, as in $name=$2 bash launch/local_hosts.sh ..."
 }
 
+case "${1:-}" in
+  -h | --help)
+    sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit
+    ;;
+esac
+
 processes="${PROCESSES:-2}" devices="${DEVICES:-1}" port="${PORT:-0}"
 PROCESSES="$processes" DEVICES="$devices" PORT="$port"
 check PROCESSES 1 64

@@ -282,6 +282,13 @@ def test_local_hosts_dry_run_starts_nothing(machine, hosts):
     assert second == first.replace("--process_id=0", "--process_id=1")
 
 
+def test_local_hosts_show_their_header(machine, hosts):
+    done = hosts("--help")
+    assert (done.returncode, done.stderr, machine.asked) == (0, "", [])
+    assert done.stdout.startswith("Trains on one machine as on several hosts")
+    assert "set -euo" not in done.stdout
+
+
 def test_local_hosts_end_as_the_first_that_failed(machine, hosts):
     done = hosts(SECOND="3", WAIT="5")
     assert done.returncode == 3
