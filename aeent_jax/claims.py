@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import jax
 import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
 
 from aeent_jax import workdir
 from aeent_jax.checkpoint import lock
@@ -39,8 +41,18 @@ def claimed(
     """
     workdir.check(directory, config)
     with contextlib.ExitStack() as stack:
+        refusal = None
         if jax.process_index() == 0:
-            stack.enter_context(_alone(directory))
+            try:
+                stack.enter_context(_alone(directory))
+            except OSError as error:
+                refusal = error
+        # Told to the others, which would wait for the first in vain.
+        if multihost_utils.broadcast_one_to_all(np.int32(refusal is not None)):
+            raise refusal or OSError(
+                f"--workdir={directory} cannot be had, as the first process"
+                " says; do what it asks for and start all processes again."
+            )
         workdir.claim(directory, config)
         yield
 

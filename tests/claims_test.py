@@ -10,7 +10,9 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from aeent_jax import claims, workdir
 from configs import default
@@ -90,6 +92,19 @@ def test_only_the_first_process_of_a_job_keeps_others_out(
         monkeypatch.setattr(jax, "process_index", lambda: 1)
         with claimed(tmp_path):
             pass
+
+
+def test_other_processes_do_not_wait_for_a_first_that_is_refused(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(
+        multihost_utils, "broadcast_one_to_all", lambda _: np.int32(1)
+    )
+    assert refusal(tmp_path) == (
+        f"--workdir={tmp_path} cannot be had, as the first process says; do"
+        " what it asks for and start all processes again."
+    )
 
 
 def test_job_killed_as_it_claims_leaves_a_workdir_to_start_in(

@@ -22,6 +22,8 @@ from training_support import Recorder
 
 from aeent_jax import checkpoint, optimizer, train
 
+pytestmark = pytest.mark.slow
+
 KILLS = 20
 # Enough steps that 20 lives do not reach the end.
 EPOCHS = 35
@@ -139,7 +141,6 @@ def wait_for_the_moment(life, kill, rng, longest):
     return False
 
 
-@pytest.mark.slow
 def test_twenty_kills_leave_no_trace(start, folder, make_config):
     command = start(folder / "spared")
     assert command.wait() == 0, command.err
@@ -172,7 +173,6 @@ def test_twenty_kills_leave_no_trace(start, folder, make_config):
     assert_epochs_are_written_once(workdir, EPOCHS)
 
 
-@pytest.mark.slow
 def test_disk_that_fills_up_costs_no_checkpoint(
     make_config, folder, undisturbed
 ):
@@ -197,7 +197,6 @@ def test_disk_that_fills_up_costs_no_checkpoint(
     assert_goes_on_to_the_same_end(workdir, config, 4, undisturbed)
 
 
-@pytest.mark.slow
 def test_workdir_that_turns_read_only_loses_nothing(
     make_config, folder, undisturbed
 ):
@@ -235,7 +234,6 @@ def test_workdir_that_turns_read_only_loses_nothing(
     assert_goes_on_to_the_same_end(workdir, config, 4, undisturbed)
 
 
-@pytest.mark.slow
 def test_checkpoint_without_its_largest_file_is_passed_over(
     make_config, folder, undisturbed
 ):
@@ -254,7 +252,6 @@ def test_checkpoint_without_its_largest_file_is_passed_over(
     assert_ended_alike(workdir, config, undisturbed)
 
 
-@pytest.mark.slow
 def test_clock_that_goes_backwards_changes_nothing(
     make_config, folder, undisturbed, monkeypatch
 ):
@@ -304,7 +301,6 @@ def test_second_job_is_refused_and_the_first_is_undisturbed(
     assert_ended_alike(workdir, config, undisturbed)
 
 
-@pytest.mark.slow
 def test_loss_that_turns_nan_is_named_by_its_step_and_spoils_no_checkpoint(
     make_config, folder, monkeypatch
 ):
