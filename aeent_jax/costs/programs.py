@@ -1,5 +1,6 @@
 """The compiled step of a configuration, and what XLA says of it."""
 
+import contextlib
 import pathlib
 from typing import Any, NamedTuple
 
@@ -124,11 +125,9 @@ def arguments(run: run_lib.Run, state: train_step.TrainState) -> tuple:
       run: the run.
       state: on the host.
     """
-    return (
-        run.parallel.replicate(state),
-        *run.place_constants(),
-        *run.parallel.shard(run.batch(0, 1)),
-    )
+    with contextlib.closing(run.make_feed(0)) as feed:
+        rows = feed.next(0, 1)
+    return (*run.parallel.replicate((state, run.knobs())), *rows)
 
 
 def _blank_state(run: run_lib.Run) -> train_step.TrainState:
