@@ -170,7 +170,8 @@ class Parallel:
             # same devices, the step would compile a second time.
             return self._put_local(jax.tree.map(self._stack, tree))
         return jax.tree.map(
-            lambda a: self._put(a, PartitionSpec(), np.shape(a)), tree
+            lambda a: self._put(np.asarray(a), PartitionSpec(), np.shape(a)),
+            tree,
         )
 
     def _stack(self, array: np.ndarray) -> np.ndarray:

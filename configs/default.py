@@ -87,7 +87,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.compute = group()  # of encoder and decoder; the rest is in float32
     config.compute.dtype = "float32"  # bfloat16: of activations
     config.compute.matmul_precision = "default"  # high, highest
-    config.compute.remat = False  # keep less for the backward pass
 
     config.train = group()
     config.train.epochs = 250  # passes over the training normals

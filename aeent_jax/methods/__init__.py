@@ -30,7 +30,6 @@ from aeent_jax.methods import (
     ganomaly,
     memae,
     perceptual,
-    recomputation,
     ssim,
     uncertainty,
     vae,
@@ -132,8 +131,6 @@ def make_method(
     method = METHODS[config.method](config, axis_name)
     if method.latent_dim is None:
         _refuse_control(config)
-    if config.compute.remat:
-        return recomputation.recomputed(method)
     return method
 
 
