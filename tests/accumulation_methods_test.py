@@ -105,11 +105,13 @@ def assert_close(actual, expected):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_parts_add_up_to_the_whole_with_all_of_its_losses(name):
     assert_close(two_steps(name, PARTS), whole(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", parallel.MODES)
 def test_parts_on_eight_devices_add_up_to_the_whole_on_one(mode):
     assert_close(two_steps("vae", PARTS, mode, 8), whole("vae"))

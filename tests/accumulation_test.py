@@ -115,6 +115,7 @@ def test_parts_add_up_to_the_whole(name, count, rows):
     assert_close(steps(make_program(name, PARTS), 1, count, rows), whole)
 
 
+@pytest.mark.slow
 def test_parts_are_the_same_on_any_number_of_devices():
     # With BatchNorm, so that it matters which images are in a part.
     program = make_program("queued", 2, training_support.make_method())
@@ -191,6 +192,7 @@ def noise_of(rows, rng):
     )
 
 
+@pytest.mark.slow
 def test_part_of_padding_alone_leaves_statistics():
     method = training_support.make_method()
     program = make_program("coding_rate", 4, method)

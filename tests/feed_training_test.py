@@ -93,6 +93,7 @@ def test_any_mapping_gives_the_same_parameters(
     assert_same_end(tmp_path / "resident", tmp_path / "streamed", config)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_may_change_its_reading(
     make_config, resident, tmp_path
 ):
@@ -108,6 +109,7 @@ def test_a_stopped_run_goes_on_and_may_change_its_reading(
     assert_same_end(resident[0], tmp_path / "run", config)
 
 
+@pytest.mark.slow
 def test_file_that_is_lost_meanwhile_ends_the_run_in_one_sentence(
     make_config, tmp_path
 ):
