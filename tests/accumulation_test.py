@@ -208,6 +208,7 @@ def test_part_of_padding_alone_leaves_statistics():
     assert metrics["count"] == 3
 
 
+@pytest.mark.slow
 def test_parts_take_less_memory():
     method = training_support.make_method()
     mapping = parallel.make_parallel("pmap", 1)
@@ -220,6 +221,7 @@ def test_parts_take_less_memory():
     assert sizes[1] < 0.5 * sizes[0]
 
 
+@pytest.mark.slow
 def test_run_in_parts_trains_and_ends(tmp_path):
     root = training_support.make_class_folders(tmp_path / "images")
     config = training_support.make_config(

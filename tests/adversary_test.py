@@ -85,6 +85,7 @@ def assert_close(found, wanted, **tolerance):
         np.testing.assert_allclose(one, other, err_msg=name, **tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, STEPS])
 def test_both_networks_are_the_same_on_any_number_of_devices(steps):
     # The last batch has four images: four devices have none.
@@ -137,6 +138,7 @@ def test_the_adversary_follows_the_gradient_of_its_own_loss_alone():
     assert metrics["adversary_loss"][0] == pytest.approx(np.log(2), abs=0.3)
 
 
+@pytest.mark.slow
 def test_neither_gradient_reaches_the_other_network():
     other = dataclasses.replace(
         initial_state(), adversary=initial_state(SEED + 1).adversary

@@ -35,6 +35,7 @@ def straight(config, tmp_path_factory):
     return folder, train.train(config, folder, say=Recorder())
 
 
+@pytest.mark.slow
 def test_a_run_writes_scores_and_says_that_there_is_no_map(straight, tmp_path):
     folder, results = straight
     assert results["score"] == "latent_distance"
@@ -68,6 +69,7 @@ def test_another_score_of_the_same_network_has_a_map(straight):
     assert not summed["has_score_map"]
 
 
+@pytest.mark.slow
 def test_losses_and_rate_are_logged_by_name(straight):
     first, last = (
         record

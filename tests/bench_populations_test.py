@@ -14,6 +14,7 @@ def compilation_cache(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_speeds_are_of_all_members_together(tmp_path):
     config = training_support.make_config(tmp_path, tmp_path / "cache")
     lines = []

@@ -441,8 +441,16 @@ def test_slurm_process_has_all_gpus_or_one(cluster, variables, gpus):
         ([_WORKDIR], "7", "/.venv/bin/aeent is missing; submit from the"),
     ],
 )
-def test_wrong_slurm_job_is_one_sentence(cluster, words, job, sentence):
-    done = cluster.run("slurm.sbatch", *words, SLURM_JOB_ID=job)
+def test_wrong_slurm_job_is_one_sentence(
+    cluster, words, job, sentence, tmp_path
+):
+    # Where nothing is installed, though it may be here.
+    done = cluster.run(
+        "slurm.sbatch",
+        *words,
+        SLURM_JOB_ID=job,
+        SLURM_SUBMIT_DIR=str(tmp_path),
+    )
     assert_fails_with(done, sentence)
 
 

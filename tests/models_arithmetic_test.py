@@ -67,6 +67,7 @@ def products_of(method):
     return set(products(traced.jaxpr))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_inside_the_network_alone():
     loss, outputs, grads = train(make_method(dtype="bfloat16"))
     exact, wanted, exact_grads = train(make_method())

@@ -192,6 +192,7 @@ def stacked(*trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
+@pytest.mark.slow
 def test_a_stopped_population_goes_on_bit_for_bit(trained, configs, tmp_path):
     folders = [tmp_path / name for name in MEMBERS]
     say = Recorder()
@@ -210,6 +211,7 @@ def test_a_stopped_population_goes_on_bit_for_bit(trained, configs, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_fails_alone(make_config, tmp_path):
     configs = [
         make_config(),

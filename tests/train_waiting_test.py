@@ -45,6 +45,7 @@ def lowered():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_first_epoch_compiles_all_that_training_needs(
     make_config, lowered, tmp_path, mode
