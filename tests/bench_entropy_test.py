@@ -116,6 +116,16 @@ def test_calls_take_turns_and_the_first_run_does_not_count(monkeypatch):
     assert {r.cores for r in runs["b"]} == {2.0}
 
 
+def test_a_short_call_is_repeated_and_its_mean_counts(monkeypatch):
+    clock = Clock(monkeypatch)
+    found = timing.run(clock.call("a", 0.0625, 0.015625))
+    assert (
+        clock.called == "aaaa"
+    )  # 1/16 s and three times 1/64 are more than 1/10.
+    assert found.seconds == 7 / 64 / 4
+    assert found.cores == 2.0
+
+
 def test_what_has_no_time_for_a_second_run_keeps_its_first(monkeypatch):
     clock = Clock(monkeypatch)
     calls = {"a": clock.call("a", 4.0), "b": clock.call("b", 40.0)}

@@ -71,6 +71,6 @@ def _row(key: str, entry: Mapping[str, Any]) -> str:
         nats += f" +- {error:.4f}"
     return (
         f"  {entropy_peers.PEERS[key].name:<24}{len(entry['runs']):>5}"
-        f"{entry['seconds']:>10.4f}{times:>12}{entry['cores']:>7.1f}"
+        f"{entry['seconds']:>10.5f}{times:>12}{entry['cores']:>7.1f}"
         f"{entry['compile_seconds']:>9.1f}{megabytes:>9}  {nats}"
     )
