@@ -6,11 +6,20 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity_support
 import pytest
 import training_support
 
 from aeent_jax import models, train_step
-from aeent_jax.bench import machine, plain, rounds, tables, trainers, training
+from aeent_jax.bench import (
+    machine,
+    plain,
+    plain_torch,
+    rounds,
+    tables,
+    trainers,
+    training,
+)
 from aeent_jax.cli import bench as bench_cli
 
 SIZES = {"latent_dim": 4, "base_width": 4, "hidden_dim": 32}
@@ -28,6 +37,11 @@ def config(tmp_path):
     images = training_support.make_images(14)
     training_support.write_images(tmp_path / "images", images)
     return training_support.make_config(tmp_path / "images", tmp_path / "cache")
+
+
+@pytest.fixture
+def without_torch(monkeypatch):
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
 
 
 class FakeTrainer:
@@ -148,6 +162,45 @@ def test_plain_flax_learns():
     assert np.all(moved != 0)
 
 
+def test_plain_torch_trains_as_the_frozen_reference():
+    torch = pytest.importorskip("torch")
+    frozen = np.load(parity_support.TESTDATA / "ae.npz")
+    sizes = {"latent_dim": 4, "base_width": 4, "hidden_dim": 32, "depth": 1}
+    network = plain_torch.make_autoencoder(image_size=32, channels=1, **sizes)
+    initial = [
+        frozen[name] for name in frozen.files if name.startswith("init/")
+    ]
+    state = network.state_dict()
+    assert len(state) == len(initial)
+    network.load_state_dict(
+        {
+            name: torch.from_numpy(array)
+            for name, array in zip(state, initial, strict=True)
+        }
+    )
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    losses = [
+        float(plain_torch.train_step(network, optimizer, torch.from_numpy(x)))
+        for x in frozen["x_batches"]
+    ]
+    # Both are float32, of two versions and processors.
+    np.testing.assert_allclose(losses, frozen["train/losses"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [trainers.Plain, trainers.PlainTorch])
+def test_what_is_beside_ours_does_the_steps_it_is_asked_for(make, config):
+    if make is trainers.PlainTorch:
+        pytest.importorskip("torch")
+    trainer = make(config)
+    assert list(trainer.startup) == [
+        "data",
+        "init",
+        "first step",
+        "first step, cached",
+    ]
+    assert trainer.run_steps(2) == 2 * config.train.batch_size
+
+
 def test_contenders_take_turns():
     log = []
     with fake_contenders("AB", log) as contenders:
@@ -192,7 +245,19 @@ def test_death_of_a_contender_is_told():
         rounds.Contender(functools.partial(os._exit, 3), own_process=True)
 
 
-def test_entries_do_the_same_work_but_the_last(config):
+def test_torch_is_measured_where_it_is_installed(config, monkeypatch):
+    spec = training.importlib.util.find_spec("jax")
+    for found in (None, spec):
+        monkeypatch.setattr(
+            training.importlib.util,
+            "find_spec",
+            lambda name, found=found: found,
+        )
+        listed = training.list_entries(config, 1)
+        assert ("torch" in listed) == (found is not None)
+
+
+def test_entries_do_the_same_work_but_the_last(config, without_torch):
     entries = training.list_entries(config, 4)
     assert list(entries) == [
         "plain",
@@ -209,7 +274,7 @@ def test_entries_do_the_same_work_but_the_last(config):
     assert devices == [1, 1, 4, 4, 4]
 
 
-def test_entries_leave_out_what_would_be_twice(config):
+def test_entries_leave_out_what_would_be_twice(config, without_torch):
     assert list(training.list_entries(config, 1)) == [
         "plain",
         "default",
@@ -249,7 +314,7 @@ def test_trainer_in_its_own_process_has_the_devices_it_asks_for(
 
 
 @pytest.mark.slow
-def test_measures_and_prints(config):
+def test_measures_and_prints(config, without_torch):
     config.entropy.estimator = "none"
     config.entropy.weight = 0.0
     said = []

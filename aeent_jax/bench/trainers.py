@@ -14,7 +14,7 @@ import numpy as np
 
 from aeent_jax import data, parallel, progress, train, train_step
 from aeent_jax import run as run_lib
-from aeent_jax.bench import plain, rounds
+from aeent_jax.bench import plain, plain_torch, rounds
 
 
 def use_cache(folder: str) -> None:
@@ -188,6 +188,11 @@ class _EndsOfEpochs(progress.Progress):
             self._gate(self._images)
 
 
+def _plain_sizes(config: ml_collections.ConfigDict) -> dict[str, int]:
+    names = ("latent_dim", "base_width", "hidden_dim", "depth")
+    return {name: config.model[name] for name in names}
+
+
 class Plain:
     """`plain.train_step` and the loop that one would write around it."""
 
@@ -203,7 +208,7 @@ class Plain:
         self._batch_size = config.train.batch_size
         self._order = np.random.default_rng(config.train.seed)
         self._state = plain.create_state(
-            plain.Autoencoder(config.data.channels, **config.model.to_dict()),
+            plain.Autoencoder(config.data.channels, **_plain_sizes(config)),
             config.data.image_size,
             config.optimizer.learning_rate,
             config.train.seed,
@@ -233,4 +238,67 @@ class Plain:
                 self._state, loss = self._step(self._state, x)
                 losses.append(loss)
             np.mean(jax.device_get(losses))
+            gate(len(order))
+
+
+class PlainTorch:
+    """`plain_torch.train_step` and the loop that one would write around it."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Loads the data and does the first step twice.
+
+        Args:
+          config: the resolved configuration.
+        """
+        import torch  # Not a dependency of the project.
+
+        watch = _Stopwatch()
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._all = run_lib.load_data(config).splits["train"].images
+        self.startup = {"data": watch.lap()}
+        self._batch_size = config.train.batch_size
+        self._order = np.random.default_rng(config.train.seed)
+        torch.manual_seed(config.train.seed)
+        self._network = plain_torch.make_autoencoder(
+            image_size=config.data.image_size,
+            channels=config.data.channels,
+            **_plain_sizes(config),
+        ).to(self._device)
+        self._optimizer = torch.optim.Adam(
+            self._network.parameters(), config.optimizer.learning_rate
+        )
+        self._x = self._put(self._all[: self._batch_size])
+        self.startup["init"] = watch.lap()
+        for name in ("first step", "first step, cached"):
+            self.run_steps(1)
+            self.startup[name] = watch.lap()
+
+    def _put(self, rows: np.ndarray):
+        import torch
+
+        x = rows.astype(np.float32) / 127.5 - 1.0
+        x = np.ascontiguousarray(np.moveaxis(x, -1, 1))
+        return torch.from_numpy(x).to(self._device)
+
+    def run_steps(self, steps: int) -> int:
+        """Runs steps to their end; returns the images."""
+        for _ in range(steps):
+            loss = plain_torch.train_step(
+                self._network, self._optimizer, self._x
+            )
+        loss.item()  # Waits where the device is another one.
+        return steps * len(self._x)
+
+    def run_epochs(self, gate: rounds.Gate) -> None:
+        """Trains in a random order until the gate raises."""
+        while True:
+            order, losses = self._order.permutation(len(self._all)), []
+            for begin in range(0, len(order), self._batch_size):
+                x = self._put(
+                    self._all[order[begin : begin + self._batch_size]]
+                )
+                losses.append(
+                    plain_torch.train_step(self._network, self._optimizer, x)
+                )
+            np.mean([float(loss) for loss in losses])
             gate(len(order))

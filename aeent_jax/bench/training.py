@@ -1,8 +1,12 @@
-"""Images per second of training, beside plain flax in the same minutes."""
+"""Images per second of training, beside plain flax in the same minutes.
+
+And beside plain PyTorch, where it is installed.
+"""
 
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import pathlib
 import statistics
 import tempfile
@@ -35,12 +39,14 @@ class Entry:
     Attributes:
       name: what it is.
       num_devices: on how many devices.
-      overrides: of the configuration, by dotted key; None for plain flax.
+      overrides: of the configuration, by dotted key; None for what is not ours.
+      trainer: of what is not ours; takes the configuration.
     """
 
     name: str
     num_devices: int
-    overrides: Mapping[str, Any] | None
+    overrides: Mapping[str, Any] | None = None
+    trainer: Callable[[ml_collections.ConfigDict], rounds.Trainer] | None = None
 
 
 def list_entries(
@@ -53,21 +59,25 @@ def list_entries(
       num_devices: all there are.
 
     Returns:
-      The entries: `plain` flax; `one` device, where there are several; the
-      `default` on all devices; the same mapped by `shard_map`; and, where the
-      configuration has one, its `objective` with channel and rate.
+      The entries: `plain` flax; plain PyTorch (`torch`) where it is installed;
+      `one` device, where there are several; the `default` on all devices; the
+      same mapped by `shard_map`; and, where the configuration has one, its
+      `objective` with channel and rate.
     """
     pmap = _SAME_WORK | {"parallel.mode": "pmap"}
     shard_map = _SAME_WORK | {"parallel.mode": "shard_map"}
     estimator = config.entropy.estimator
     objective = {"parallel.mode": "pmap"}
     listed = {
-        "plain": Entry("plain flax", 1, None),
+        "plain": Entry("plain flax", 1, trainer=trainers.Plain),
+        "torch": Entry("plain PyTorch", 1, trainer=trainers.PlainTorch),
         "one": Entry("ours, pmap", 1, pmap),
         "default": Entry("ours, pmap", num_devices, pmap),
         "shard_map": Entry("ours, shard_map", num_devices, shard_map),
         "objective": Entry(f"ours, pmap, {estimator}", num_devices, objective),
     }
+    if importlib.util.find_spec("torch") is None:
+        del listed["torch"]
     if num_devices == 1:
         del listed["one"]
     if estimator == "none":
@@ -161,8 +171,8 @@ def _compete(entries, start, steps, say) -> _Measured:
 def _start(config, folder, own_process, say, entry) -> rounds.Contender:
     say(f"Starting {entry.name} on {entry.num_devices} device(s) ...")
     config, cache = config.copy_and_resolve_references(), f"{folder}/xla"
-    if entry.overrides is None:
-        make = functools.partial(trainers.Plain, config)
+    if entry.trainer is not None:
+        make = functools.partial(entry.trainer, config)
     else:
         devices = {"parallel.num_devices": entry.num_devices}
         config.update_from_flattened_dict(
