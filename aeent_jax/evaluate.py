@@ -25,8 +25,8 @@ import numpy as np
 from aeent_jax import (
     baselines,
     data,
-    entropy,
     figures,
+    meter,
     methods,
     metrics,
     models,
@@ -292,17 +292,15 @@ def _meter(z: np.ndarray, sigma: float) -> float | None:
         return None
     if len(z) < 2:
         return 0.0
-    return float(entropy.coding_rate(z, sigma=sigma).value)
+    return meter.coding_rate(z, sigma)
 
 
 def _diagnostics(z: np.ndarray, sigma: float) -> dict[str, Any]:
     """`entropy.channel_diagnostics` with the noise of a fixed key."""
     if sigma == 0 or len(z) < 2:
         return {"num_latents": len(z), "variance": z.var(axis=0).tolist()}
-    found = entropy.channel_diagnostics(z, jax.random.key(0), sigma)
-    return {"num_latents": len(z)} | {
-        key: np.asarray(value).tolist() for key, value in found.items()
-    }
+    found = meter.diagnostics(z, sigma)
+    return {"num_latents": len(z)} | jax.tree.map(np.ndarray.tolist, found)
 
 
 def _intervals(found: Mapping[str, metrics.Interval]) -> dict[str, list[float]]:
