@@ -1,5 +1,7 @@
 """Means of the metrics between two lines of metrics.jsonl."""
 
+import dataclasses
+
 import numpy as np
 
 from aeent_jax import objective
@@ -8,15 +10,26 @@ from aeent_jax import objective
 _NOT_AVERAGED = ("step", "count")
 
 
+@dataclasses.dataclass
 class Interval:
-    """Metrics gathered between two lines of metrics.jsonl."""
+    """Metrics gathered between two lines of metrics.jsonl.
 
-    def __init__(self):
-        self.sums: dict[str, float] = {}
-        self.count = 0.0
-        self.steps = 0
-        self.timed_steps = 0
-        self.seconds = 0.0
+    Checkpoints hold it, so that a line is the same where a run was stopped
+    before it.
+
+    Attributes:
+      sums: of each metric, over images.
+      count: images.
+      steps: steps.
+      timed_steps: those that did not compile.
+      seconds: that these took.
+    """
+
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    count: float = 0.0
+    steps: int = 0
+    timed_steps: int = 0
+    seconds: float = 0.0
 
     def add(self, metrics: dict[str, np.ndarray]) -> None:
         """Adds the metrics `[steps]` of a call."""

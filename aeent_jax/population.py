@@ -222,7 +222,6 @@ class _Population:
         )
         images = self._parallel.replicate(self._images)
         failed: dict[int, str] = {}
-        intervals = {place: interval.Interval() for place in self._runs}
         with contextlib.ExitStack() as stack:
             writers = {
                 place: stack.enter_context(
@@ -245,10 +244,10 @@ class _Population:
                     state, knobs, images, *self._parallel.shard(batch)
                 )
                 step += size
-                self._add(metrics, intervals, failed)
+                self._add(metrics, failed)
                 stops = asked_to_stop()
                 if self._plan.ends_epoch(step):
-                    self._write(step, intervals, writers, failed)
+                    self._write(step, writers, failed)
                 if self._plan.saves(step) or stops:
                     self._save(state, step, failed)
                 if stops and step < self._plan.total_steps:
@@ -288,7 +287,7 @@ class _Population:
         shapes = jax.eval_shape(lambda: train_step.create_state(run.program, 0))
         return cut(jax.tree.map(lambda a: a[row], state), shapes)
 
-    def _add(self, metrics, intervals, failed) -> None:
+    def _add(self, metrics, failed) -> None:
         """Gathers the metrics `[rows, steps]` of a call."""
         metrics = self._parallel.fetch_sharded(metrics)
         for row, place in enumerate(self._runs):
@@ -297,24 +296,24 @@ class _Population:
             of_member = {name: values[row] for name, values in metrics.items()}
             try:
                 run = self._runs[place]
-                intervals[place].add(train.checked(of_member, run.directory))
+                run.interval.add(train.checked(of_member, run.directory))
             except FloatingPointError as error:
                 failed[place] = str(error)
         done = int(metrics["step"].flat[-1])
-        alive = [m for p, m in intervals.items() if p not in failed]
-        note = f"{len(alive)} of {len(self._runs)} members"
+        alive = len(self._runs) - len(failed)
+        note = f"{alive} of {len(self._runs)} members"
         self._say.show(done, note)
 
-    def _write(self, step, intervals, writers, failed) -> None:
+    def _write(self, step, writers, failed) -> None:
         """Writes a line of metrics for each member, where one is due."""
         epoch = step // self._plan.steps_per_epoch
         for place, run in self._runs.items():
             due = epoch % run.config.log.every_epochs == 0
             if place in failed or not (due or step == self._plan.total_steps):
                 continue
-            summary = intervals[place].summary(run.program.rate)
+            summary = run.interval.summary(run.program.rate)
             writers[place].write(run.stamp(step) | summary)
-            intervals[place] = interval.Interval()
+            run.interval = interval.Interval()
 
     def _save(self, state, step, failed) -> None:
         host = self._parallel.fetch_sharded(state)

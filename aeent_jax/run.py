@@ -13,6 +13,7 @@ from aeent_jax import (
     data,
     evaluate,
     feed,
+    interval,
     methods,
     objective,
     optimizer,
@@ -183,6 +184,7 @@ class Run:
       step_fn: `train_step.train_steps`, mapped and compiled.
       stop_signal: the number of the signal that asked to stop, or None.
       has_warned: whether the saturation of the estimator was reported.
+      interval: the metrics since the last line of metrics.jsonl.
     """
 
     def __init__(
@@ -238,6 +240,7 @@ class Run:
         )
         self.stop_signal: int | None = None
         self.has_warned = False
+        self.interval = interval.Interval()
         self.started = time.monotonic()
 
     def wall_seconds(self) -> float:

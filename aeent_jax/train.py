@@ -7,6 +7,7 @@ step) alone, and the state is saved whole.
 
 import collections
 import contextlib
+import dataclasses
 import math
 import pathlib
 import signal
@@ -128,6 +129,9 @@ def restore_or_init(
             )
         _refuse_other_images(run, restored.metadata)
         run.started -= restored.metadata["wall_seconds"]
+        # Checkpoints of the first versions have none.
+        gathered = restored.metadata.get("interval", {})
+        run.interval = interval_lib.Interval(**gathered)
         return restored.state, restored.step
     state = run.initial_state()
     source = run.config.checkpoint.restore_from
@@ -204,8 +208,7 @@ def _loop(run, state, step, feed, trace, checkpoints, writer, say):
     """Trains from `step` to the end; returns the final state."""
     plan, clock = run.plan, time.monotonic
     knobs = run.parallel.replicate(run.knobs())
-    interval, compiled = interval_lib.Interval(), set()
-    in_flight = collections.deque()
+    in_flight, compiled = collections.deque(), set()
     mark = clock()
     while step < plan.total_steps:
         size = plan.steps_from(step)
@@ -222,14 +225,14 @@ def _loop(run, state, step, feed, trace, checkpoints, writer, say):
         keep = 0 if pause or run.parallel.waits_for_each_step else 1
         while len(in_flight) > keep:
             metrics = run.parallel.fetch_replicated(in_flight.popleft())
-            interval.add(checked(metrics, run.directory))
+            run.interval.add(checked(metrics, run.directory))
         if size in compiled:
-            interval.add_time(size, clock() - mark)
+            run.interval.add_time(size, clock() - mark)
             say.work(size, clock() - mark)
         compiled.add(size)
-        say.show(step, interval.note(run.program.rate))
+        say.show(step, run.interval.note(run.program.rate))
         if plan.ends_epoch(step):
-            interval = _end_epoch(run, state, step, interval, writer, say)
+            _end_epoch(run, state, step, writer, say)
         if plan.saves(step) or run.stop_signal is not None:
             _save(run, checkpoints, state, step)
         if run.stop_signal is not None and step < plan.total_steps:
@@ -268,10 +271,10 @@ def checked(
     return metrics
 
 
-def _end_epoch(run, state, step, interval, writer, say):
-    """Writes and evaluates what is due; returns the next interval."""
+def _end_epoch(run, state, step, writer, say) -> None:
+    """Writes and evaluates what is due."""
     epoch, config = step // run.plan.steps_per_epoch, run.config
-    _warn_of_saturation(run, interval, say)
+    _warn_of_saturation(run, say)
     every = config.eval.every_epochs
     is_last = step == run.plan.total_steps
     evaluated = {}
@@ -279,10 +282,9 @@ def _end_epoch(run, state, step, interval, writer, say):
         results = run.evaluator.evaluate(state.variables, run.dataset, step)
         evaluated = findings.flat_metrics(results)
     if epoch % config.log.every_epochs == 0 or evaluated or is_last:
-        record = run.stamp(step) | interval.summary(run.program.rate)
+        record = run.stamp(step) | run.interval.summary(run.program.rate)
         writer.write(record | evaluated)
-        return interval_lib.Interval()
-    return interval
+        run.interval = interval_lib.Interval()
 
 
 def metadata_of(run: run_lib.Run) -> dict[str, Any]:
@@ -290,6 +292,7 @@ def metadata_of(run: run_lib.Run) -> dict[str, Any]:
     return {
         "wall_seconds": run.wall_seconds(),
         "train_images": run.train_fingerprint,
+        "interval": dataclasses.asdict(run.interval),
     }
 
 
@@ -302,9 +305,9 @@ def _save(run, checkpoints, state, step) -> None:
     )
 
 
-def _warn_of_saturation(run, interval, say) -> None:
+def _warn_of_saturation(run, say) -> None:
     """Says so, once, where the training estimator is at its ceiling."""
-    rate = run.program.rate
+    rate, interval = run.program.rate, run.interval
     count = round(interval.count / interval.steps) + rate.queue_size
     if run.has_warned or not rate.is_measured or count < 2:
         return

@@ -7,12 +7,20 @@ import tempfile
 
 import pytest
 
+# Compiling is most of the time of the tests, and their programs are tiny. What
+# the environment says stands above this.
+_QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+)
 _FLAGS = (
     "--xla_force_host_platform_device_count=8",
     # A slow machine may take long over one collective; never abort for it.
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
 )
-os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *_FLAGS))
+os.environ["XLA_FLAGS"] = " ".join(
+    (*_QUICK, os.environ.get("XLA_FLAGS", ""), *_FLAGS)
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Fewer threads than devices can leave a collective waiting for its peers.
 os.environ.setdefault("NPROC", "32")

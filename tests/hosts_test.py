@@ -1,6 +1,7 @@
 """Several processes that train together: as one, and when they die."""
 
 import json
+import shutil
 import signal
 import socket
 import time
@@ -43,25 +44,20 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def start(folder, tmp_path_factory):
-    """Starts processes of `aeent train` that meet; kills what is left."""
+def start_command(folder, tmp_path_factory):
+    """Starts processes of `aeent` that meet; kills what is left."""
     cache_home = training_support.cache_home(tmp_path_factory)
-    flags = training_support.tiny(folder / "images", folder / "prepared")
-    flags |= {"train.epochs": 1, "parallel.num_devices": 0}
     started = []
 
-    def call(workdir, processes, devices, overrides=None):
+    def call(processes, devices, *arguments):
         place = [f"--num_processes={processes}"]
         place += [f"--coordinator=127.0.0.1:{free_port()}"]
-        keys = flags | (overrides or {})
         begun = [
             process_support.start(
                 folder / f"process{len(started) + i}",
                 cache_home,
-                "train",
-                f"--workdir={workdir}",
+                *arguments,
                 *([*place, f"--process_id={i}"] if processes > 1 else []),
-                *(f"--config.{key}={value}" for key, value in keys.items()),
                 environment={"XLA_FLAGS": f"{FLAGS}{devices}"},
             )
             for i in range(processes)
@@ -72,6 +68,25 @@ def start(folder, tmp_path_factory):
     yield call
     for command in started:
         command.process.kill()
+
+
+@pytest.fixture(scope="module")
+def start(folder, start_command):
+    """Starts processes of `aeent train`."""
+    flags = training_support.tiny(folder / "images", folder / "prepared")
+    flags |= {"train.epochs": 1, "parallel.num_devices": 0}
+
+    def call(workdir, processes, devices, overrides=None):
+        keys = flags | (overrides or {})
+        return start_command(
+            processes,
+            devices,
+            "train",
+            f"--workdir={workdir}",
+            *(f"--config.{key}={value}" for key, value in keys.items()),
+        )
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +257,43 @@ def test_shard_map_is_the_same(start, folder, alone):
     workdir = folder / "mapped"
     finish(start(workdir, 2, 1, {"parallel.mode": "shard_map"}))
     assert_same_end(workdir, alone, folder)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(start_command, folder, alone):
+    workdir = folder / "evaluated"
+    shutil.copytree(alone, workdir)
+    shutil.rmtree(workdir / "eval")
+    first, second = finish(
+        start_command(2, 1, "evaluate", f"--workdir={workdir}")
+    )
+    assert evaluation(workdir) == evaluation(alone)
+    assert "AUROC" in first.out
+    assert "AUROC" not in second.out
+    finish(
+        start_command(
+            2, 1, "evaluate", f"--workdir={workdir}", "--score=smoothed_box3"
+        )
+    )
+    assert evaluation(workdir) == evaluation(alone)
+    path = workdir / "eval" / "test" / "smoothed_box3" / "metrics.json"
+    assert json.loads(path.read_text())["score"] == "smoothed_box3"
+
+
+@pytest.mark.slow
+def test_second_job_is_refused_by_all_its_processes(start, folder):
+    workdir = folder / "taken"
+    commands = start(workdir, 1, 2, LONG | {"train.epochs": 100_000})
+    wait_for_checkpoint(workdir, commands)
+    first, second = start(workdir, 2, 1, LONG | {"train.epochs": 100_000})
+    assert (first.wait(), second.wait()) == (1, 1)
+    assert f"--workdir={workdir} is in use by process" in last_line(first)
+    assert "cannot be had, as the first process says" in last_line(second)
+    # The job that has it is none the worse.
+    assert commands[0].process.is_alive()
+    commands[0].kill(signal.SIGTERM)
+    finish(commands)
+    assert "the state is saved" in last_line(commands[0])
 
 
 def scores(workdir):

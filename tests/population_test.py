@@ -209,6 +209,15 @@ def test_a_stopped_population_goes_on_bit_for_bit(trained, configs, tmp_path):
             final_state(folder, config),
             final_state(trained / folder.name, config),
         )
+        # Also the line of the epoch that was begun before the stop.
+        records, straight = (
+            [
+                {k: v for k, v in record.items() if "second" not in k}
+                for record in training_support.read_history(path)
+            ]
+            for path in (folder, trained / folder.name)
+        )
+        assert records == straight
 
 
 @pytest.mark.slow
