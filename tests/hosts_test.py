@@ -1,6 +1,8 @@
 """Several processes that train together: as one, and when they die."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -49,19 +51,25 @@ def start_command(folder, tmp_path_factory):
     cache_home = training_support.cache_home(tmp_path_factory)
     started = []
 
-    def call(processes, devices, *arguments):
+    def call(processes, devices, *arguments, slurm=None):
         place = [f"--num_processes={processes}"]
         place += [f"--coordinator=127.0.0.1:{free_port()}"]
-        begun = [
-            process_support.start(
-                folder / f"process{len(started) + i}",
-                cache_home,
-                *arguments,
-                *([*place, f"--process_id={i}"] if processes > 1 else []),
-                environment={"XLA_FLAGS": f"{FLAGS}{devices}"},
+        begun = []
+        for i in range(processes):
+            own = [*place, f"--process_id={i}"] if processes > 1 else []
+            environment = {"XLA_FLAGS": f"{FLAGS}{devices}"}
+            if slurm:
+                own = ["--distributed"]
+                environment |= slurm | {"SLURM_PROCID": str(i)}
+            begun.append(
+                process_support.start(
+                    folder / f"process{len(started) + i}",
+                    cache_home,
+                    *arguments,
+                    *own,
+                    environment=environment,
+                )
             )
-            for i in range(processes)
-        ]
         started.extend(begun)
         return begun
 
@@ -76,7 +84,7 @@ def start(folder, start_command):
     flags = training_support.tiny(folder / "images", folder / "prepared")
     flags |= {"train.epochs": 1, "parallel.num_devices": 0}
 
-    def call(workdir, processes, devices, overrides=None):
+    def call(workdir, processes, devices, overrides=None, **place):
         keys = flags | (overrides or {})
         return start_command(
             processes,
@@ -84,6 +92,7 @@ def start(folder, start_command):
             "train",
             f"--workdir={workdir}",
             *(f"--config.{key}={value}" for key, value in keys.items()),
+            **place,
         )
 
     return call
@@ -260,6 +269,25 @@ def test_shard_map_is_the_same(start, folder, alone):
 
 
 @pytest.mark.slow
+def test_processes_find_each_other_under_slurm(start, folder, alone):
+    # JAX takes the port from the job's number: one of the last 4096.
+    first = 65536 - 4096
+    for number in range(1000, 4096):
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", first + number))
+            break
+    slurm = {
+        "SLURM_JOB_ID": str(4096 + number),
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": "2",
+        "SLURM_LOCALID": "0",
+    }
+    workdir = folder / "slurm"
+    finish(start(workdir, 2, 1, slurm=slurm))
+    assert_same_end(workdir, alone, folder)
+
+
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(start_command, folder, alone):
     workdir = folder / "evaluated"
     shutil.copytree(alone, workdir)
@@ -371,6 +399,22 @@ def test_killed_one_of_four_ends_three_and_two_go_on(start, folder):
     first, _ = finish(start(workdir, 2, 2, LONG))
     assert "over 4 cpu device(s) of 2 processes (1 each)" in first.err
     assert final_state(workdir, folder).step == 240
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_process_that_hangs_ends_the_other(start, folder, victim):
+    workdir = folder / f"hung{victim}"
+    commands = start(workdir, 2, 1, LONG | {"checkpoint.every_steps": 1})
+    wait_for_checkpoint(workdir, commands)
+    begun = time.monotonic()
+    # Its sockets stay open: only its silence tells.
+    os.kill(commands[victim].process.pid, signal.SIGSTOP)
+    other = commands[1 - victim]
+    assert other.wait() != 0
+    assert time.monotonic() - begun < 60
+    assert LOST in other.err or LOST_TO_JAX in other.err
+    commands[victim].kill(signal.SIGKILL)
 
 
 @pytest.mark.slow
