@@ -28,6 +28,7 @@ from etils import epath
 # Also of what a shell or pathlib has made of gs://bucket.
 _ADDRESS = re.compile(r"gs:|[A-Za-z][A-Za-z0-9+.-]*://")
 _IN_BUCKET = re.compile(r"gs://([^/]+)(/.*)?")
+_PATTERN = re.compile(r"[*?\[\]#]")
 
 
 def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
@@ -52,6 +53,12 @@ def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
         raise ValueError(
             f"{text} is neither a path on disk nor in a bucket of Google Cloud"
             " Storage; give DIR or gs://BUCKET/DIR."
+        )
+    if _PATTERN.search(text):
+        # It would remove what fits the pattern.
+        raise ValueError(
+            f"{text} has one of *?[]# in it, which gcsfs reads as a pattern;"
+            " give another name."
         )
     _open_bucket(found[1])
     return cast(pathlib.Path, epath.Path(text))

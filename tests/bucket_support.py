@@ -9,13 +9,16 @@ import contextlib
 import functools
 import http.server
 import json
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import numpy as np
 import pytest
+import training_support
 
 REASON = "pip install 'aeent-jax[gcs]' gcp-storage-emulator brings it"
 # gcsfs, as it is imported, would begin to ask by gRPC what kind of bucket it
@@ -30,8 +33,10 @@ from gcp_storage_emulator import storage as emulated  # noqa: E402
 from gcp_storage_emulator.handlers import buckets, objects  # noqa: E402
 
 NAME = "bucket"
+logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
+logging.getLogger("api.object").setLevel(logging.CRITICAL)
 _MOVE = re.compile(r"/storage/v1/b/(.+?)/o/(.+?)/moveTo/o/([^?]+)")
-_WRITES = ("POST", "PUT", "PATCH", "DELETE")
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 class Bucket:
@@ -45,8 +50,7 @@ class Bucket:
             ("127.0.0.1", 0), functools.partial(_Handler, self.storage)
         )
         self._http.bucket = self
-        self._thread = threading.Thread(target=self._http.serve_forever)
-        self._thread.start()
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{self._http.server_address[1]}"
         # What has gcsfs, Google's library and TensorStore ask here.
         self.environment = {
@@ -55,10 +59,10 @@ class Bucket:
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",
         } | _QUIET
 
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+    def names(self, folder: str) -> list[str]:
+        """The objects in a folder, below it."""
+        found, _ = self.storage.get_file_list(NAME, f"{folder}/")
+        return [item["name"].removeprefix(f"{folder}/") for item in found]
 
     def refuses(self, method: str, path: str) -> bool:
         return self._refuses(method, path)
@@ -82,13 +86,27 @@ class Bucket:
         seen = []
 
         def refuse(method, path):
-            if method not in _WRITES:
+            if method not in WRITES:
                 return False
             seen.append(path)
             return len(seen) > writes
 
         with self.refusing(refuse):
             yield seen
+
+
+@functools.cache
+def _bucket() -> Bucket:
+    # One for all, since libraries keep what they have once connected to.
+    return Bucket()
+
+
+def use_bucket() -> Iterator[Bucket]:
+    """Has this process find the bucket at gs://bucket; a generator."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _bucket().environment.items():
+            patch.setenv(name, value)
+        yield _bucket()
 
 
 class _Server(http.server.HTTPServer):
@@ -111,20 +129,25 @@ class _Handler(server.RequestHandler):
             self._say(412, {"error": {"code": 412, "message": "outdated"}})
         elif move := _MOVE.match(self.path):
             self.rfile.read(length)
-            bucket, source, target = map(unquote, move.groups())
-            names = (bucket, source, bucket, target)
-            made = objects._copy("", self.storage, *names)
-            self.storage.delete_file(bucket, source)
-            self._say(200, made)
+            self._say(*self._moved(*map(unquote, move.groups())))
         else:
             server.Router(self).handle(self.command)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
 
+    def _moved(self, bucket, source, target):
+        try:
+            names = (bucket, source, bucket, target)
+            made = objects._copy("", self.storage, *names)
+        except exceptions.NotFound:
+            return 404, {}
+        self.storage.delete_file(bucket, source)
+        return 200, made
+
     def _is_outdated(self):
         """Whether a write asks for another generation than there is."""
         wanted = self._query().get("ifGenerationMatch")
-        return self.command in _WRITES and wanted not in (
+        return self.command in WRITES and wanted not in (
             None,
             [self._generation()],
         )
@@ -153,3 +176,28 @@ class _Handler(server.RequestHandler):
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+
+def lines_without_times(workdir):
+    """metrics.jsonl without what differs from run to run."""
+    return [
+        {k: v for k, v in record.items() if "second" not in k}
+        for record in training_support.read_history(workdir)
+    ]
+
+
+def assert_same_end(workdir, other, config):
+    """Of two runs: parameters, metrics and evaluation, bit for bit."""
+    one, two = (
+        training_support.final_state(d, config) for d in (workdir, other)
+    )
+    assert (one.step, one.damaged) == (two.step, ())
+    training_support.assert_bitwise(one.state, two.state)
+    assert lines_without_times(workdir) == lines_without_times(other)
+    one, two = (d / "eval/test" for d in (workdir, other))
+    for name in ("scores.csv", "panel.png"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    for name in ("score_maps.npz", "panel.npz"):
+        with (one / name).open("rb") as a, (two / name).open("rb") as b:
+            first, second = np.load(a), np.load(b)
+            training_support.assert_bitwise(dict(first), dict(second))
