@@ -157,8 +157,11 @@ def _open_bucket(bucket: str) -> None:
     from google.api_core import exceptions
     from google.cloud import storage
 
-    # What it logs it raises too; and it may log the same at every request.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # What they log of errors they raise too, and some at every request.
+    for name in ("fsspec", "gcsfs"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # TensorFlow, where it happens to be, would be used in place of gcsfs.
+    os.environ.setdefault("EPATH_USE_TF", "false")
     # Listings that are kept would miss what TensorStore, other processes and
     # jobs write.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False

@@ -147,9 +147,12 @@ class _Handler(server.RequestHandler):
     def _is_outdated(self):
         """Whether a write asks for another generation than there is."""
         wanted = self._query().get("ifGenerationMatch")
-        return self.command in WRITES and wanted not in (
-            None,
-            [self._generation()],
+        # Google's own library names the object in the body.
+        is_named = "/o/" in self.path or "name" in self._query()
+        return (
+            self.command in WRITES
+            and is_named
+            and wanted not in (None, [self._generation()])
         )
 
     def _query(self):
