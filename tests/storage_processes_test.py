@@ -175,9 +175,17 @@ def test_two_processes_are_as_one_also_after_one_was_killed(
 
 
 @pytest.mark.slow
-def test_commands_find_a_run_in_a_bucket(start, bucket, on_disk, folder):
+def test_commands_find_a_run_in_a_bucket(
+    start, bucket, on_disk, folder, config
+):
     workdir = "gs://bucket/commands"
     finish(start("train", f"--workdir={workdir}"))
+    # A second time only evaluates, and so does `evaluate`.
+    command = finish(start("train", f"--workdir={workdir}"))
+    assert "Training is complete at step 12; only evaluating." in command.err
+    storage.remove_folder(storage.to_path(workdir) / "eval")
+    finish(start("evaluate", f"--workdir={workdir}/", "--best=false"))
+    bucket_support.assert_same_end(storage.to_path(workdir), on_disk, config)
     out = folder / "report.html"
     command = finish(
         start("report", f"--runs={workdir},{on_disk}", f"--out={out}")
@@ -187,9 +195,7 @@ def test_commands_find_a_run_in_a_bucket(start, bucket, on_disk, folder):
         start("evaluate", f"--workdir={workdir}", "--score=absolute")
     )
     assert "absolute" in command.out
-    assert "commands/eval/test/absolute/metrics.json"[9:] in bucket.names(
-        "commands"
-    )
+    assert "eval/test/absolute/metrics.json" in bucket.names("commands")
     finish(start("entropy", f"--workdir={workdir}"))
     finish(start("theory", f"--runs={workdir}", f"--out={folder / 'theory'}"))
 
