@@ -92,6 +92,41 @@ def refuse_bucket(name: str, place: str | os.PathLike[str]) -> None:
         )
 
 
+def names_in(folder: pathlib.Path) -> set[str]:
+    """The names of what a folder holds.
+
+    Without the empty object by which Google's console marks a new folder of a
+    bucket, and which gcsfs lists as if it were inside.
+    """
+    names = {path.name for path in folder.iterdir()}
+    own = folder.name
+    if is_in_bucket(folder) and own in names and not (folder / own).exists():
+        names.remove(own)
+    return names
+
+
+def check_reachable(path: pathlib.Path) -> None:
+    """Tells a bucket that does not answer from a damaged file in it.
+
+    Args:
+      path: a small file; on disk nothing is looked at.
+
+    Raises:
+      OSError: it is there, and cannot be read.
+    """
+    if not is_in_bucket(path):
+        return
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise OSError(
+            f"{path} cannot be read ({_reason(error)}); see to the network and"
+            " to access, then start again."
+        ) from error
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file so that a killed process leaves the old or the new one.
 

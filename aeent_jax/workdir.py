@@ -105,7 +105,7 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             f"--workdir={workdir} is a file, but a folder is needed; give"
             " another path."
         )
-    elif workdir.is_dir() and {p.name for p in workdir.iterdir()} - _BEGINNINGS:
+    elif workdir.is_dir() and storage.names_in(workdir) - _BEGINNINGS:
         raise ValueError(
             f"--workdir={workdir} holds files but no config.json of a run; give"
             " an empty or new folder, so that nothing is overwritten."

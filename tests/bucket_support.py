@@ -31,6 +31,7 @@ pytest.importorskip("gcp_storage_emulator", reason=REASON)
 from gcp_storage_emulator import exceptions, server  # noqa: E402
 from gcp_storage_emulator import storage as emulated  # noqa: E402
 from gcp_storage_emulator.handlers import buckets, objects  # noqa: E402
+from google.cloud import storage as google_storage  # noqa: E402
 
 NAME = "bucket"
 logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
@@ -63,6 +64,10 @@ class Bucket:
         """The objects in a folder, below it."""
         found, _ = self.storage.get_file_list(NAME, f"{folder}/")
         return [item["name"].removeprefix(f"{folder}/") for item in found]
+
+    def put(self, name: str) -> None:
+        """Makes an empty object, as another program does."""
+        google_storage.Client().bucket(NAME).blob(name).upload_from_string(b"")
 
     def refuses(self, method: str, path: str) -> bool:
         return self._refuses(method, path)

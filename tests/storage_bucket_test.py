@@ -19,6 +19,7 @@ from aeent_jax import (
     storage,
     train,
     trained,
+    workdir,
 )
 from aeent_jax.latents import reading
 
@@ -152,10 +153,7 @@ def test_write_of_another_process_is_seen_at_once(folder, bucket):
     storage.write_text(folder / "a", "")
     assert [p.name for p in folder.iterdir()] == ["a"]
     assert not (folder / "b").exists()
-    name = f"{folder.name}/b"
-    bucket.storage.create_file(
-        "bucket", name, b"", {"name": name, "size": "0", "generation": "1"}
-    )
+    bucket.put(f"{folder.name}/b")
     assert [p.name for p in folder.iterdir()] == ["a", "b"]
     assert (folder / "b").exists()
 
@@ -213,6 +211,71 @@ def test_damaged_checkpoint_is_set_aside(folder, bucket):
         assert (folder / "damaged-2/record/metadata").exists()
         checkpoints.save(2, state_of(2), metadata={})
     assert checkpoint.restore_from(folder, state_of(0)).step == 2
+
+
+def test_bucket_that_does_not_answer_is_not_taken_for_damage(folder, bucket):
+    with open_checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state_of(1), metadata={})
+
+    def refuse(method, path):
+        return "alt=media" in path
+
+    with (
+        open_checkpoints(folder) as checkpoints,
+        bucket.refusing(refuse),
+        pytest.raises(OSError, match=r".") as caught,
+    ):
+        checkpoints.restore_latest(state_of(0))
+    assert str(caught.value).startswith(
+        f"{folder}/1/commit_success.txt cannot be read (Forbidden: "
+    )
+    assert {p.name for p in folder.iterdir()} == {"1"}
+
+
+def test_failed_write_of_a_metric_is_one_sentence(folder, bucket):
+    writer = workdir.MetricsWriter(folder, 0, tensorboard=False)
+    writer.write({"step": 1})
+    with bucket.dead_after(0), pytest.raises(OSError, match=r".") as caught:
+        writer.write({"step": 2})
+    assert re.fullmatch(
+        f"{folder}/metrics.jsonl cannot be written \\(Forbidden: .*\\); make"
+        " room or give access, then start the run again to go on from its"
+        " latest checkpoint.",
+        str(caught.value),
+    )
+    writer.write({"step": 2})
+    records = training_support.read_history(folder)
+    assert [record["step"] for record in records] == [1, 2]
+
+
+def test_failed_save_is_one_sentence(folder, bucket):
+    with open_checkpoints(folder) as checkpoints:
+        checkpoints.save(1, state_of(1), metadata={})
+        checkpoints.wait()
+
+        def save():
+            checkpoints.save(2, state_of(2), metadata={})
+            checkpoints.wait()
+
+        with bucket.dead_after(5), pytest.raises(OSError, match=r".") as caught:
+            save()
+    assert re.fullmatch(
+        f"The checkpoint of step 2 could not be written to {folder}: .*. The"
+        " latest that is complete: step 1 is; make room or give access, then"
+        " start the run again to go on from it.",
+        str(caught.value),
+    )
+
+
+def test_folder_made_in_the_console_is_empty(folder, bucket, tmp_path):
+    bucket.put(f"{folder.name}/")
+    assert storage.names_in(folder) == set()
+    with claims.claimed(
+        folder, training_support.make_config(tmp_path, tmp_path)
+    ):
+        assert "config.json" in storage.names_in(folder)
+    storage.write_text(folder / folder.name, "mine")
+    assert folder.name in storage.names_in(folder)
 
 
 def assert_goes_on(folder):

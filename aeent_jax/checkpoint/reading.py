@@ -18,6 +18,8 @@ from aeent_jax.checkpoint import record as record_lib
 PyTree = Any
 RECORD = "record"
 STATE = "state"
+# What Orbax ends a checkpoint in a bucket with.
+_COMMITTED = "commit_success.txt"
 
 
 class Restored(NamedTuple):
@@ -184,6 +186,7 @@ def _read(path: pathlib.Path, item: str, args: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:
+        storage.check_reachable(path / _COMMITTED)
         # Orbax, TensorStore and json raise whatever the damage leads them to.
         raise record_lib.DamagedError(
             f"{path} is damaged: its {item} cannot be read ({reason(error)})."
