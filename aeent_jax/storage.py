@@ -193,7 +193,7 @@ def _open_bucket(bucket: str) -> None:
     from google.cloud import storage
 
     # What they log of errors they raise too, and some at every request.
-    for name in ("fsspec", "gcsfs"):
+    for name in ("fsspec", "gcsfs", "google.auth"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # TensorFlow, where it happens to be, would be used in place of gcsfs.
     os.environ.setdefault("EPATH_USE_TF", "false")

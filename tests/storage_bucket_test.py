@@ -192,23 +192,28 @@ def open_checkpoints(folder, keep=3):
     return checkpoint.Checkpoints(folder, keep=keep)
 
 
+def truncate_arrays(folder, bucket, step):
+    names = bucket.names(f"{folder.name}/{step}/state")
+    (name,) = (name for name in names if name.startswith("d/"))
+    path = folder / f"{step}/state" / name
+    path.write_bytes(path.read_bytes()[:-1])
+
+
 def test_damaged_checkpoint_is_set_aside(folder, bucket):
     with open_checkpoints(folder) as checkpoints:
-        for step in (1, 2):
-            checkpoints.save(step, state_of(step), metadata={})
-    (name,) = (
-        name
-        for name in bucket.names(f"{folder.name}/2/state")
-        if name.startswith("d/")
-    )
-    damaged = folder / "2/state" / name
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    with open_checkpoints(folder) as checkpoints:
-        restored = checkpoints.restore_latest(state_of(0))
-        assert (restored.step, len(restored.damaged)) == (1, 1)
-        training_support.assert_bitwise(restored.state, state_of(1))
-        assert checkpoints.steps() == (1,)
+        checkpoints.save(1, state_of(1), metadata={})
+    # The second time in place of the first.
+    for _ in range(2):
+        with open_checkpoints(folder) as checkpoints:
+            checkpoints.save(2, state_of(2), metadata={})
+        truncate_arrays(folder, bucket, 2)
+        with open_checkpoints(folder) as checkpoints:
+            restored = checkpoints.restore_latest(state_of(0))
+            assert (restored.step, len(restored.damaged)) == (1, 1)
+            training_support.assert_bitwise(restored.state, state_of(1))
+            assert checkpoints.steps() == (1,)
         assert (folder / "damaged-2/record/metadata").exists()
+    with open_checkpoints(folder) as checkpoints:
         checkpoints.save(2, state_of(2), metadata={})
     assert checkpoint.restore_from(folder, state_of(0)).step == 2
 
