@@ -3,7 +3,8 @@
 What is locked is a file opened for writing, as network file systems that have
 locks (NFS since Linux 2.6.12, Lustre mounted with `flock`, CephFS) pass on to
 other hosts for files alone; a lock of a folder stays on its host. Where there
-are no locks, as on buckets that are mounted, two jobs are not told apart.
+are no locks, as in buckets, mounted or behind gs://, two jobs are not told
+apart.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import ml_collections
 import numpy as np
 from jax.experimental import multihost_utils
 
-from aeent_jax import workdir
+from aeent_jax import storage, workdir
 from aeent_jax.checkpoint import lock
 
 
@@ -42,7 +43,8 @@ def claimed(
     workdir.check(directory, config)
     with contextlib.ExitStack() as stack:
         refusal = None
-        if jax.process_index() == 0:
+        # A bucket has no locks, and no folder that would have to be made.
+        if jax.process_index() == 0 and not storage.is_in_bucket(directory):
             try:
                 stack.enter_context(_alone(directory))
             except OSError as error:

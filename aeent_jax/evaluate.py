@@ -14,6 +14,7 @@ pixel metrics need all of them, five bytes a pixel.
 
 import csv
 import dataclasses
+import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -319,18 +320,17 @@ def _summary(scores: np.ndarray) -> dict[str, float]:
 
 
 def _write_scores(folder, split, scored):
-    with (folder / "scores.csv").open(
-        "w", newline="", encoding="utf-8"
-    ) as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "label", "anomaly_score"])
-        for row in zip(
-            split.ids,
-            split.labels.tolist(),
-            map(repr, scored.anomaly_scores.tolist()),
-            strict=True,
-        ):
-            writer.writerow(row)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["id", "label", "anomaly_score"])
+    for row in zip(
+        split.ids,
+        split.labels.tolist(),
+        map(repr, scored.anomaly_scores.tolist()),
+        strict=True,
+    ):
+        writer.writerow(row)
+    (folder / "scores.csv").write_bytes(table.getvalue().encode())
     path = folder / "score_maps.npz"
     path.unlink(missing_ok=True)
     if scored.score_maps is None:
@@ -338,4 +338,5 @@ def _write_scores(folder, split, scored):
     arrays = {"score_maps": scored.score_maps, "ids": np.array(split.ids)}
     if split.masks is not None:
         arrays["masks"] = split.masks
-    np.savez_compressed(path, **arrays)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)

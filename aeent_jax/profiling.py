@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from aeent_jax import storage
+
 
 def parse_steps(text: str) -> tuple[int, int] | None:
     """Reads `start:stop`, the steps whose calls are traced.
@@ -27,6 +29,24 @@ def parse_steps(text: str) -> tuple[int, int] | None:
             " the second, such as 20:30; leave it empty for none."
         )
     return int(start), int(stop)
+
+
+def check_place(directory: pathlib.Path, text: str) -> None:
+    """Refuses traces of a run whose workdir is in a bucket.
+
+    Args:
+      directory: the workdir.
+      text: as `parse_steps` reads.
+
+    Raises:
+      ValueError: traces are asked for, and it is in a bucket.
+    """
+    if text and storage.is_in_bucket(directory):
+        raise ValueError(
+            f"log.profile is {text!r}, but the profiler writes to disk alone,"
+            f" and --workdir={directory} is in a bucket; leave it empty, or"
+            " give a workdir on disk."
+        )
 
 
 class Trace:

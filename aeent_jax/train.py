@@ -28,6 +28,7 @@ from aeent_jax import (
     profiling,
     progress,
     soundness,
+    storage,
     train_step,
     workdir,
 )
@@ -57,10 +58,12 @@ def train(
 
     Raises:
       ValueError: bad configuration, data, workdir or checkpoint.
+      OSError: the workdir is in use, or cannot be read or written.
       FloatingPointError: the loss is not finite; checkpoints before that stay.
       InterruptedRunError: SIGTERM or SIGINT came; the state was saved.
     """
-    directory = pathlib.Path(directory)
+    directory = storage.to_path(directory)
+    profiling.check_place(directory, config.log.profile)
     # Whatever can be refused is refused before a file is written.
     run = run_lib.Run(config, directory)
     say = say or progress.Progress(

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from aeent_jax import checkpoint, evaluate, train_step, workdir
+from aeent_jax import checkpoint, evaluate, storage, train_step, workdir
 from aeent_jax import run as run_lib
 
 
@@ -98,7 +98,7 @@ def restore(
       The run, its checkpoint, whose state is the variables alone, and these on
       the devices of the run.
     """
-    directory = pathlib.Path(directory)
+    directory = storage.to_path(directory)
     config = workdir.load_config(directory)
     run = run_lib.Run(config, directory)
     like = jax.eval_shape(

@@ -8,7 +8,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import os
 import pathlib
 import platform
 import subprocess
@@ -20,7 +19,7 @@ import jax
 import ml_collections
 from jax.experimental import multihost_utils
 
-from aeent_jax import schema
+from aeent_jax import schema, storage
 
 # What may differ on a restart: nothing here changes the trained parameters
 # beyond rounding, as long as a path leads to the same files.
@@ -106,7 +105,7 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
             f"--workdir={workdir} is a file, but a folder is needed; give"
             " another path."
         )
-    elif workdir.is_dir() and {p.name for p in workdir.iterdir()} - _BEGINNINGS:
+    elif workdir.is_dir() and storage.names_in(workdir) - _BEGINNINGS:
         raise ValueError(
             f"--workdir={workdir} holds files but no config.json of a run; give"
             " an empty or new folder, so that nothing is overwritten."
@@ -241,9 +240,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_json(path: pathlib.Path, tree: Any) -> None:
     """Writes JSON atomically; numbers that are not finite become null."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_finite(tree), indent=2) + "\n")
-    os.replace(partial, path)
+    storage.write_text(path, json.dumps(_finite(tree), indent=2) + "\n")
 
 
 def _finite(tree: Any) -> Any:
@@ -299,9 +296,7 @@ class MetricsWriter:
             trained = any(key.startswith("train/") for key in record)
             if record["step"] < step or (record["step"] == step and trained):
                 kept.append(line + "\n")
-        partial = self._path.with_name(self._path.name + ".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, self._path)
+        storage.write_text(self._path, "".join(kept))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one record, a flat mapping with a key `step`."""
@@ -309,8 +304,7 @@ class MetricsWriter:
             return
         line = json.dumps(_finite(record)) + "\n"
         try:
-            with self._path.open("a") as file:
-                file.write(line)
+            storage.append_text(self._path, line)
         except OSError as error:
             raise OSError(
                 f"{self._path} cannot be written ({error.strerror}); make room"

@@ -28,7 +28,8 @@
 #   TPU_VERSION      of its software, such as v2-alpha-tpuv5-lite
 #   TPU_SHARE        an NFS export, such as 10.0.0.2:/aeent, of a Filestore in
 #                    the slice's network, say; all workers see it as /mnt/aeent,
-#                    and workdirs and data on it outlive the slice
+#                    and workdirs and data on it outlive the slice; a workdir
+#                    can also be in a bucket, with --workdir=gs://BUCKET/PATH
 #   TPU_PROJECT      of Google Cloud; by default gcloud's own
 #   TPU_SPOT         1, the default, for spot; 0 for what is not preempted
 #   TPU_POLL_SECONDS between two looks at a state; 30
@@ -185,15 +186,21 @@ train() {
 }
 
 run() {
-  local word workdir=""
+  local word workdir="" copy=""
   for word; do
     case "$word" in
-      --workdir="$mount"/?*) workdir="$word" ;;
+      --workdir=gs://?*) workdir="$word" ;;
+      --workdir="$mount"/?*)
+        workdir="$word"
+        copy="'bash launch/tpu_pod.sh fetch ${word#--workdir="$mount"/} DIR'"
+        copy="$copy copies it here, and "
+        ;;
     esac
   done
   [ -n "$workdir" ] ||
-    fail "The workdir must be on the share; add --workdir=$mount/runs/mine," \
-      "say, behind 'run'."
+    fail "The workdir must be on the share or in a bucket; add" \
+      "--workdir=$mount/runs/mine or --workdir=gs://BUCKET/runs/mine, say," \
+      "behind 'run'."
   while :; do
     create
     if setup && train "$@"; then
@@ -204,9 +211,8 @@ run() {
     say "The slice was preempted; asking for another one."
   done
   [ -n "$dry_run" ] ||
-    say "Done. 'bash launch/tpu_pod.sh fetch ${workdir#--workdir="$mount"/}" \
-      "DIR' copies it here, and 'bash launch/tpu_pod.sh delete $TPU_NAME'" \
-      "gives the slice back."
+    say "Done. $copy'bash launch/tpu_pod.sh delete $TPU_NAME' gives the slice" \
+      "back."
 }
 
 fetch() {

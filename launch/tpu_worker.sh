@@ -33,6 +33,8 @@ setup() {
     AEENT_PYTHON="$("$HOME/.local/bin/uv" python find 3.11)"
   fi
   bootstrap_for tpu
+  # For workdirs in a bucket.
+  run_pip -c "$root/requirements.lock" --no-build-isolation -e "$root[gcs]"
 }
 
 run() {

@@ -317,6 +317,13 @@ def test_wrong_call_is_one_sentence(cluster, words, changes, sentence):
     assert cluster.calls == []
 
 
+def test_workdir_can_be_in_a_bucket(cluster):
+    workdir = "--workdir=gs://bucket/runs/mine"
+    done = cluster.pod("run", "--dry-run", workdir)
+    assert done.returncode == 0, done.stderr
+    assert f"run {workdir}" in done.stdout.replace("\\", "")
+
+
 def test_missing_gcloud_is_one_sentence(cluster):
     (cluster.bin / "gcloud").unlink()
     assert_fails_with(cluster.pod("create"), "gcloud is not installed;")

@@ -20,6 +20,7 @@ from aeent_jax import (
     objective,
     parallel,
     progress,
+    storage,
     train_step,
 )
 from aeent_jax.methods import autoencoders
@@ -250,5 +251,5 @@ def assert_bitwise(actual, expected):
 
 def read_history(workdir) -> list[dict]:
     """The records of metrics.jsonl."""
-    text = (pathlib.Path(workdir) / "metrics.jsonl").read_text()
+    text = (storage.to_path(workdir) / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from aeent_jax import storage
 from aeent_jax.checkpoint import quiet
 from aeent_jax.checkpoint import record as record_lib
 
 PyTree = Any
 RECORD = "record"
 STATE = "state"
+# What Orbax ends a checkpoint in a bucket with.
+_COMMITTED = "commit_success.txt"
 
 
 class Restored(NamedTuple):
@@ -57,7 +60,7 @@ def restore_from(
         are damaged, or the best one is.
     """
     quiet.quiet_orbax()
-    directory = pathlib.Path(path).absolute()
+    directory = storage.absolute(path)
     if (directory / "checkpoints").is_dir():
         directory = directory / "checkpoints"
     if best:
@@ -80,7 +83,9 @@ def restore_from(
 
 def complete_steps(directory: pathlib.Path) -> list[int]:
     """The complete checkpoints of a directory, ascending."""
-    if not directory.is_dir():
+    # Behind gs:// `is_dir` takes a failure of the network for no; `exists` does
+    # not.
+    if not (directory.exists() and directory.is_dir()):
         return []
     return sorted(ocp.utils.checkpoint_steps(directory))
 
@@ -181,6 +186,7 @@ def _read(path: pathlib.Path, item: str, args: Any) -> Any:
     except MemoryError:
         raise
     except Exception as error:
+        storage.check_reachable(path / _COMMITTED)
         # Orbax, TensorStore and json raise whatever the damage leads them to.
         raise record_lib.DamagedError(
             f"{path} is damaged: its {item} cannot be read ({reason(error)})."

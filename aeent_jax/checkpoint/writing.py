@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import pathlib
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
 import orbax.checkpoint as ocp
 
+from aeent_jax import storage
 from aeent_jax.checkpoint import lock, quiet, reading
 from aeent_jax.checkpoint import record as record_lib
 
@@ -47,16 +46,17 @@ class Checkpoints:
                 f"The number of checkpoints to keep is {keep}; a run needs at"
                 " least its latest to go on, so give 1 or more."
             )
-        self._directory = pathlib.Path(directory).absolute()
+        self._directory = storage.absolute(directory)
         self._keep = keep
         self._asynchronous = asynchronous
         self._saving: int | None = None
         self._make_directory()
-        # The first process writes for all.
+        # The first process writes for all. A bucket has no locks.
+        is_locked = jax.process_index() == 0 and not storage.is_in_bucket(
+            self._directory
+        )
         self._release = (
-            lock.hold(self._directory, self)
-            if jax.process_index() == 0
-            else lambda: None
+            lock.hold(self._directory, self) if is_locked else lambda: None
         )
         self._open()
 
@@ -222,7 +222,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in steps:
                 target = self._directory / f"damaged-{step}"
-                shutil.rmtree(target, ignore_errors=True)
+                storage.remove_folder(target)
                 (self._directory / str(step)).rename(target)
         ocp.multihost.sync_global_processes("aeent_checkpoints_set_aside")
         self._manager.reload()

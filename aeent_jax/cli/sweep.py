@@ -74,7 +74,11 @@ def main(argv: Sequence[str]) -> int:
     program.refuse_positional(argv)
     if not _OUT.value:
         raise ValueError("give the folder of this sweep with --out=DIR.")
-    from aeent_jax import sweep
+    from aeent_jax import storage, sweep
+
+    storage.refuse_bucket("--out", _OUT.value)
+    for folder in _RECORDS.value or []:
+        storage.refuse_bucket("--records", folder)
 
     out, failures, names = pathlib.Path(_OUT.value), {}, None
     folders = [pathlib.Path(x) for x in _RECORDS.value or [out / "records"]]

@@ -3,6 +3,8 @@
 aeent train --config=configs/default.py --workdir=runs/default \
     --config.entropy.estimator=coding_rate --config.train.seed=1
 
+In a bucket, with 'aeent-jax[gcs]' installed: --workdir=gs://BUCKET/runs/default
+
 On several hosts, the same on each, in a workdir that all of them see:
 
 aeent train ... --coordinator=HOST:PORT --num_processes=4 --process_id=0

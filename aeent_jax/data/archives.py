@@ -13,6 +13,7 @@ import tarfile
 
 from absl import logging
 
+from aeent_jax import storage
 from aeent_jax.data import benchmark, cache, catalog, files
 
 _FILTER_SINCE = (3, 11, 4)
@@ -31,9 +32,11 @@ def unpack(name: str, root: str, cache_dir: pathlib.Path) -> str:
         is no archive; else the folder that the archive was unpacked to.
 
     Raises:
-        ValueError: the archive is not the published one, or is not safe.
+        ValueError: the archive is not the published one, or is not safe, or
+            the root is in a bucket.
         OSError: the cache folder cannot be written.
     """
+    storage.refuse_bucket("data.root", root)
     entry = catalog.get_entry(name)
     if not entry.md5 or not root:
         return root

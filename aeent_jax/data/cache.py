@@ -13,6 +13,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from aeent_jax import storage
+
 MARK = ".tmp-"
 ABANDONED_SECONDS = 24 * 3600.0
 
@@ -24,7 +26,12 @@ def default_dir() -> pathlib.Path:
 
 
 def find_dir(cache_dir: str) -> pathlib.Path:
-    """Returns the folder that is meant; empty for the user's cache folder."""
+    """Returns the folder that is meant; empty for the user's cache folder.
+
+    Raises:
+        ValueError: it is in a bucket.
+    """
+    storage.refuse_bucket("cache_dir", cache_dir)
     return pathlib.Path(cache_dir or default_dir()).expanduser()
 
 

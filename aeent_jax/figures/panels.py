@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import figure
 
+from aeent_jax import storage
 from aeent_jax.figures import style
 
 _OUTLINE = "#5fd7ff"
@@ -20,10 +21,11 @@ def save_panel(directory: str | pathlib.Path, **arrays) -> None:
       directory: An existing folder, `eval/<split>` of a workdir.
       **arrays: What `panel` takes.
     """
-    directory = pathlib.Path(directory)
+    directory = storage.to_path(directory)
     panel(directory / "panel.png", **arrays)
     present = {k: np.asarray(v) for k, v in arrays.items() if v is not None}
-    np.savez_compressed(directory / "panel.npz", allow_pickle=False, **present)
+    with (directory / "panel.npz").open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **present)
 
 
 def panel(

@@ -8,6 +8,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import figure
 
+from aeent_jax import storage
+
 INK = "#1f2328"
 MUTED = "#6e7781"
 NORMAL = "#8c959f"
@@ -48,8 +50,8 @@ _WHOLE = {"bbox_inches": "tight", "pad_inches": 0.05}
 
 def save(fig: figure.Figure, path: str | pathlib.Path) -> None:
     """Writes a figure as PNG on white, two pixels a point."""
-    with mpl.rc_context(RC):
-        fig.savefig(path, format="png", dpi=144, **_WHOLE)
+    with mpl.rc_context(RC), storage.to_path(path).open("wb") as file:
+        fig.savefig(file, format="png", dpi=144, **_WHOLE)
 
 
 def to_svg(fig: figure.Figure) -> str:

@@ -4,6 +4,8 @@ import pathlib
 
 import numpy as np
 
+from aeent_jax import storage
+
 
 def read(path: str | pathlib.Path) -> np.ndarray:
     """Reads latents that `numpy.save` wrote, and checks them.
@@ -18,14 +20,15 @@ def read(path: str | pathlib.Path) -> np.ndarray:
       FileNotFoundError: there is no such file.
       ValueError: it is no `.npy` file, or `check` refuses what it holds.
     """
-    path = pathlib.Path(path)
+    path = storage.to_path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is no file, and latents are needed that"
             " numpy.save('z.npy', z) wrote: check the path."
         )
     try:
-        array = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(
             f"{path} cannot be read as a .npy file of numbers: write the"

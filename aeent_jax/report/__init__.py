@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aeent_jax import storage
 from aeent_jax.report import comparison, page, sections, seeds, words
 from aeent_jax.report import runs as runs_lib
 
@@ -26,9 +27,10 @@ def make_report(runs: Sequence[str], out: str) -> str:
 
     Raises:
       FileNotFoundError: If a folder is not the workdir of a run.
-      ValueError: If a file in it is damaged.
+      ValueError: If a file in it is damaged, or the page is not to be on disk.
       OSError: If the page cannot be written.
     """
+    storage.refuse_bucket("--out", out)
     loaded = runs_lib.read(runs)
     differences, notes = comparison.differences(loaded)
     notes = [note for run in loaded for note in run.notes] + notes
@@ -61,7 +63,7 @@ def describe_scores(
     grouped = seeds.groups(loaded)
     if not grouped:
         return ""
-    by_path = {pathlib.Path(name): found for name, found in results.items()}
+    by_path = {storage.to_path(name): found for name, found in results.items()}
     table = comparison.markdown(*seeds.score_table(grouped, by_path))
     return f"{table}\n\n{seeds.SPREAD}"
 

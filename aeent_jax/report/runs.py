@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import pathlib
 import zipfile
@@ -9,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from aeent_jax import storage
 
 # Where a data set has no test split, evaluation reports its normal images.
 _SPLITS = ("test", "val", "train")
@@ -64,7 +67,7 @@ class Run:
         if not path.is_file():
             return {}
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise _damage(path, error) from error
@@ -91,8 +94,10 @@ def read(workdirs: Sequence[str]) -> list[Run]:
             "Found no run to report; pass one or more workdirs, separated by "
             "commas: --runs=DIR/a,DIR/b."
         )
-    paths = [pathlib.Path(workdir) for workdir in workdirs]
-    resolved = [path.resolve() for path in paths]
+    paths = [storage.to_path(workdir) for workdir in workdirs]
+    resolved = [
+        path if storage.is_in_bucket(path) else path.resolve() for path in paths
+    ]
     for path, full in zip(paths, resolved, strict=True):
         if resolved.count(full) > 1:
             raise ValueError(
@@ -225,8 +230,8 @@ def _read_scores(path, present):
     if not present:
         return [], np.zeros(0, np.int64), np.zeros(0)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        text = path.read_bytes().decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
         return (
             [row["id"] for row in rows],
             np.array([int(row["label"]) for row in rows], np.int64),

@@ -1,0 +1,226 @@
+"""Folders on disk and in buckets: where text becomes a path.
+
+On disk a path is a `pathlib.Path`. One that begins with gs:// is an
+`etils.epath.Path`, which has the same methods over `gcsfs`. Three things differ
+in a bucket, and what is here is for them:
+
+  An object is written whole or not at all, and nothing is appended to it. What
+  is renamed into place on disk is written at once there, and a line is added to
+  a small object by writing it anew.
+  There are no folders, only names with slashes: none has to be made.
+  There are no locks, so two jobs in one workdir are not told apart.
+"""
+
+import contextlib
+import errno
+import functools
+import importlib.util
+import logging
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+from typing import cast
+
+from etils import epath
+
+# Also of what a shell or pathlib has made of gs://bucket.
+_ADDRESS = re.compile(r"gs:|[A-Za-z][A-Za-z0-9+.-]*://")
+_IN_BUCKET = re.compile(r"gs://([^/]+)(/.*)?")
+_PATTERN = re.compile(r"[*?\[\]#]")
+
+
+def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
+    """The path that text stands for, on disk or in a bucket.
+
+    Args:
+      place: a path, or `gs://BUCKET/FOLDER`.
+
+    Returns:
+      The path. In a bucket it is an `epath.Path`, which is no `pathlib.Path`
+      but has the methods that are used here.
+
+    Raises:
+      ValueError: it is an address of another kind, or gcsfs is not installed.
+      OSError: the bucket cannot be opened.
+    """
+    text = os.fspath(place)
+    if not _ADDRESS.match(text):
+        return pathlib.Path(place)
+    found = _IN_BUCKET.fullmatch(text)
+    if not found:
+        raise ValueError(
+            f"{text} is neither a path on disk nor in a bucket of Google Cloud"
+            " Storage; give DIR or gs://BUCKET/DIR."
+        )
+    if _PATTERN.search(text):
+        # It would remove what fits the pattern.
+        raise ValueError(
+            f"{text} has one of *?[]# in it, which gcsfs reads as a pattern;"
+            " give another name."
+        )
+    _open_bucket(found[1])
+    return cast(pathlib.Path, epath.Path(text))
+
+
+def absolute(place: str | os.PathLike[str]) -> pathlib.Path:
+    """As `to_path`; a path on disk is made absolute."""
+    path = to_path(place)
+    return path if is_in_bucket(path) else path.absolute()
+
+
+def is_in_bucket(place: str | os.PathLike[str]) -> bool:
+    """Whether a path, or the text of one, is in a bucket."""
+    return bool(_ADDRESS.match(os.fspath(place)))
+
+
+def refuse_bucket(name: str, place: str | os.PathLike[str]) -> None:
+    """Refuses a place in a bucket where only the disk will do.
+
+    Args:
+      name: what the user calls it, such as `--out`.
+      place: what was given.
+
+    Raises:
+      ValueError: it is in a bucket.
+    """
+    if is_in_bucket(place):
+        raise ValueError(
+            f"{name} is {os.fspath(place)}, but must be a path on disk; give"
+            " one, since only the workdirs of runs can be in a bucket."
+        )
+
+
+def names_in(folder: pathlib.Path) -> set[str]:
+    """The names of what a folder holds.
+
+    Without the empty object by which Google's console marks a new folder of a
+    bucket, and which gcsfs lists as if it were inside.
+    """
+    names = {path.name for path in folder.iterdir()}
+    own = folder.name
+    if is_in_bucket(folder) and own in names and not (folder / own).exists():
+        names.remove(own)
+    return names
+
+
+def check_reachable(path: pathlib.Path) -> None:
+    """Tells a bucket that does not answer from a damaged file in it.
+
+    Args:
+      path: a small file; on disk nothing is looked at.
+
+    Raises:
+      OSError: it is there, and cannot be read.
+    """
+    if not is_in_bucket(path):
+        return
+    try:
+        path.read_bytes()
+    except FileNotFoundError:
+        return
+    except Exception as error:
+        raise OSError(
+            f"{path} cannot be read ({_reason(error)}); see to the network and"
+            " to access, then start again."
+        ) from error
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that a killed process leaves the old or the new one.
+
+    Raises:
+      OSError: it cannot be written; `strerror` says why.
+    """
+    if is_in_bucket(path):
+        with _telling_why():
+            path.write_text(text)
+        return
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def append_text(path: pathlib.Path, text: str) -> None:
+    """Appends to a small file, made where there is none.
+
+    Raises:
+      OSError: it cannot be written; `strerror` says why.
+    """
+    if is_in_bucket(path):
+        with _telling_why():
+            before = path.read_text() if path.exists() else ""
+            path.write_text(before + text)
+        return
+    with path.open("a") as file:
+        file.write(text)
+
+
+def remove_folder(path: pathlib.Path) -> None:
+    """Removes a folder with all it holds, where there is one."""
+    if is_in_bucket(path):
+        cast(epath.Path, path).rmtree(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _telling_why() -> Iterator[None]:
+    """Makes whatever gcsfs and the network raise an OSError with a reason."""
+    try:
+        yield
+    except Exception as error:
+        raise OSError(errno.EIO, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text[:200] or type(error).__name__
+
+
+@functools.cache
+def _open_bucket(bucket: str) -> None:
+    """Sees that a bucket is there, before gcsfs and Orbax use it."""
+    if importlib.util.find_spec("gcsfs") is None:
+        raise ValueError(
+            f"gs://{bucket} needs gcsfs, which is not installed; pip install"
+            " 'aeent-jax[gcs]' brings it."
+        )
+    import fsspec
+    from google import auth
+    from google.api_core import exceptions
+    from google.cloud import storage
+
+    # What they log of errors they raise too, and some at every request.
+    for name in ("fsspec", "gcsfs", "google.auth"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # TensorFlow, where it happens to be, would be used in place of gcsfs.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    # Listings that are kept would miss what TensorStore, other processes and
+    # jobs write.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    try:
+        # What Orbax asks for too, to know what kind of bucket it is.
+        storage.Client().get_bucket(bucket)
+    except exceptions.NotFound:
+        raise OSError(
+            f"There is no bucket gs://{bucket}; make it, or correct its name."
+        ) from None
+    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+        raise OSError(
+            f"The bucket gs://{bucket} is closed to this account"
+            f" ({_reason(error)}); give it the roles Storage Object Admin and"
+            " Storage Legacy Bucket Reader."
+        ) from error
+    except auth.exceptions.DefaultCredentialsError as error:
+        raise OSError(
+            f"gs://{bucket} needs credentials of Google Cloud, and none are"
+            " found; run gcloud auth application-default login, or give this"
+            " machine a service account."
+        ) from error
+    except Exception as error:
+        raise OSError(
+            f"The bucket gs://{bucket} cannot be reached ({_reason(error)});"
+            " see to the network, then start again."
+        ) from error
