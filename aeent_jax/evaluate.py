@@ -12,9 +12,7 @@ its latent, its score and, where the split has masks, its map and its mask:
 pixel metrics need all of them, five bytes a pixel.
 """
 
-import csv
 import dataclasses
-import io
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +24,7 @@ import numpy as np
 from aeent_jax import (
     baselines,
     data,
-    figures,
+    evaluation_files,
     meter,
     methods,
     metrics,
@@ -34,7 +32,6 @@ from aeent_jax import (
     parallel,
     score_sums,
     scoring,
-    workdir,
 )
 
 _PANEL_IMAGES = 4  # of each label
@@ -129,13 +126,13 @@ class Evaluator:
             results["images_sha256"] = dataset.image_fingerprint_of(name)
             if metrics.has_both_classes(split.labels) and not subfolder:
                 results["baselines"] = self._baselines(train, split)
-            folder = directory / "eval" / name / subfolder
-            folder.mkdir(parents=True, exist_ok=True)
-            # Last, and none before: it stands for a whole evaluation.
-            (folder / "metrics.json").unlink(missing_ok=True)
-            _write_scores(folder, split, scored)
-            _draw_panel(folder, chosen, shown, maps, split, scored)
-            workdir.write_json(folder / "metrics.json", results)
+            evaluation_files.write(
+                directory / "eval" / name / subfolder,
+                results,
+                split,
+                scored,
+                evaluation_files.Shown(chosen, shown, maps),
+            )
         return results
 
     def _with_latents(self, scored, trained):
@@ -260,24 +257,6 @@ def _chosen_for_panel(split: data.Split) -> np.ndarray:
     )
 
 
-def _draw_panel(folder, chosen, shown, maps, split, scored):
-    """Draws the chosen images beside their reconstructions."""
-    images = split.images[chosen] / 255.0
-    figures.save_panel(
-        folder,
-        images=images,
-        reconstructions=shown,
-        # A score without a place in the image: the squared error instead.
-        score_maps=np.square(2 * (images - shown)).mean(axis=3)
-        if maps is None
-        else maps,
-        masks=None if split.masks is None else split.masks[chosen],
-        labels=split.labels[chosen],
-        ids=[split.ids[i] for i in chosen],
-        scores=scored.anomaly_scores[chosen],
-    )
-
-
 def _subset(z: np.ndarray, n: int) -> np.ndarray:
     """A fixed random choice of `n` rows."""
     return z[np.random.default_rng(0).permutation(len(z))[:n]]
@@ -317,26 +296,3 @@ def _summary(scores: np.ndarray) -> dict[str, float]:
         "quantile_95": float(np.quantile(scores, 0.95)),
         "quantile_99": float(np.quantile(scores, 0.99)),
     }
-
-
-def _write_scores(folder, split, scored):
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(["id", "label", "anomaly_score"])
-    for row in zip(
-        split.ids,
-        split.labels.tolist(),
-        map(repr, scored.anomaly_scores.tolist()),
-        strict=True,
-    ):
-        writer.writerow(row)
-    (folder / "scores.csv").write_bytes(table.getvalue().encode())
-    path = folder / "score_maps.npz"
-    path.unlink(missing_ok=True)
-    if scored.score_maps is None:
-        return
-    arrays = {"score_maps": scored.score_maps, "ids": np.array(split.ids)}
-    if split.masks is not None:
-        arrays["masks"] = split.masks
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)

@@ -2,6 +2,7 @@ import csv
 import functools
 import json
 
+import fault_support
 import jax
 import numpy as np
 import pytest
@@ -196,6 +197,21 @@ def test_metrics_are_written_last_so_that_they_stand_for_the_rest(
         run(DATASET, tmp_path)
     assert (folder / "scores.csv").exists()
     assert not (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("room", [16, 512])  # bytes a file
+def test_a_full_disk_is_told_in_a_sentence(tmp_path, room):
+    with (
+        fault_support.largest_write(room),
+        pytest.raises(OSError, match=r".") as caught,
+    ):
+        run(DATASET, tmp_path)
+    assert str(caught.value) == (
+        f"The evaluation cannot be written to {tmp_path / 'eval/test'} (File"
+        " too large); make room or give access, then start the same command"
+        " again, which trains nothing anew."
+    )
+    assert not (tmp_path / "eval/test/metrics.json").exists()
 
 
 def test_baselines_are_measured_beside_the_network(written):
