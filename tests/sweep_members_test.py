@@ -155,6 +155,7 @@ def test_table_2_compares_methods_at_16_with_ours_at_64():
         "ae16_s",
         "ae4_s",
         "ours_s",
+        "ours_rising_s",
         "vae_s",
         "memae_s",
         "ceae_s",
@@ -163,8 +164,13 @@ def test_table_2_compares_methods_at_16_with_ours_at_64():
     for method in ("vae", "memae", "ceae"):
         expected = {"method": method, "model.latent_dim": 16}
         assert found[f"{method}_s"] == (expected,)
+    rising = {
+        "entropy.controller": "schedule",
+        "entropy.warmup_epochs": 50,  # half of 100
+    }
+    assert found["ours_rising_s"] == (found["ours_s"][0] | rising,)
     config = table2.get_config("kermany_cxr").lock()
-    ours, *_ = sweep.make_members(config, table2.get_members, only="ours*")
+    ours, *_ = sweep.make_members(config, table2.get_members, only="ours_s*")
     assert ours.config.channel.sigma == 1
     assert ours.config.entropy.estimator == "coding_rate"
     assert ours.config.entropy.weight == 1e-3
