@@ -78,9 +78,9 @@ def get_members(
         "entropy.warmup_epochs": config.train.epochs // 2,
     }
     for seed in table1.SEEDS:
-        ours = {"train.seed": seed} | CONTROLLED
-        yield f"ours_s{seed}", ours
-        yield f"ours_rising_s{seed}", ours | rising
+        own = {"train.seed": seed}
+        yield f"ours_s{seed}", own | CONTROLLED
+        yield f"ours_rising_s{seed}", own | CONTROLLED | rising
     for method in METHODS:
         for seed in table1.SEEDS:
             yield (
