@@ -1,6 +1,8 @@
 """Means of the metrics between two lines of metrics.jsonl."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -75,3 +77,18 @@ class Interval:
                 per_step * self.timed_steps / self.seconds
             )
         return means
+
+
+def from_metadata(metadata: Mapping[str, Any]) -> Interval:
+    """What was gathered before a checkpoint.
+
+    Args:
+      metadata: of the checkpoint.
+
+    Returns:
+      The interval; an empty one where the checkpoint is of a version that kept
+      none, or other things in it: the next line is then of what follows.
+    """
+    gathered = metadata.get("interval", {})
+    known = {field.name for field in dataclasses.fields(Interval)}
+    return Interval(**gathered) if set(gathered) == known else Interval()

@@ -132,9 +132,7 @@ def restore_or_init(
             )
         _refuse_other_images(run, restored.metadata)
         run.started -= restored.metadata["wall_seconds"]
-        # Checkpoints of the first versions have none.
-        gathered = restored.metadata.get("interval", {})
-        run.interval = interval_lib.Interval(**gathered)
+        run.interval = interval_lib.from_metadata(restored.metadata)
         return restored.state, restored.step
     state = run.initial_state()
     source = run.config.checkpoint.restore_from

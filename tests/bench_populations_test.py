@@ -56,4 +56,22 @@ def test_table_has_a_row_a_population():
 @pytest.mark.parametrize("members", ["0", "x", "2,-1", ""])
 def test_members_are_positive_numbers(members):
     with pytest.raises(ValueError, match="members=.*whole numbers of at least"):
-        bench_cli.parse_members(members.split(","))
+        bench_cli.parse_numbers("members", members.split(","), "1,2,8")
+
+
+def test_words_that_are_no_numbers_are_refused_by_their_flag():
+    assert bench_cli.parse_numbers("sizes", ["16", "8"], "1024") == [16, 8]
+    with pytest.raises(
+        ValueError, match=r"--sizes=1k,2 was found, .* --sizes=1"
+    ):
+        bench_cli.parse_numbers("sizes", ["1k", "2"], "1024")
+    with pytest.raises(ValueError, match="--dims= was found"):
+        bench_cli.parse_numbers("dims", [], "16,64")
+
+
+def test_less_than_one_step_is_refused(tmp_path):
+    config = training_support.make_config(tmp_path, tmp_path / "cache")
+    with pytest.raises(ValueError, match="--steps is 0, but must be at least"):
+        populations.measure(
+            config, [2], steps=0, most_seconds=1.0, say=lambda line: None
+        )

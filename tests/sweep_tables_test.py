@@ -247,7 +247,17 @@ def test_folder_without_records_is_refused(tmp_path):
         results.write_results([tmp_path], tmp_path)
 
 
-def test_other_files_among_the_records_are_refused(folder):
-    (folder / "metrics.json").write_text("{}")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        '"member config evaluation"',
+        '{"member": "a", "config": [], "evaluation": {}}',
+        '{"member": "a", "config": {}, "evaluation": null}',
+    ],
+)
+def test_other_files_among_the_records_are_refused(folder, text):
+    (folder / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.json is no record of a sw"):
         records_lib.read_records(folder)

@@ -35,7 +35,13 @@ def measure(
     Returns:
       `machine`, and for "alone" and each size its `images_per_second` of all
       members together, and that over "alone" (`times_alone`).
+
+    Raises:
+      ValueError: bad configuration or number of steps.
     """
+    if steps < 1:
+        raise ValueError(f"--steps is {steps}, but must be at least 1.")
+    run_lib.check_config(config)
     mapping = parallel.make_parallel("pmap", 1)
     program = run_lib.make_program(config, total_steps=10**6)
     images = _draw_images(config)

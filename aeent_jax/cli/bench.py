@@ -1,17 +1,19 @@
 """`aeent bench train | entropy | sweep | data`: speed on this hardware.
 
-aeent bench train [--steps=6] [--json]
-    [--config=FILE] [--batch_size=64] [--latent_dim=64]
+aeent bench train [--json] [--config=FILE] [--steps=6]
 aeent bench entropy [--json] [--sizes=1024,8192,65536] [--dims=16,64]
     [--peers=ours,dense,map] [--most_seconds=90]
 aeent bench sweep [--json] [--config=FILE] [--members=1,2,8] [--steps=6]
 aeent bench data [--json] [--config=FILE] [--images=200000] [--steps=6]
+
+With --config all take --batch_size=64 and --latent_dim=64, for short.
 """
 
 import json
 import sys
 from collections.abc import Sequence
 
+import ml_collections
 from absl import flags
 
 from aeent_jax.cli import config_flag, program
@@ -41,22 +43,29 @@ _IMAGES = flags.DEFINE_integer(
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 
 
-def _train() -> None:
-    program.configure_jax()
-    from aeent_jax.bench import tables, training
-
+def _config() -> ml_collections.ConfigDict:
+    """The configuration, with what the short flags say."""
     config = _CONFIG.value
     if _BATCH_SIZE.value is not None:
         config.train.batch_size = _BATCH_SIZE.value
     if _LATENT_DIM.value is not None:
         config.model.latent_dim = _LATENT_DIM.value
+    return config
+
+
+def _train() -> None:
+    program.configure_jax()
+    from aeent_jax.bench import tables, training
+
     result = training.measure(
-        config, _STEPS.value, say=lambda line: print(line, file=sys.stderr)
+        _config(), _STEPS.value, say=lambda line: print(line, file=sys.stderr)
     )
     print(json.dumps(result) if _JSON.value else tables.format_training(result))
 
 
 def _entropy() -> None:
+    sizes = parse_numbers("sizes", _SIZES.value, "1024,8192")
+    dims = parse_numbers("dims", _DIMS.value, "16,64")
     program.configure_jax()
     import jax
 
@@ -65,8 +74,8 @@ def _entropy() -> None:
     from aeent_jax.bench import entropy, entropy_peers, entropy_tables
 
     result = entropy.measure(
-        [int(size) for size in _SIZES.value],
-        [int(dim) for dim in _DIMS.value],
+        sizes,
+        dims,
         _PEERS.value or list(entropy_peers.PEERS),
         say=lambda line: print(line, file=sys.stderr),
         most_seconds=_MOST_SECONDS.value,
@@ -75,23 +84,32 @@ def _entropy() -> None:
     print(text(result))
 
 
-def parse_members(names: Sequence[str]) -> list[int]:
-    """Sizes of populations; what is none is a ValueError."""
-    if any(not name.isdecimal() or int(name) < 1 for name in names):
+def parse_numbers(flag: str, words: Sequence[str], example: str) -> list[int]:
+    """Reads the whole numbers of a flag.
+
+    Args:
+      flag: its name.
+      words: what it was given.
+      example: of what it can be given.
+
+    Raises:
+      ValueError: there are none, or one is no whole number of at least 1.
+    """
+    if not words or any(not w.isdecimal() or int(w) < 1 for w in words):
         raise ValueError(
-            f"--members={','.join(names)} was found, but whole numbers of at"
-            " least 1 are needed, such as --members=1,2,8."
+            f"--{flag}={','.join(words)} was found, but whole numbers of at"
+            f" least 1 are needed, such as --{flag}={example}."
         )
-    return [int(name) for name in names]
+    return [int(word) for word in words]
 
 
 def _sweep() -> None:
-    sizes = parse_members(_MEMBERS.value)
+    sizes = parse_numbers("members", _MEMBERS.value, "1,2,8")
     program.configure_jax()
     from aeent_jax.bench import populations
 
     result = populations.measure(
-        _CONFIG.value,
+        _config(),
         sizes,
         steps=_STEPS.value,
         most_seconds=_MOST_SECONDS.value,
@@ -106,7 +124,7 @@ def _data() -> None:
     from aeent_jax.bench import reading
 
     result = reading.measure(
-        _CONFIG.value,
+        _config(),
         _IMAGES.value,
         _STEPS.value,
         say=lambda line: print(line, file=sys.stderr),

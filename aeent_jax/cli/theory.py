@@ -32,14 +32,15 @@ def main(argv: Sequence[str]) -> int:
     from aeent_jax import storage, theory
 
     storage.refuse_bucket("--out", _OUT.value)
-
+    out = pathlib.Path(_OUT.value)
+    theory.make_folder(out)
     found = theory.measure(
         _RUNS.value,
         reference=_REFERENCE.value,
         say=lambda line: print(line, file=sys.stderr),
     )
-    print(theory.write_results(found, pathlib.Path(_OUT.value)))
-    print(f"\nEverything is in {_OUT.value}")
+    print(theory.write_results(found, out))
+    print(f"\nEverything is in {out}")
     return 0
 
 

@@ -171,7 +171,12 @@ def read_records(folder: pathlib.Path) -> list[Record]:
     records = []
     for path in paths:
         record = workdir.read_json(path)
-        if not {"member", "config", "evaluation"} <= set(record):
+        groups = ("config", "evaluation")
+        if (
+            not isinstance(record, dict)
+            or "member" not in record
+            or not all(isinstance(record.get(g), dict) for g in groups)
+        ):
             raise ValueError(
                 f"{path} is no record of a sweep; take it out of the folder."
             )

@@ -45,7 +45,7 @@ from aeent_jax.theory.overlap import (
     label_information,
     union_rate,
 )
-from aeent_jax.theory.results import write_results
+from aeent_jax.theory.results import make_folder, write_results
 
 __all__ = [
     "LinearCode",
@@ -56,6 +56,7 @@ __all__ = [
     "gaussian_rate_distortion",
     "label_information",
     "linear_code_error",
+    "make_folder",
     "measure",
     "measure_linear_code",
     "optimal_linear_code",

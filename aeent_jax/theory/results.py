@@ -27,13 +27,7 @@ def write_results(found: Mapping[str, Any], out: pathlib.Path) -> str:
     Raises:
       OSError: the folder cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"--out={out} cannot be written ({error.strerror}); give a folder"
-            " that can."
-        ) from error
+    make_folder(out)
     drawn = draw(found)
     for name, fig in drawn.items():
         figures.save(fig, out / f"{name}.png")
@@ -41,6 +35,24 @@ def write_results(found: Mapping[str, Any], out: pathlib.Path) -> str:
     workdir.write_json(out / "theory.json", found)
     (out / "theory.md").write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def make_folder(out: pathlib.Path) -> None:
+    """Makes the folder of the results, before they are worked for.
+
+    Args:
+      out: the folder, which may be there.
+
+    Raises:
+      OSError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"--out={out} cannot be written ({error.strerror}); give a folder"
+            " that can."
+        ) from error
 
 
 def draw(found: Mapping[str, Any]) -> dict[str, Any]:
