@@ -12,6 +12,30 @@ from aeent_jax import checkpoint, evaluate, storage, train_step, workdir
 from aeent_jax import run as run_lib
 
 
+def check(
+    directories: Sequence[str | pathlib.Path], scores: Sequence[str] = ()
+) -> None:
+    """Refuses what can be refused before the first of several is evaluated.
+
+    Args:
+      directories: the workdirs of the runs.
+      scores: as in `evaluate_workdir`.
+
+    Raises:
+      FileNotFoundError: one is no run.
+      ValueError: one is given twice, or its configuration or a score cannot be
+        used.
+    """
+    paths = [storage.absolute(directory) for directory in directories]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"{path} is given twice; give each run once.")
+        config = workdir.load_config(path)
+        run_lib.check_config(config)
+        for score in scores:
+            run_lib.check_config(_scored_by(config, score))
+
+
 def evaluate_workdir(
     directory: str | pathlib.Path,
     *,
@@ -41,11 +65,9 @@ def evaluate_workdir(
         return [found]
     evaluators = {}
     for score in scores:
-        config = ml_collections.ConfigDict(run.config.to_dict())
-        config.eval.score = score
         # All before the first is used: a misspelt name is found at once.
         evaluators[score] = evaluate.Evaluator(
-            run.parallel, run.program.method, config
+            run.parallel, run.program.method, _scored_by(run.config, score)
         )
     return [
         evaluator.evaluate(
@@ -57,6 +79,21 @@ def evaluate_workdir(
         )
         for score, evaluator in evaluators.items()
     ]
+
+
+def _scored_by(config, score) -> ml_collections.ConfigDict:
+    """The configuration with another score, which must not be empty.
+
+    That would be the run's own, whose evaluation is not to be written over.
+    """
+    if not score.strip():
+        raise ValueError(
+            "one of the scores is empty; give names such as squared, with one"
+            " comma between two."
+        )
+    changed = ml_collections.ConfigDict(config.to_dict())
+    changed.eval.score = score
+    return changed
 
 
 def encode_workdir(

@@ -516,6 +516,23 @@ def test_other_scores_go_beside_the_evaluation_of_the_run(
         trained.evaluate_workdir(folder, scores=["squared", "sqared"])
 
 
+@pytest.mark.parametrize(
+    ("names", "scores", "error", "sentence"),
+    [
+        (["run", "none"], [], FileNotFoundError, "none is not the workdir"),
+        (["run", "run/"], [], ValueError, "run is given twice"),
+        (["run"], ["squared", ""], ValueError, "one of the scores is empty"),
+        (["run"], ["sqared"], ValueError, "the score is 'sqared'; choose"),
+    ],
+)
+def test_several_runs_are_checked_before_the_first_is_evaluated(
+    uninterrupted, names, scores, error, sentence
+):
+    parent = uninterrupted[0].parent
+    with pytest.raises(error, match=sentence):
+        trained.check([f"{parent}/{name}" for name in names], scores)
+
+
 def test_network_is_evaluated_again_without_training(
     make_config, uninterrupted, tmp_path
 ):

@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
 def _evaluate():
     from aeent_jax import findings, hosts, report, trained
 
+    trained.check(_WORKDIR.value, _SCORE.value)
     found = {}
     for directory in _WORKDIR.value:
         found[directory] = trained.evaluate_workdir(
