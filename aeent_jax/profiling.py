@@ -49,6 +49,23 @@ def check_place(directory: pathlib.Path, text: str) -> None:
         )
 
 
+def warning(text: str, step: int, total_steps: int) -> str | None:
+    """Says so where none of the steps asked for is about to be done.
+
+    Args:
+      text: as `parse_steps` reads.
+      step: that training goes on from.
+      total_steps: that it ends at.
+    """
+    steps = parse_steps(text)
+    if steps is None or (steps[0] < total_steps and step < steps[1]):
+        return None
+    return (
+        f"log.profile is {text!r}, but this run does steps {step} to"
+        f" {total_steps}, so nothing is traced; give steps among them."
+    )
+
+
 class Trace:
     """Traces the calls that do any of the steps asked for, once."""
 

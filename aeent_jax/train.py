@@ -175,6 +175,9 @@ def _say_start(run, step, say):
         run.program.rate, config.channel.normalisation, config.train.batch_size
     ):
         say.say(f"WARNING: {sentence}")
+    untraced = profiling.warning(config.log.profile, step, run.plan.total_steps)
+    if untraced:
+        say.say(f"WARNING: {untraced}")
 
 
 @contextlib.contextmanager

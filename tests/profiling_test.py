@@ -34,6 +34,21 @@ def test_other_steps_are_refused(text):
         profiling.parse_steps(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "step", "is_told"),
+    [
+        ("", 0, False),
+        ("11:13", 0, False),
+        ("12:13", 0, True),
+        ("3:5", 4, False),
+        ("3:5", 5, True),
+    ],
+)
+def test_steps_that_are_not_done_are_told(text, step, is_told):
+    told = profiling.warning(text, step, total_steps=12)
+    assert (told is not None) == is_told
+
+
 @pytest.fixture
 def calls(monkeypatch):
     found = []
