@@ -4,6 +4,7 @@ A configuration can come from a file of another version, or be edited by hand.
 What it lacks or has too much is said here, before a program stumbles over it.
 """
 
+import copy
 import functools
 import pathlib
 import runpy
@@ -58,7 +59,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         if group:
             default, found = default[group], filled.get(group)
         if isinstance(found, dict):
-            found.setdefault(name, default[name])
+            found.setdefault(name, copy.deepcopy(default[name]))
     return filled
 
 

@@ -82,7 +82,7 @@ LAW = {
     "methods": {"models", "objective"},
     "feed": {"data", "parallel", "plan"},
     "plan": {"data"},
-    "report": {"figures", "metrics", "storage"},
+    "report": {"figures", "metrics", "schema", "storage"},
     "accumulation": {"methods", "parallel"},
     "gradient": {
         "accumulation",

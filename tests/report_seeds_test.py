@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from aeent_jax import metrics
+from aeent_jax import metrics, schema
 from aeent_jax.report import runs as runs_lib
 from aeent_jax.report import seeds
 
@@ -42,6 +42,24 @@ def runs():
 def test_groups_differ_in_more_than_seed_and_logging(runs):
     found = seeds.groups([runs[3], *runs[:3], runs[4]])
     assert [(g.name, len(g.runs)) for g in found] == [("ours", 2), ("plain", 3)]
+
+
+def test_keys_that_older_workdirs_lack_make_no_other_group(runs):
+    runs[4].config["compute"] = schema.complete({})["compute"]
+    assert len(seeds.groups(runs)) == 2
+    runs[4].config["compute"]["dtype"] = "bfloat16"
+    assert len(seeds.groups(runs)) == 3
+
+
+def test_cache_and_memory_make_no_other_group(runs):
+    runs[3].config["data"] = {"memory_budget_mb": 0, "cache_dir": "here"}
+    runs[4].config["data"] = {"memory_budget_mb": 1, "cache_dir": "there"}
+    assert len(seeds.groups(runs)) == 2
+
+
+def test_metrics_by_another_score_make_another_group(runs):
+    runs[4].evaluation["score"] = "ssim"
+    assert len(seeds.groups(runs)) == 3
 
 
 def test_no_groups_where_each_configuration_has_one_seed(runs):

@@ -1,6 +1,7 @@
 """Runs that differ only in their seed, summed up: mean, spread, differences."""
 
 import dataclasses
+import json
 import os.path
 import pathlib
 import re
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from aeent_jax import metrics
+from aeent_jax import metrics, schema
 from aeent_jax.report import comparison
 from aeent_jax.report.runs import Run
 
@@ -20,8 +21,13 @@ CAPTION = (
     "are not resampled."
 )
 
-# Groups of keys that do not make another experiment.
+# Groups of keys, and keys, that do not make another experiment.
 _INDECISIVE = ("checkpoint", "eval", "log", "parallel")
+_INDECISIVE_KEYS = (
+    ("train", "seed"),
+    ("data", "cache_dir"),
+    ("data", "memory_budget_mb"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +61,25 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     """
     found: dict[str, list[Run]] = {}
     for run in comparison.ranked(runs):
-        train = {k: v for k, v in run.config["train"].items() if k != "seed"}
-        settings = run.config | {"train": train}
-        decisive = {
-            key: settings[key] for key in settings if key not in _INDECISIVE
-        }
-        members = found.setdefault(repr(decisive), [])
+        members = found.setdefault(_experiment(run), [])
         seeds = [member.config["train"]["seed"] for member in members]
         if run.config["train"]["seed"] not in seeds:
             members.append(run)
     if all(len(members) == 1 for members in found.values()):
         return []
     return [Group(_common_name(members), members) for members in found.values()]
+
+
+def _experiment(run: Run) -> str:
+    """What runs that differ in their seed alone have in common."""
+    # Workdirs of older versions lack keys whose defaults change nothing.
+    settings = schema.complete(run.config)
+    for group, key in _INDECISIVE_KEYS:
+        settings.get(group, {}).pop(key, None)
+    decisive = {k: v for k, v in settings.items() if k not in _INDECISIVE}
+    # Metrics by one score are not averaged with those by another.
+    decisive["score"] = run.evaluation.get("score")
+    return json.dumps(decisive, sort_keys=True)
 
 
 def _common_name(runs: Sequence[Run]) -> str:
