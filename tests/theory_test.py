@@ -251,6 +251,22 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(
         )
 
 
+def test_folder_that_cannot_be_made_is_refused_before_measuring(
+    folder, tmp_path_factory
+):
+    status, out, err = command(
+        folder,
+        tmp_path_factory,
+        "--runs=FOLDER/plain",
+        "--out=FOLDER/plain/config.json",
+    )
+    assert (status, out) == (1, "")
+    assert err == (
+        f"error: --out={folder / 'plain/config.json'} cannot be written (File"
+        " exists); give a folder that can.\n"
+    )
+
+
 def test_command_needs_a_folder(folder, tmp_path_factory):
     status, out, err = command(folder, tmp_path_factory, "--runs=FOLDER/plain")
     assert (status, out) == (1, "")
