@@ -150,6 +150,12 @@ def _microbatches(config, method) -> int:
             f"train.microbatches is {parts}, but must divide train.batch_size,"
             f" which is {size}."
         )
+    if 1 < parts == size:
+        raise ValueError(
+            f"train.microbatches is {parts}, so each part of a batch has one"
+            " image, of which BatchNorm has no variance; set it to at most"
+            f" {size // 2}."
+        )
     if parts > 1 and method.adversary is not None:
         raise ValueError(
             f"train.microbatches is {parts}, but {config.method} is trained"

@@ -69,6 +69,16 @@ def test_running_variance_is_unbiased():
     )
 
 
+@pytest.mark.parametrize("valid", [1, 2])
+def test_one_value_has_no_variance_to_run_down(valid):
+    x, mask = jax.random.normal(jax.random.key(0), (4, 3)), jnp.arange(4)
+    _, updated = _apply(x, mask < valid)
+    moved = not np.array_equal(updated["batch_stats"]["var"], np.ones(3))
+    assert moved == (valid > 1)
+    moved = not np.array_equal(updated["batch_stats"]["mean"], np.zeros(3))
+    assert moved == (valid > 1)
+
+
 def test_masked_rows_count_nowhere():
     x = _example()
     mask = jnp.arange(16) < 11

@@ -154,7 +154,9 @@ class BatchNorm(nn.Module):
     Devices along `axis_name` exchange count, mean and sum of squared
     deviations once and combine them as Chan, Golub and LeVeque (1983): no
     difference of large squares, so the variance cannot be negative. The
-    running variance is the unbiased one, as in PyTorch.
+    running variance is the unbiased one, as in PyTorch. A single value, such as
+    the last image of a ragged batch in a linear layer, leaves the running
+    statistics alone; PyTorch refuses it.
 
     Attributes:
       axis_name: the mapped axis to synchronise over, or None.
@@ -189,8 +191,14 @@ class BatchNorm(nn.Module):
             count, mean, variance = _global_moments(x, mask, self.axis_name)
             if not self.is_initializing():
                 unbiased = variance * count / jnp.maximum(count - 1.0, 1.0)
-                running_mean.value = _running(running_mean.value, mean)
-                running_var.value = _running(running_var.value, unbiased)
+                # One value has no variance, and zeros would run it down.
+                for running, new in (
+                    (running_mean, mean),
+                    (running_var, unbiased),
+                ):
+                    running.value = jnp.where(
+                        count > 1, _running(running.value, new), running.value
+                    )
         else:
             mean, variance = running_mean.value, running_var.value
         gain = scale * lax.rsqrt(variance + _BATCH_NORM_EPSILON)
