@@ -149,7 +149,7 @@ def test_train_refuses_a_wrong_command_line(run, folder, args, sentence):
             "optimizer.warmup_steps is 12, but must be at least 0 and below"
             " the 12 steps of the whole training.",
         ),
-        ({"train__batch_size": "0"}, "train.batch_size is 0, but must be"),
+        ({"train__batch_size": "1"}, "train.batch_size is 1, but must be"),
         ({"checkpoint__keep": "0"}, "checkpoint.keep is 0, but must be"),
         ({"data__image_size": "20"}, "image_size is 20, but"),
         ({"data__channels": "2"}, "channels is 2, but must be 1 (gray) or 3"),
