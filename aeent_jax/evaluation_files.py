@@ -32,7 +32,7 @@ def write(
     scored: scoring.Scored,
     shown: Shown,
 ) -> None:
-    """Writes `scores.csv`, `score_maps.npz`, `panel.png` and `metrics.json`.
+    """Writes scores, score maps, the panel with its arrays, and metrics.
 
     Args:
       folder: made where there is none.

@@ -54,3 +54,12 @@ def _drop_compiled_programs():
 
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def nothing_is_made_here(tmp_path_factory, monkeypatch):
+    """A working folder, where a gs:// taken for a path on disk would show."""
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    yield
+    assert list(here.iterdir()) == []

@@ -1,6 +1,5 @@
 """Training and evaluation on images that stay in their files."""
 
-import functools
 import json
 import pathlib
 import signal
@@ -27,11 +26,7 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    root = training_support.make_class_folders(folder / "images")
-    return functools.partial(
-        training_support.make_config, root, folder / "cache"
-    )
+    return training_support.config_maker(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,6 @@ LOST = (
 )
 # JAX's own words, where it notices before the collectives do.
 LOST_TO_JAX = "Terminating process because the JAX distributed service"
-# Compiling is most of the time of a process, and speed matters to nobody here.
-FLAGS = (
-    "--xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true"
-    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-    " --xla_force_host_platform_device_count="
-)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +50,7 @@ def start_command(folder, tmp_path_factory):
         begun = []
         for i in range(processes):
             own = [*place, f"--process_id={i}"] if processes > 1 else []
-            environment = {"XLA_FLAGS": f"{FLAGS}{devices}"}
+            environment = process_support.devices(devices)
             if slurm:
                 own = ["--distributed"]
                 environment |= slurm | {"SLURM_PROCID": str(i)}

@@ -48,12 +48,8 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    root = training_support.make_class_folders(folder / "images")
     return functools.partial(
-        training_support.make_config,
-        root,
-        folder / "cache",
+        training_support.config_maker(tmp_path_factory),
         entropy__estimator="coding_rate",
         train__epochs=2,
     )

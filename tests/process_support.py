@@ -18,6 +18,20 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["aeent_jax.train", "process_support"])
 
 
+# Compiling is most of the time of a process, and speed matters to nobody here.
+_FLAGS = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+)
+
+
+def devices(count: int) -> dict[str, str]:
+    """The environment of a process that has so many devices."""
+    flags = (*_FLAGS, f"--xla_force_host_platform_device_count={count}")
+    return {"XLA_FLAGS": " ".join(flags)}
+
+
 @dataclasses.dataclass
 class Command:
     """A command that was started; its output is in files."""

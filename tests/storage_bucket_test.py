@@ -1,7 +1,6 @@
 """Workdirs in a bucket: as on disk, and one sentence where they cannot be."""
 
 import contextlib
-import functools
 import re
 
 import bucket_support
@@ -23,6 +22,8 @@ from aeent_jax import (
 )
 from aeent_jax.latents import reading
 
+pytestmark = pytest.mark.usefixtures("nothing_is_made_here")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory):
@@ -34,15 +35,6 @@ def compilation_cache(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def bucket():
     yield from bucket_support.use_bucket()
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_made_here(tmp_path_factory, monkeypatch):
-    """Where a gs:// that is taken for a path on disk would leave a folder."""
-    here = tmp_path_factory.mktemp("here")
-    monkeypatch.chdir(here)
-    yield
-    assert list(here.iterdir()) == []
 
 
 @pytest.fixture
@@ -331,11 +323,7 @@ def test_death_after_any_write_of_a_save_leaves_a_checkpoint(folder, bucket):
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory):
     """The tiny configuration, which other tests of training compile too."""
-    folder = tmp_path_factory.mktemp("data")
-    root = training_support.make_class_folders(folder / "images")
-    return functools.partial(
-        training_support.make_config, root, folder / "cache"
-    )
+    return training_support.config_maker(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,6 @@ import training_support
 
 from aeent_jax import storage
 
-# Compiling is most of the time of a process, and speed matters to nobody here.
-FLAGS = (
-    "--xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true"
-    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
-    " --xla_force_host_platform_device_count="
-)
-
 
 @pytest.fixture(scope="module", autouse=True)
 def bucket():
@@ -45,7 +37,7 @@ def start(folder, bucket, tmp_path_factory):
     """Starts `aeent`, and kills what is left in the end."""
     cache_home = training_support.cache_home(tmp_path_factory)
     flags = training_support.tiny(folder / "images", folder / "prepared")
-    # A checkpoint an epoch: what was logged of a part of one is not kept.
+    # A checkpoint at the end of each of the three epochs.
     flags |= {"parallel.num_devices": 0, "checkpoint.every_steps": 4}
     trained = [f"--config.{key}={value}" for key, value in flags.items()]
     started = []
@@ -57,7 +49,7 @@ def start(folder, bucket, tmp_path_factory):
             command,
             *args,
             *(trained if command == "train" else []),
-            environment=bucket.environment | {"XLA_FLAGS": f"{FLAGS}{devices}"},
+            environment=bucket.environment | process_support.devices(devices),
         )
         started.append(begun)
         return begun

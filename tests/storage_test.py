@@ -8,14 +8,7 @@ import pytest
 from aeent_jax import profiling, report, storage
 from aeent_jax.data import archives, cache
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_made_here(tmp_path_factory, monkeypatch):
-    """Where a gs:// that is taken for a path on disk would leave a folder."""
-    here = tmp_path_factory.mktemp("here")
-    monkeypatch.chdir(here)
-    yield
-    assert list(here.iterdir()) == []
+pytestmark = pytest.mark.usefixtures("nothing_is_made_here")
 
 
 def test_path_on_disk_stays_what_it_is(tmp_path):

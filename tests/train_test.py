@@ -1,4 +1,3 @@
-import functools
 import json
 import math
 import os
@@ -41,11 +40,7 @@ def compilation_cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def make_config(tmp_path_factory):
     """The tiny configuration on one folder of images."""
-    folder = tmp_path_factory.mktemp("data")
-    root = training_support.make_class_folders(folder / "images")
-    return functools.partial(
-        training_support.make_config, root, folder / "cache"
-    )
+    return training_support.config_maker(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

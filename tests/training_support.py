@@ -1,5 +1,6 @@
 """Tiny networks, data and configurations for the tests of training."""
 
+import functools
 import json
 import pathlib
 from typing import NamedTuple
@@ -208,6 +209,13 @@ def make_config(
     overrides = {key.replace("__", "."): v for key, v in overrides.items()}
     config.update_from_flattened_dict(tiny(root, cache_dir) | overrides)
     return config
+
+
+def config_maker(tmp_path_factory):
+    """`make_config` on one folder of images, made here."""
+    folder = tmp_path_factory.mktemp("data")
+    root = make_class_folders(folder / "images")
+    return functools.partial(make_config, root, folder / "cache")
 
 
 class Recorder(progress.Progress):
