@@ -621,3 +621,18 @@ def test_command_prints_the_table_and_names_the_file(tmp_path):
     assert failed.returncode == 1
     assert "Found no folder" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(("n", "is_told"), [(20, False), (10**7, True)])
+def test_active_dimensions_are_told_where_there_are_latents_enough(
+    tmp_path, n, is_told
+):
+    folder = _write_run(tmp_path / "run")  # Its upper bound is 11.5 nats.
+    path = tmp_path / "run/eval/test/metrics.json"
+    results = json.loads(path.read_text())
+    for found in results["diagnostics"].values():
+        found["num_latents"] = n
+    path.write_text(json.dumps(results))
+    report.make_report([folder], str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert ("active dimensions</th>" in page) == is_told

@@ -4,7 +4,9 @@ Each function returns the HTML of its parts, and nothing where the runs have
 nothing to show.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aeent_jax import figures
 from aeent_jax.report import comparison, page, seeds
@@ -33,7 +35,8 @@ _LATENTS = (
     "than normal ones that it has not seen. What the latents tell is in nats, "
     "between two bounds that depend on the number of latents, the same in all "
     "rows of a run. Active dimensions are those whose signal stands out from "
-    "the noise, effective rank those in which the latents spread. Saturation "
+    "the noise, told only where the rate is below log n - 3 of n latents, and "
+    "effective rank those in which the latents spread. Saturation "
     "concerns only a run trained with an estimator that counts each latent as "
     "its own neighbour: near 1, such an estimator no longer controls anything."
 )
@@ -209,7 +212,7 @@ def latent_section(runs: Sequence[Run]) -> list[str]:
         if not run.evaluation:
             continue
         for group, error in run.evaluation["reconstruction_error"].items():
-            found = run.evaluation["diagnostics"].get(group, {})
+            found = _reliable(run.evaluation["diagnostics"].get(group, {}))
             name = f"{run.name}, {group.replace('_', ' ')}"
             rows.append((name, error, found))
             seen |= found.keys()
@@ -234,6 +237,19 @@ def latent_section(runs: Sequence[Run]) -> list[str]:
         page.paragraph(_LATENTS),
         page.table(columns, cells),
     ]
+
+
+def _reliable(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Diagnostics without the active dimensions where these read low.
+
+    As `entropy.diagnostics` says, that is where the rate is not well below
+    log n: each latent is then its own neighbour alone.
+    """
+    kept = dict(found)
+    up, n = found.get("rate_up"), found.get("num_latents", 0)
+    if up is None or up > math.log(max(n, 1)) - 3:
+        kept.pop("rho", None)
+    return kept
 
 
 def _number(value, digits=3):
