@@ -13,123 +13,75 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "aeent_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# What stands alone: pure numerics, files and devices, each usable without the
-# rest of the project.
-_ALONE = frozenset()
-_BELOW_TRAINING = frozenset(
+# The import law: the layers of aeent_jax from the bottom to the top, and which
+# parts of lower layers each part may import.
+LAW = (
+    {"__init__": set(), "config": set()},
+    {"entropy": set(), "models": set(), "runtime": {"config"}},
     {
-        "adversary",
-        "baselines",
-        "channel",
-        "checkpoint",
-        "controller",
-        "data",
-        "entropy",
-        "evaluation_files",
-        "feed",
-        "figures",
-        "findings",
-        "hosts",
-        "interval",
-        "latent_queue",
-        "meter",
-        "methods",
-        "metrics",
-        "models",
-        "objective",
-        "optimizer",
-        "parallel",
-        "plan",
-        "profiling",
-        "progress",
-        "schema",
-        "score_sums",
-        "scoring",
-        "soundness",
-        "storage",
-        "train_step",
-        "workdir",
-    }
+        "data": {"runtime"},
+        "figures": {"runtime"},
+        "methods": {"models"},
+    },
+    {
+        "evaluation": {
+            "data",
+            "entropy",
+            "figures",
+            "methods",
+            "models",
+            "runtime",
+        },
+    },
+    {
+        "training": {
+            "config",
+            "data",
+            "entropy",
+            "evaluation",
+            "methods",
+            "models",
+            "runtime",
+        },
+    },
+    {"results": {"config", "evaluation", "figures", "runtime"}},
+    {
+        "bench": {"data", "entropy", "methods", "runtime", "training"},
+        "sweep": {
+            "config",
+            "entropy",
+            "evaluation",
+            "figures",
+            "results",
+            "runtime",
+            "training",
+        },
+        "theory": {
+            "data",
+            "entropy",
+            "evaluation",
+            "figures",
+            "methods",
+            "results",
+            "runtime",
+            "training",
+        },
+    },
+    {
+        "cli": {
+            "bench",
+            "config",
+            "data",
+            "evaluation",
+            "results",
+            "runtime",
+            "sweep",
+            "theory",
+            "training",
+        },
+    },
 )
-# The import law: each part of aeent_jax, and which others it may import.
-LAW = {
-    "adversary": {"methods", "models", "parallel"},
-    "baselines": _ALONE,
-    "channel": _ALONE,
-    "controller": _ALONE,
-    "entropy": _ALONE,
-    "findings": _ALONE,
-    "hosts": _ALONE,
-    "latent_queue": _ALONE,
-    "metrics": _ALONE,
-    "models": _ALONE,
-    "optimizer": _ALONE,
-    "parallel": _ALONE,
-    "progress": _ALONE,
-    "schema": _ALONE,
-    "storage": _ALONE,
-    "checkpoint": {"storage"},
-    "data": {"storage"},
-    "figures": {"storage"},
-    "profiling": {"storage"},
-    "workdir": {"schema", "storage"},
-    "claims": {"checkpoint", "storage", "workdir"},
-    "interval": {"objective"},
-    "latents": {"channel", "entropy", "storage"},
-    "meter": {"entropy"},
-    "objective": {"channel", "entropy", "latent_queue"},
-    "soundness": {"objective"},
-    "methods": {"models", "objective"},
-    "feed": {"data", "parallel", "plan"},
-    "plan": {"data"},
-    "report": {"figures", "metrics", "schema", "storage"},
-    "accumulation": {"methods", "parallel"},
-    "gradient": {
-        "accumulation",
-        "adversary",
-        "channel",
-        "methods",
-        "objective",
-        "parallel",
-    },
-    "train_step": {
-        "adversary",
-        "controller",
-        "gradient",
-        "latent_queue",
-        "methods",
-        "models",
-        "objective",
-        "parallel",
-    },
-    "score_sums": {"entropy", "methods"},
-    "scoring": {"data", "methods", "models", "parallel", "train_step"},
-    "evaluation_files": {"data", "figures", "scoring", "workdir"},
-    "evaluate": _BELOW_TRAINING,
-    "run": _BELOW_TRAINING | {"evaluate"},
-    "train": _BELOW_TRAINING | {"claims", "evaluate", "run"},
-    "population": _BELOW_TRAINING | {"claims", "run", "train"},
-    "trained": _BELOW_TRAINING | {"evaluate", "run"},
-    "theory": _BELOW_TRAINING | {"report", "run", "trained"},
-    "bench": _BELOW_TRAINING | {"evaluate", "population", "run", "train"},
-    "costs": {"bench", "data", "run", "train_step"},
-    "sweep": _BELOW_TRAINING
-    | {"evaluate", "population", "report", "run", "train"},
-    "cli": _BELOW_TRAINING
-    | {
-        "bench",
-        "costs",
-        "evaluate",
-        "latents",
-        "report",
-        "run",
-        "sweep",
-        "theory",
-        "train",
-        "trained",
-    },
-    "__init__": _ALONE,
-}
+ALLOWED = {part: others for layer in LAW for part, others in layer.items()}
 
 
 def module_id(path):
@@ -169,13 +121,26 @@ def load_config(path):
 @pytest.mark.parametrize("path", MODULES, ids=module_id)
 def test_imports_obey_the_law(path):
     part = part_of(path)
-    assert part in LAW, f"{part} is new: say in LAW what it may import."
+    assert part in ALLOWED, f"{part} is new: say in LAW what it may import."
     others = {
         name.split(".")[1]
         for name in imported_names(ast.parse(path.read_text()))
         if name.startswith("aeent_jax.")
     }
-    assert others - {part} <= LAW[part]
+    assert others - {part} <= ALLOWED[part]
+
+
+def test_layers_import_only_layers_below():
+    below = set()
+    for layer in LAW:
+        for part, others in layer.items():
+            assert others <= below, f"{part} imports {others - below}"
+        below |= set(layer)
+
+
+def test_the_top_of_the_package_holds_folders():
+    modules = {path.stem for path in PACKAGE.glob("*.py")}
+    assert modules <= {"__init__", "__main__", "config"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_id)
@@ -194,7 +159,7 @@ def test_modules_import_nothing_forbidden(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=module_id)
 def test_only_parallel_knows_how_steps_are_mapped(path):
-    if part_of(path) == "parallel":
+    if path == PACKAGE / "runtime" / "parallel.py":
         return
     tree = ast.parse(path.read_text())
     used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
@@ -203,9 +168,9 @@ def test_only_parallel_knows_how_steps_are_mapped(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_id)
-def test_modules_are_at_most_350_lines_with_a_docstring(path):
+def test_modules_are_at_most_600_lines_with_a_docstring(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 350
+    assert len(text.splitlines()) <= 600
     assert ast.get_docstring(ast.parse(text))
 
 
@@ -239,17 +204,22 @@ def test_top_level_has(name):
     assert (ROOT / name).read_text()
 
 
-def test_every_test_file_mirrors_a_module():
-    parts = {
-        "_".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        for path in MODULES
-    } | {part_of(path) for path in MODULES}
-    # These two are about the project itself.
-    parts |= {"layout", "launch"}
-    for path in (ROOT / "tests").glob("*_test.py"):
-        words = path.stem.removesuffix("_test").split("_")
-        prefixes = {"_".join(words[: n + 1]) for n in range(len(words))}
-        assert prefixes & parts, f"{path.name} mirrors no module"
+def test_tests_are_in_folders_of_the_same_names():
+    tests = ROOT / "tests"
+    folders = {path.parent.relative_to(tests) for path in _test_files()}
+    # These are about the project itself, or one module.
+    assert {path.name for path in tests.glob("*_test.py")} <= {
+        "config_test.py",
+        "launch_test.py",
+        "launch_pod_test.py",
+        "layout_test.py",
+    }
+    for folder in folders - {pathlib.Path(".")}:
+        assert (PACKAGE / folder).is_dir(), f"{folder} mirrors nothing"
+
+
+def _test_files():
+    return (ROOT / "tests").rglob("*_test.py")
 
 
 @pytest.mark.parametrize(

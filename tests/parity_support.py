@@ -13,7 +13,10 @@ import jax
 import numpy as np
 import optax
 
-from aeent_jax import methods, models, objective, parallel, train_step
+from aeent_jax import methods, models
+from aeent_jax.runtime import parallel
+from aeent_jax.training import objective
+from aeent_jax.training import step as train_step
 
 TESTDATA = pathlib.Path(__file__).parent / "testdata"
 COUNTS = json.loads((TESTDATA / "parameter_counts.json").read_text())

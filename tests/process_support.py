@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from aeent_jax.cli import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["aeent_jax.train", "process_support"])
+_CONTEXT.set_forkserver_preload(["aeent_jax.training.loop", "process_support"])
 
 
 # Compiling is most of the time of a process, and speed matters to nobody here.

@@ -1,6 +1,6 @@
 """Made records of sweeps over the latent size."""
 
-from aeent_jax import workdir
+from aeent_jax.runtime import workdir
 from configs import default
 
 EPOCHS = {"rsna": 250, "brain_mri": 200}

@@ -13,18 +13,11 @@ import optax
 import PIL.Image
 from jax.experimental.compilation_cache import compilation_cache
 
-from aeent_jax import (
-    checkpoint,
-    entropy,
-    methods,
-    models,
-    objective,
-    parallel,
-    progress,
-    storage,
-    train_step,
-)
+from aeent_jax import entropy, methods, models
 from aeent_jax.methods import autoencoders
+from aeent_jax.runtime import checkpoint, parallel, progress, storage
+from aeent_jax.training import objective
+from aeent_jax.training import step as train_step
 from configs import default
 
 IMAGE_SIZE = 16
@@ -241,9 +234,9 @@ class Recorder(progress.Progress):
 
 def final_state(workdir, config) -> checkpoint.Restored:
     """The newest checkpoint of a run."""
-    from aeent_jax import run as run_lib
+    from aeent_jax.training import experiment
 
-    program = run_lib.make_program(config, total_steps=10**6)
+    program = experiment.make_program(config, total_steps=10**6)
     like = jax.eval_shape(lambda: train_step.create_state(program, 0))
     return checkpoint.restore_from(workdir, like)
 

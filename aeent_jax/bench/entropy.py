@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from aeent_jax import workdir
 from aeent_jax.bench import entropy_peers, machine, peaks, rounds, timing
 from aeent_jax.entropy import pairwise
+from aeent_jax.runtime import workdir
 
 # Up to this many rows all are queries.
 _LARGEST_SQUARE = 65536

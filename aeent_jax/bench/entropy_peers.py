@@ -21,7 +21,8 @@ import scipy.stats
 from jax import lax
 from sklearn import neighbors
 
-from aeent_jax import entropy, parallel
+from aeent_jax import entropy
+from aeent_jax.runtime import parallel
 
 # Of an estimate at a choice of queries, and of all above 65536 samples.
 MOST_QUERIES = 4096

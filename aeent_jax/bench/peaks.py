@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aeent_jax import parallel
+from aeent_jax.runtime import parallel
 
 # Large enough for XLA to give each device all the threads that it would give a
 # kernel estimator, small enough for the exponentials to stay in the cache.

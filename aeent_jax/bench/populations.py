@@ -8,9 +8,10 @@ import jax
 import ml_collections
 import numpy as np
 
-from aeent_jax import parallel, population, train_step
-from aeent_jax import run as run_lib
 from aeent_jax.bench import machine, timing
+from aeent_jax.runtime import parallel
+from aeent_jax.training import experiment, population
+from aeent_jax.training import step as train_step
 
 _IMAGES = 256
 
@@ -41,9 +42,9 @@ def measure(
     """
     if steps < 1:
         raise ValueError(f"--steps is {steps}, but must be at least 1.")
-    run_lib.check_config(config)
+    experiment.check_config(config)
     mapping = parallel.make_parallel("pmap", 1)
-    program = run_lib.make_program(config, total_steps=10**6)
+    program = experiment.make_program(config, total_steps=10**6)
     images = _draw_images(config)
     calls = {"alone": _alone(program, mapping, images, config, steps)}
     for size in sizes:

@@ -16,10 +16,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from aeent_jax import data, workdir
-from aeent_jax import run as run_lib
+from aeent_jax import data
 from aeent_jax.bench import machine, rounds, trainers
 from aeent_jax.data import builders, sources
+from aeent_jax.runtime import workdir
+from aeent_jax.training import experiment
 
 _ROUNDS = 9
 _ENDLESS = 1_000_000  # epochs
@@ -139,7 +140,7 @@ def measure(
             f"--steps is {steps} and --images {images}; give at least 1 step"
             f" and the {config.train.batch_size} images of a batch."
         )
-    run_lib.check_config(config)
+    experiment.check_config(config)
     config = config.copy_and_resolve_references()
     config.train.epochs = _ENDLESS
     if own_processes is None:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from aeent_jax import data, parallel, progress, train, train_step
-from aeent_jax import run as run_lib
+from aeent_jax import data, methods
 from aeent_jax.bench import plain, plain_torch, rounds
+from aeent_jax.runtime import parallel, progress
+from aeent_jax.training import experiment, loop
 
 
 def use_cache(folder: str) -> None:
@@ -62,7 +63,7 @@ class _Stopwatch:
 
 
 class Ours:
-    """This project's step and its real loop, from `train.train`."""
+    """This project's step and its real loop, from `loop.train`."""
 
     def __init__(
         self, config: ml_collections.ConfigDict, directory: pathlib.Path
@@ -77,7 +78,7 @@ class Ours:
         self._config = config
         self._directory = directory
         watch = _Stopwatch()
-        self._run = run_lib.Run(self._config, directory)
+        self._run = experiment.Run(self._config, directory)
         self.startup = {"data": watch.lap()}
         state = self._run.initial_state()
         self._state = self._run.parallel.replicate(state)
@@ -90,7 +91,7 @@ class Ours:
         self.run_steps(self._size)
         self.startup["first step"] = watch.lap()
         # A program of its own is compiled anew, now from the cache on disk.
-        self._run = run_lib.Run(self._config, directory)
+        self._run = experiment.Run(self._config, directory)
         watch.lap()
         self.run_steps(self._size)
         self.startup["first step, cached"] = watch.lap()
@@ -108,10 +109,10 @@ class Ours:
         return calls * self._images
 
     def run_epochs(self, gate: rounds.Gate) -> None:
-        """Trains with `train.train` until the gate raises."""
+        """Trains with `loop.train` until the gate raises."""
         images = len(self._run.dataset.splits["train"])
         epoch = _EndsOfEpochs(self._run.plan.steps_per_epoch, images, gate)
-        train.train(self._config, self._directory, say=epoch)
+        loop.train(self._config, self._directory, say=epoch)
 
 
 class Fed:
@@ -133,7 +134,7 @@ class Fed:
         parallel.keep_freed_memory()
         watch = _Stopwatch()
         dataset = load()
-        self._run = run_lib.Run(config, directory, dataset)
+        self._run = experiment.Run(config, directory, dataset)
         self.startup = {"data": watch.lap()}
         state = self._run.initial_state()
         self._state = self._run.parallel.replicate(state)
@@ -203,7 +204,7 @@ class Plain:
           config: the resolved configuration.
         """
         watch = _Stopwatch()
-        self._all = run_lib.load_data(config).splits["train"].images
+        self._all = experiment.load_data(config).splits["train"].images
         self.startup = {"data": watch.lap()}
         self._batch_size = config.train.batch_size
         self._order = np.random.default_rng(config.train.seed)
@@ -214,7 +215,7 @@ class Plain:
             config.train.seed,
         )
         rows = self._all[: self._batch_size]
-        self._x = train_step.normalise(jnp.asarray(rows))
+        self._x = methods.normalise(jnp.asarray(rows))
         self.startup["init"] = watch.lap()
         for name in ("first step", "first step, cached"):
             self._step = jax.jit(lambda *args: plain.train_step(*args))
@@ -254,7 +255,7 @@ class PlainTorch:
 
         watch = _Stopwatch()
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._all = run_lib.load_data(config).splits["train"].images
+        self._all = experiment.load_data(config).splits["train"].images
         self.startup = {"data": watch.lap()}
         self._batch_size = config.train.batch_size
         self._order = np.random.default_rng(config.train.seed)

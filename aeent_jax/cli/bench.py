@@ -55,9 +55,9 @@ def _config() -> ml_collections.ConfigDict:
 
 def _train() -> None:
     program.configure_jax()
-    from aeent_jax.bench import tables, training
+    from aeent_jax.bench import tables, train_speed
 
-    result = training.measure(
+    result = train_speed.measure(
         _config(), _STEPS.value, say=lambda line: print(line, file=sys.stderr)
     )
     print(json.dumps(result) if _JSON.value else tables.format_training(result))

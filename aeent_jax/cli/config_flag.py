@@ -16,7 +16,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from aeent_jax import schema
+from aeent_jax import config as config_lib
 
 _KINDS = {
     bool: (flags.BooleanParser(), "true or false"),
@@ -53,8 +53,8 @@ def complete(args: Sequence[str]) -> list[str]:
         return list(args)
     place = _find_config(args)
     if place is None:
-        args = [args[0], f"--config={schema.DEFAULT}", *args[1:]]
-        place = str(schema.DEFAULT)
+        args = [args[0], f"--config={config_lib.DEFAULT}", *args[1:]]
+        place = str(config_lib.DEFAULT)
     config = _load(place)
     for arg in args[1:]:
         found = re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", arg, re.S)
@@ -73,7 +73,7 @@ def _find_config(args: Sequence[str]) -> str | None:
 
 def load_default() -> ml_collections.ConfigDict:
     """The configuration of configs/default.py."""
-    return _load(str(schema.DEFAULT))
+    return _load(str(config_lib.DEFAULT))
 
 
 def load_function(place: str, name: str) -> Callable[..., Any]:
@@ -120,7 +120,7 @@ def _execute(place: str) -> dict[str, Any]:
     # So that one configuration can import another, from any current folder.
     sys.path[:0] = [
         str(path.absolute().parent.parent),
-        str(schema.DEFAULT.parents[1]),
+        str(config_lib.DEFAULT.parents[1]),
     ]
     try:
         return runpy.run_path(str(path))

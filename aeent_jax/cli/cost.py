@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
         # Has no effect on accelerators.
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
-    from aeent_jax.costs import analysis, hardware, tables
+    from aeent_jax.bench.costs import analysis, hardware, tables
 
     names = _HARDWARE.value
     result = analysis.analyse(

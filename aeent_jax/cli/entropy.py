@@ -40,11 +40,12 @@ _SEEDS = flags.DEFINE_integer("seeds", 8, "Of --accuracy: sets of latents.")
 
 def _load():
     """Returns the latents, and the channel's sigma unless a flag gives it."""
-    from aeent_jax import latents, trained
+    from aeent_jax.evaluation import latents
+    from aeent_jax.training import restore
 
     if not _WORKDIR.value:
         return latents.read(_LATENTS.value or ""), 1.0
-    z, sigma = trained.encode_workdir(_WORKDIR.value, _SPLIT.value)
+    z, sigma = restore.encode_workdir(_WORKDIR.value, _SPLIT.value)
     return latents.check(z, f"The latents of {_WORKDIR.value}"), sigma
 
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
             "give one of --latents=z.npy, --workdir=DIR and --accuracy."
         )
     program.configure_jax()
-    from aeent_jax import latents
+    from aeent_jax.evaluation import latents
 
     if _ACCURACY.value:
         found = latents.measure_accuracy(_SEEDS.value)

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise ValueError("give the folder of a run with --workdir=DIR.")
     hosts_flag.configure_jax()
-    from aeent_jax import hosts
+    from aeent_jax.runtime import hosts
 
     with hosts.taking_part(program.USER_ERRORS):
         _evaluate()
@@ -46,12 +46,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate():
-    from aeent_jax import findings, hosts, report, trained
+    from aeent_jax.evaluation import findings
+    from aeent_jax.results import report
+    from aeent_jax.runtime import hosts
+    from aeent_jax.training import restore
 
-    trained.check(_WORKDIR.value, _SCORE.value)
+    restore.check(_WORKDIR.value, _SCORE.value)
     found = {}
     for directory in _WORKDIR.value:
-        found[directory] = trained.evaluate_workdir(
+        found[directory] = restore.evaluate_workdir(
             directory, best=_BEST.value, scores=_SCORE.value
         )
         if not _SCORE.value and hosts.is_first():

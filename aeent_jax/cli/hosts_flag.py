@@ -24,7 +24,7 @@ _JOIN_SECONDS = flags.DEFINE_integer(
 def configure_jax() -> None:
     """As `program.configure_jax`, and joins the processes that flags name."""
     program.configure_jax()
-    from aeent_jax import hosts
+    from aeent_jax.runtime import hosts
 
     hosts.join(
         _COORDINATOR.value,

@@ -79,7 +79,7 @@ def configure_jax() -> None:
     """Devices on the CPU and the compilation cache; before JAX is used."""
     import jax
 
-    from aeent_jax import parallel
+    from aeent_jax.runtime import parallel
 
     # It reports at length each kind of device that is not there.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)

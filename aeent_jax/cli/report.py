@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from aeent_jax import report
 from aeent_jax.cli import program
+from aeent_jax.results import report
 
 _RUNS = flags.DEFINE_list(
     "runs", [], "Workdirs, separated by commas; differences are to the first."

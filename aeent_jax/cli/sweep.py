@@ -74,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
     program.refuse_positional(argv)
     if not _OUT.value:
         raise ValueError("give the folder of this sweep with --out=DIR.")
-    from aeent_jax import storage, sweep
+    from aeent_jax import sweep
+    from aeent_jax.runtime import storage
 
     storage.refuse_bucket("--out", _OUT.value)
     for folder in _RECORDS.value or []:

@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
     if not _OUT.value:
         raise ValueError("give the folder of the results with --out=DIR.")
     program.configure_jax()
-    from aeent_jax import storage, theory
+    from aeent_jax import theory
+    from aeent_jax.runtime import storage
 
     storage.refuse_bucket("--out", _OUT.value)
     out = pathlib.Path(_OUT.value)

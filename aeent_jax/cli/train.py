@@ -36,12 +36,14 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise ValueError("give the folder of this run with --workdir=DIR.")
     hosts_flag.configure_jax()
-    from aeent_jax import findings, hosts, train
+    from aeent_jax.evaluation import findings
+    from aeent_jax.runtime import hosts
+    from aeent_jax.training import loop
 
     with hosts.taking_part(program.USER_ERRORS):
         try:
-            results = train.train(_CONFIG.value, _WORKDIR.value)
-        except train.InterruptedRunError as stop:
+            results = loop.train(_CONFIG.value, _WORKDIR.value)
+        except loop.InterruptedRunError as stop:
             print(stop, file=sys.stderr)
             return _INTERRUPTED_STATUS.value
         if hosts.is_first():

@@ -13,8 +13,8 @@ import tarfile
 
 from absl import logging
 
-from aeent_jax import storage
 from aeent_jax.data import benchmark, cache, catalog, files
+from aeent_jax.runtime import storage
 
 _FILTER_SINCE = (3, 11, 4)
 

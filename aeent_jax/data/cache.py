@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-from aeent_jax import storage
+from aeent_jax.runtime import storage
 
 MARK = ".tmp-"
 ABANDONED_SECONDS = 24 * 3600.0

@@ -5,14 +5,7 @@ import math
 
 import numpy as np
 
-from aeent_jax.data import (
-    catalog,
-    dataset,
-    images,
-    prepared,
-    sources,
-    stored,
-)
+from aeent_jax.data import catalog, dataset, images, prepared, sources, stored
 
 
 def load(

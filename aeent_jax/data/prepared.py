@@ -40,7 +40,7 @@ from aeent_jax.data import (
 
 _MANIFEST = "manifest.json"
 _READING = ("builders.py", "images.py", "sources.py")
-_DRAWING = ("builders.py", "phantom*.py", "sources.py")
+_DRAWING = ("builders.py", "phantoms/*.py", "sources.py")
 
 
 class DamagedError(Exception):

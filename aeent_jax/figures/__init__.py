@@ -10,19 +10,8 @@ from aeent_jax.figures.panels import panel, panels, save_panel
 from aeent_jax.figures.plots import curves, intervals, score_histograms
 from aeent_jax.figures.rate_curves import rate_curves
 from aeent_jax.figures.size_curves import SizeCurve, size_curves
-from aeent_jax.figures.style import (
-    ABNORMAL,
-    INK,
-    NORMAL,
-    RUNS,
-    save,
-    to_svg,
-)
-from aeent_jax.figures.theory_plots import (
-    Points,
-    error_against_rate,
-    shortcut,
-)
+from aeent_jax.figures.style import ABNORMAL, INK, NORMAL, RUNS, save, to_svg
+from aeent_jax.figures.theory_plots import Points, error_against_rate, shortcut
 from aeent_jax.figures.venn import Venn, venn
 
 __all__ = [

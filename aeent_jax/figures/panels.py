@@ -7,8 +7,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import figure
 
-from aeent_jax import storage
 from aeent_jax.figures import style
+from aeent_jax.runtime import storage
 
 _OUTLINE = "#5fd7ff"
 _ID_LENGTH = 15  # Longer ids show their end.

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import figure
 
-from aeent_jax import storage
+from aeent_jax.runtime import storage
 
 INK = "#1f2328"
 MUTED = "#6e7781"

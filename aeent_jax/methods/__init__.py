@@ -41,14 +41,10 @@ from aeent_jax.methods.method import (
     Noise,
     Outputs,
     no_noise,
+    normalise,
     row_keys,
 )
-from aeent_jax.methods.scores import (
-    SCORES,
-    Score,
-    check_score,
-    get_score,
-)
+from aeent_jax.methods.scores import SCORES, Score, check_score, get_score
 
 __all__ = [
     "COMPATS",
@@ -63,6 +59,7 @@ __all__ = [
     "check_score",
     "get_score",
     "make_method",
+    "normalise",
     "no_noise",
     "row_keys",
 ]

@@ -100,6 +100,11 @@ class Method:
     adversary: Adversary | None = None
 
 
+def normalise(images: jax.Array) -> jax.Array:
+    """Maps uint8 images to float32 in [-1, 1], which is `Inputs.x`."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
 def no_noise(z: jax.Array) -> jax.Array:
     """The channel of evaluation: none."""
     return z

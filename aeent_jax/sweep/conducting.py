@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import ml_collections
 
-from aeent_jax import population as population_lib
-from aeent_jax import progress, train, workdir
+from aeent_jax.runtime import progress, workdir
 from aeent_jax.sweep import records, workers
 from aeent_jax.sweep.members import Member
+from aeent_jax.training import loop
+from aeent_jax.training import population as population_lib
 
 # Members of one program at most, on accelerators.
 _POPULATION = 64
@@ -89,7 +90,7 @@ class _Sweep:
                     [self._out / name for name in chosen],
                     asked_to_stop=lambda: self.stop_signal is not None,
                 )
-            except train.InterruptedRunError:
+            except loop.InterruptedRunError:
                 return
         for place, name in enumerate(chosen):
             self.end(name, failed.get(place, ""))

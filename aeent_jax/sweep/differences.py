@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aeent_jax import metrics, schema, workdir
-from aeent_jax.report import comparison, words
-from aeent_jax.report import runs as runs_lib
+from aeent_jax import config
+from aeent_jax.evaluation import metrics
+from aeent_jax.results import comparison, words
+from aeent_jax.results import runs as runs_lib
+from aeent_jax.runtime import workdir
 from aeent_jax.sweep.groups import DATA, SEED, Group
 from aeent_jax.sweep.records import Record
 
@@ -81,7 +83,7 @@ def _read_run(record: Record, directory: pathlib.Path) -> runs_lib.Run | None:
     (run,) = runs_lib.read([str(directory)])
     auroc = run.evaluation.get("auroc")
     # A run of an older version lacks keys that its record has.
-    settings = workdir.flatten(schema.complete(run.config))
+    settings = workdir.flatten(config.complete(run.config))
     is_same = auroc == record["evaluation"].get("auroc") and all(
         settings.get(key) == value for key, value in record["config"].items()
     )

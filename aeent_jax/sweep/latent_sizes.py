@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from matplotlib import figure
 
 from aeent_jax import figures
-from aeent_jax.report import comparison
+from aeent_jax.results import comparison
 from aeent_jax.sweep import published
 from aeent_jax.sweep.groups import (
     DATA,

@@ -10,8 +10,8 @@ from typing import Any
 
 import ml_collections
 
-from aeent_jax import run as run_lib
-from aeent_jax import workdir
+from aeent_jax.runtime import workdir
+from aeent_jax.training import experiment
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 # Other files and folders of a sweep.
@@ -151,7 +151,7 @@ def _resolve(config, name, overrides, note, given) -> Member:
                 " type than its default; give a value of that type."
             ) from error
     try:
-        run_lib.check_config(resolved)
+        experiment.check_config(resolved)
     except ValueError as error:
         raise ValueError(f"The member {name} is refused: {error}") from error
     return Member(name, overrides, resolved, note)

@@ -10,7 +10,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from aeent_jax import entropy, workdir
+from aeent_jax import entropy
+from aeent_jax.runtime import workdir
 from aeent_jax.sweep.members import Member
 
 # The decoder cannot tell three images apart by what passes.

@@ -6,12 +6,7 @@ from collections.abc import Collection, Sequence
 from matplotlib import figure
 
 from aeent_jax import figures
-from aeent_jax.sweep import (
-    agreement,
-    differences,
-    latent_sizes,
-    tables,
-)
+from aeent_jax.sweep import agreement, differences, latent_sizes, tables
 from aeent_jax.sweep import groups as groups_lib
 from aeent_jax.sweep import records as records_lib
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aeent_jax.report import comparison
+from aeent_jax.results import comparison
 from aeent_jax.sweep import agreement
 from aeent_jax.sweep.groups import (
     DATA,

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from aeent_jax import data, entropy, metrics
-from aeent_jax.report import runs as runs_lib
+from aeent_jax import data, entropy
+from aeent_jax.evaluation import metrics
+from aeent_jax.results import runs as runs_lib
 from aeent_jax.theory import gaussian, networks, overlap
 
 TRAIN, NORMAL, ABNORMAL = networks.KINDS

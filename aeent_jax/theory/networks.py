@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from aeent_jax import channel, data, methods, train_step, trained
+from aeent_jax import data, methods
+from aeent_jax.entropy import channel
+from aeent_jax.training import restore
 
 KINDS = ("train_normal", "test_normal", "test_abnormal")
 # Halvings of a factor of 1e6 to a relative precision of 1e-4.
@@ -107,7 +109,7 @@ def load(directory: str | pathlib.Path) -> Network:
       ValueError: the checkpoint cannot be used, or the data has no normal and
         abnormal test images.
     """
-    run, restored, variables = trained.restore(directory)
+    run, restored, variables = restore.restore(directory)
     if run.program.method.latent_dim is None:
         raise ValueError(
             f"the method of {directory}, {run.config.method}, has no latent"
@@ -125,9 +127,7 @@ def load(directory: str | pathlib.Path) -> Network:
         dataset=run.dataset,
         latents={k: scored[s].z[rows] for k, (s, rows) in chosen.items()},
         images={
-            k: np.asarray(
-                train_step.normalise(run.dataset.splits[s].images[rows])
-            )
+            k: np.asarray(methods.normalise(run.dataset.splits[s].images[rows]))
             for k, (s, rows) in chosen.items()
         },
         scores=scored["test"].anomaly_scores,

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from aeent_jax import figures, workdir
+from aeent_jax import figures
+from aeent_jax.runtime import workdir
 from aeent_jax.theory import measuring, tables
 
 _MOST_VENNS = 4

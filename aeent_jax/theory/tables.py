@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aeent_jax.report import comparison
+from aeent_jax.results import comparison
 
 _NOTHING = "-"
 

@@ -1,0 +1,103 @@
+"""What an evaluation leaves in `eval/<split>` of a workdir."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aeent_jax import data, figures
+from aeent_jax.evaluation import scoring
+from aeent_jax.runtime import workdir
+
+
+class Shown(NamedTuple):
+    """The images of `panel.png`.
+
+    Attributes:
+      chosen: `[k]`, their places in the split.
+      reconstructions: `[k, H, W, C]` in [0, 1].
+      score_maps: `[k, H, W]`; None where the score has none.
+    """
+
+    chosen: np.ndarray
+    reconstructions: np.ndarray
+    score_maps: np.ndarray | None
+
+
+def write(
+    folder: pathlib.Path,
+    results: Mapping[str, Any],
+    split: data.Split,
+    scored: scoring.Scored,
+    shown: Shown,
+) -> None:
+    """Writes scores, score maps, the panel with its arrays, and metrics.
+
+    Args:
+      folder: made where there is none.
+      results: what `metrics.json` is to hold.
+      split: what was evaluated.
+      scored: its scores.
+      shown: of some of its images.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Last, and none before: it stands for a whole evaluation.
+        (folder / "metrics.json").unlink(missing_ok=True)
+        _write_scores(folder, split, scored)
+        _draw_panel(folder, split, scored, shown)
+        workdir.write_json(folder / "metrics.json", results)
+    except OSError as error:
+        raise OSError(
+            f"The evaluation cannot be written to {folder}"
+            f" ({error.strerror or error}); make room or give access, then"
+            " start the same command again, which trains nothing anew."
+        ) from error
+
+
+def _write_scores(folder, split, scored):
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(["id", "label", "anomaly_score"])
+    for row in zip(
+        split.ids,
+        split.labels.tolist(),
+        map(repr, scored.anomaly_scores.tolist()),
+        strict=True,
+    ):
+        writer.writerow(row)
+    (folder / "scores.csv").write_bytes(table.getvalue().encode())
+    path = folder / "score_maps.npz"
+    path.unlink(missing_ok=True)
+    if scored.score_maps is None:
+        return
+    arrays = {"score_maps": scored.score_maps, "ids": np.array(split.ids)}
+    if split.masks is not None:
+        arrays["masks"] = split.masks
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _draw_panel(folder, split, scored, of):
+    """Draws the chosen images beside their reconstructions."""
+    chosen, shown, maps = of
+    images = split.images[chosen] / 255.0
+    figures.save_panel(
+        folder,
+        images=images,
+        reconstructions=shown,
+        # A score without a place in the image: the squared error instead.
+        score_maps=np.square(2 * (images - shown)).mean(axis=3)
+        if maps is None
+        else maps,
+        masks=None if split.masks is None else split.masks[chosen],
+        labels=split.labels[chosen],
+        ids=[split.ids[i] for i in chosen],
+        scores=scored.anomaly_scores[chosen],
+    )

@@ -1,0 +1,1 @@
+"""Devices, processes, workdirs, locks, checkpoints, storage and progress."""

@@ -1,0 +1,323 @@
+"""The files of a run: configuration, environment and metrics.
+
+A workdir belongs to one configuration. Another one is refused, so that a
+restart never mixes two experiments. Of several processes the first writes.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import math
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+from jax.experimental import multihost_utils
+
+from aeent_jax import config as config_lib
+from aeent_jax.runtime import storage
+
+# What may differ on a restart: nothing here changes the trained parameters
+# beyond rounding, as long as a path leads to the same files.
+_FREE_GROUPS = ("checkpoint", "eval", "log", "parallel")
+_FREE_KEYS = (
+    "data.root",
+    "data.cache_dir",
+    "data.memory_budget_mb",
+    "loss.vgg_statistics",
+    "loss.vgg_weights",
+)
+# Of the job that has the workdir, see `claims.py` beside this.
+LOCK = "lock"
+# What a job that was killed as it began may leave of its own.
+_BEGINNINGS = {LOCK, "config.json.partial"}
+_PACKAGES = (
+    "aeent-jax",
+    "flax",
+    "jax",
+    "jaxlib",
+    "numpy",
+    "optax",
+    "orbax-checkpoint",
+    "scikit-learn",
+    "tensorflow-datasets",
+)
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Makes the workdir, or checks that it belongs to this configuration.
+
+    Args:
+      workdir: the run's folder; made where there is none.
+      config: the resolved configuration.
+
+    Raises:
+      ValueError: the folder belongs to another configuration, or holds files
+        but no run; nothing was changed.
+      OSError: it cannot be written.
+    """
+    check(workdir, config)
+    # None writes before all have looked, nor goes on before it is written.
+    multihost_utils.sync_global_devices("aeent_workdir_checked")
+    if jax.process_index() == 0:
+        _write_claim(workdir, config)
+    multihost_utils.sync_global_devices("aeent_workdir_claimed")
+    if not (workdir / "config.json").exists():
+        raise ValueError(
+            f"--workdir={workdir} is not where process 0 sees it; give a folder"
+            " in a file system that all processes share."
+        )
+
+
+def _write_claim(workdir, config):
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / "config.json", json.loads(config.to_json()))
+        write_json(workdir / "environment.json", environment())
+    except OSError as error:
+        raise OSError(
+            f"--workdir={workdir} cannot be written ({error.strerror}); give a"
+            " folder that can."
+        ) from error
+
+
+def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Checks, and changes nothing, that a configuration can have a workdir.
+
+    Args:
+      workdir: the run's folder, which need not exist.
+      config: the resolved configuration.
+
+    Raises:
+      ValueError: the folder belongs to another configuration, or holds files
+        but no run.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        wanted = json.loads(config.to_json())
+        _refuse_other(workdir, _read_config(path), wanted)
+    elif workdir.exists() and not workdir.is_dir():
+        raise ValueError(
+            f"--workdir={workdir} is a file, but a folder is needed; give"
+            " another path."
+        )
+    elif workdir.is_dir() and storage.names_in(workdir) - _BEGINNINGS:
+        raise ValueError(
+            f"--workdir={workdir} holds files but no config.json of a run; give"
+            " an empty or new folder, so that nothing is overwritten."
+        )
+
+
+def _refuse_other(workdir, found, wanted):
+    found, wanted = flatten(found), flatten(wanted)
+    differing = [
+        f"{key} is {found.get(key)} there and {wanted.get(key)} here"
+        for key in sorted(found | wanted)
+        if found.get(key) != wanted.get(key) and not _may_differ(key)
+    ]
+    before, now = found.get("train.epochs"), wanted.get("train.epochs")
+    longer = (
+        isinstance(before, int)
+        and isinstance(now, int)
+        and before < now
+        and wanted.get("optimizer.schedule") == "constant"
+    )
+    if longer:
+        # More epochs at a constant learning rate go on from where it ended.
+        differing = [d for d in differing if not d.startswith("train.epochs ")]
+    if differing:
+        raise ValueError(
+            f"--workdir={workdir} belongs to another configuration:"
+            f" {'; '.join(differing)}. Give another workdir, or the same"
+            " configuration to go on with that run."
+        )
+
+
+def _may_differ(key: str) -> bool:
+    return key.split(".")[0] in _FREE_GROUPS or key in _FREE_KEYS
+
+
+def decisive(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The flat keys of a configuration that decide the trained parameters."""
+    flat = flatten(json.loads(config.to_json()))
+    return {key: v for key, v in flat.items() if not _may_differ(key)}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups under flat keys, with dots between the names."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """Reads the configuration of a run.
+
+    Args:
+      workdir: the run's folder.
+
+    Returns:
+      The locked configuration.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: the file is damaged, or of another program, or its keys and
+        types are not those of this version.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{workdir} is not the workdir of a run (it has no config.json);"
+            " give the --workdir of an `aeent train` command."
+        )
+    found = _read_config(path)
+    config_lib.check(found, str(path))
+    return ml_collections.ConfigDict(found).lock()
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} is not the configuration of a run; restore it or use"
+            " another workdir."
+        )
+    return config_lib.complete(found)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and revision, for the record of a run."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "git_revision": _git_revision(),
+        "command": sys.argv,
+    }
+
+
+def _git_revision() -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a JSON file; a damaged one is a ValueError that names it."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not readable as JSON ({error}); restore it or use"
+            " another workdir."
+        ) from error
+
+
+def write_json(path: pathlib.Path, tree: Any) -> None:
+    """Writes JSON atomically; numbers that are not finite become null."""
+    storage.write_text(path, json.dumps(_finite(tree), indent=2) + "\n")
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        return None
+    return tree
+
+
+class MetricsWriter:
+    """Appends to metrics.jsonl, and to TensorBoard events where possible."""
+
+    def __init__(
+        self, workdir: pathlib.Path, restored_step: int, *, tensorboard: bool
+    ):
+        """Opens the file and drops what is about to be written again.
+
+        That is all after `restored_step`, and the closing evaluation at it.
+        Where there are several processes, only that of the first writes.
+
+        Args:
+          workdir: the run's folder.
+          restored_step: the step that training goes on from.
+          tensorboard: write events too, where tensorboardX is installed.
+        """
+        self._path = workdir / "metrics.jsonl"
+        self._events = None
+        self._is_first = jax.process_index() == 0
+        if not self._is_first:
+            return
+        self._forget_after(restored_step)
+        if tensorboard and importlib.util.find_spec("tensorboardX"):
+            import tensorboardX
+
+            self._events = tensorboardX.SummaryWriter(
+                str(workdir / "tensorboard"), purge_step=restored_step + 1
+            )
+
+    def _forget_after(self, step: int) -> None:
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue  # The line that a killed run did not finish.
+            if not isinstance(record, dict) or "step" not in record:
+                continue  # No line of ours.
+            trained = any(key.startswith("train/") for key in record)
+            if record["step"] < step or (record["step"] == step and trained):
+                kept.append(line + "\n")
+        storage.write_text(self._path, "".join(kept))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one record, a flat mapping with a key `step`."""
+        if not self._is_first:
+            return
+        line = json.dumps(_finite(record)) + "\n"
+        try:
+            storage.append_text(self._path, line)
+        except OSError as error:
+            raise OSError(
+                f"{self._path} cannot be written ({error.strerror}); make room"
+                " or give access, then start the run again to go on from its"
+                " latest checkpoint."
+            ) from error
+        if self._events is not None:
+            for key, value in record.items():
+                if "/" in key and isinstance(value, int | float):
+                    self._events.add_scalar(key, value, record["step"])
+
+    def close(self) -> None:
+        """Flushes the events."""
+        if self._events is not None:
+            self._events.close()

@@ -1,0 +1,302 @@
+"""A run put together: a configuration, its data, devices and programs."""
+
+import pathlib
+import time
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from aeent_jax import config as config_lib
+from aeent_jax import data, methods
+from aeent_jax.data import batches, sources
+from aeent_jax.evaluation import evaluate, score_sums
+from aeent_jax.runtime import parallel, profiling
+from aeent_jax.training import (
+    batch_feed,
+    controller,
+    metrics_window,
+    objective,
+    optimizer,
+    schedule,
+)
+from aeent_jax.training import step as train_step
+
+# On accelerators a call does several steps, so that a small network is not
+# bound by dispatch. On CPU a loop around the convolutions' kernel gradient is
+# many times slower than none.
+_STEPS_PER_CALL_ON_ACCELERATORS = 8
+
+# The step gets it as an int32.
+_LARGEST_SEED = 2**31 - 1
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses what can be refused without the data.
+
+    Args:
+      config: the resolved configuration.
+
+    Raises:
+      ValueError: a key that is missing, unknown or of another type, an unknown
+        name, or a number out of its range.
+    """
+    config_lib.check(config.to_dict(), "The configuration")
+    least = {
+        "data.memory_budget_mb": 0,
+        "train.epochs": 1,
+        "train.batch_size": 2,  # BatchNorm and rates have no variance of one.
+        "train.seed": 0,
+        "train.steps_per_call": 0,
+        "train.microbatches": 1,
+        "eval.every_epochs": 0,
+        "eval.batch_size": 1,
+        "eval.num_resamples": 2,
+        "eval.diagnostic_latents": 2,
+        "checkpoint.every_steps": 0,
+        "checkpoint.keep": 1,
+        "log.every_epochs": 1,
+    }
+    for key, minimum in least.items():
+        group, name = key.split(".")
+        value = config[group][name]
+        if value < minimum:
+            raise ValueError(
+                f"{key} is {value}, but must be at least {minimum}."
+            )
+    if config.train.seed > _LARGEST_SEED:
+        raise ValueError(
+            f"train.seed is {config.train.seed}, but must be at most"
+            f" {_LARGEST_SEED}."
+        )
+    profiling.parse_steps(config.log.profile)
+    # What needs no data is refused before any is read.
+    program = make_program(config, config.optimizer.warmup_steps + 1)
+    score = config.eval.score or program.method.score
+    score_sums.parse(score, config, program.method)
+
+
+def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
+    """Loads the data set of a configuration."""
+    window = config.data.window
+    return data.load(
+        config.data.name,
+        root=config.data.root,
+        cache_dir=config.data.cache_dir,
+        image_size=config.data.image_size,
+        channels=config.data.channels,
+        validation_fraction=config.data.validation_fraction,
+        seed=config.train.seed,
+        window=sources.parse_window(window.split(",") if window else []),
+        memory_budget_mb=config.data.memory_budget_mb,
+    )
+
+
+def make_program(
+    config: ml_collections.ConfigDict, total_steps: int
+) -> train_step.Program:
+    """Builds the static parts of a training step from a configuration.
+
+    Args:
+      config: the resolved configuration.
+      total_steps: steps of the whole training.
+
+    Returns:
+      The program.
+
+    Raises:
+      ValueError: a name or value that is not known.
+    """
+    method = methods.make_method(config, parallel.AXIS)
+    group = config.entropy
+    rate = objective.make_rate(
+        sigma=config.channel.sigma,
+        noise=config.channel.noise,
+        estimator=group.estimator,
+        weight=group.weight,
+        bandwidth=group.bandwidth,
+        queue_size=group.queue_size,
+        allow_unsound=group.allow_unsound,
+        options=group.to_dict(),
+    )
+    warmup = group.warmup_epochs / config.train.epochs
+    return train_step.Program(
+        method=method,
+        rate=rate,
+        optimizer=optimizer.make_optimizer(
+            total_steps=total_steps, **config.optimizer
+        ),
+        estimator_optimizer=_estimator_optimizer(rate, group.learning_rate),
+        control=controller.make_controller(
+            name=group.controller,
+            target=group.target,
+            step_size=group.controller_rate,
+            warmup_steps=warmup * total_steps,
+            weight=rate.weight,
+            is_measured=rate.is_measured,
+        ),
+        microbatches=_microbatches(config, method),
+    )
+
+
+def _microbatches(config, method) -> int:
+    parts, size = config.train.microbatches, config.train.batch_size
+    if size % parts:
+        raise ValueError(
+            f"train.microbatches is {parts}, but must divide train.batch_size,"
+            f" which is {size}."
+        )
+    if 1 < parts == size:
+        raise ValueError(
+            f"train.microbatches is {parts}, so each part of a batch has one"
+            " image, of which BatchNorm has no variance; set it to at most"
+            f" {size // 2}."
+        )
+    if parts > 1 and method.adversary is not None:
+        raise ValueError(
+            f"train.microbatches is {parts}, but {config.method} is trained"
+            " against an adversary, which sees whole batches; set it to 1."
+        )
+    return parts
+
+
+def _estimator_optimizer(rate, learning_rate):
+    if not rate.is_learned:
+        return optax.identity()
+    if not 0 < learning_rate < float("inf"):
+        raise ValueError(
+            f"entropy.learning_rate is {learning_rate}, but must be a finite"
+            " number above 0."
+        )
+    return optax.adam(learning_rate)
+
+
+class Run:
+    """One run: its data, devices, plan and compiled programs.
+
+    Attributes:
+      config: the resolved configuration.
+      directory: the workdir.
+      dataset: the splits, on the host.
+      train_fingerprint: sha256 of the training split.
+      parallel: the devices.
+      plan: when things happen.
+      program: the static parts of a step.
+      evaluator: scores splits.
+      step_fn: `train_step.train_steps`, mapped and compiled.
+      stop_signal: the number of the signal that asked to stop, or None.
+      has_warned: whether the saturation of the estimator was reported.
+      interval: the metrics since the last line of metrics.jsonl.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        directory: pathlib.Path,
+        dataset: data.Dataset | None = None,
+    ):
+        """Loads the data and builds what the configuration describes.
+
+        Args:
+          config: the resolved configuration.
+          directory: the workdir.
+          dataset: of the configuration, where it is loaded already.
+
+        Raises:
+          ValueError: bad configuration or data.
+        """
+        check_config(config)
+        self.config = config
+        self.directory = directory
+        self.dataset = dataset or load_data(config)
+        self.parallel = parallel.make_parallel(**config.parallel)
+        self.train_fingerprint = self.dataset.fingerprint_of("train")
+        images = self.dataset.splits["train"].images
+        size = config.train.steps_per_call
+        on_cpu = self.parallel.devices[0].platform == "cpu"
+        self.plan = schedule.Plan(
+            num_examples=len(images),
+            batch_size=config.train.batch_size,
+            epochs=config.train.epochs,
+            steps_per_call=size
+            or (1 if on_cpu else _STEPS_PER_CALL_ON_ACCELERATORS),
+            checkpoint_every=config.checkpoint.every_steps,
+        )
+        self.program = make_program(config, self.plan.total_steps)
+        parts = config.train.microbatches
+        self.padded_size = parts * self.parallel.padded(
+            config.train.batch_size // parts
+        )
+        self.evaluator = evaluate.Evaluator(
+            self.parallel,
+            self.program.method,
+            config,
+        )
+        self.step_fn = self.parallel.map(
+            lambda *args: train_step.train_steps(self.program, *args),
+            [parallel.REPLICATED] * 2
+            + [batch_feed.kind_of(images)]
+            + [parallel.SHARDED] * 2,
+            [parallel.REPLICATED] * 2,
+            donate=(0,),
+        )
+        self.stop_signal: int | None = None
+        self.has_warned = False
+        self.interval = metrics_window.Interval()
+        self.started = time.monotonic()
+
+    def wall_seconds(self) -> float:
+        """Seconds of this run so far, those before a restart included."""
+        return time.monotonic() - self.started
+
+    def stamp(self, step: int) -> dict[str, float]:
+        """The keys that every line of metrics.jsonl begins with."""
+        return {
+            "step": step,
+            "epoch": step / self.plan.steps_per_epoch,
+            "wall_seconds": round(self.wall_seconds(), 3),
+        }
+
+    def initial_state(self) -> train_step.TrainState:
+        """Draws the initial state, on the host."""
+        create = jax.jit(lambda s: train_step.create_state(self.program, s))
+        return jax.device_get(create(self.config.train.seed))
+
+    def knobs(self) -> train_step.Knobs:
+        """The numbers of the run, on the host."""
+        return train_step.Knobs(
+            seed=np.int32(self.config.train.seed),
+            weight=np.float32(self.config.entropy.weight),
+            update_scale=np.float32(1.0),
+        )
+
+    def make_feed(self, step: int) -> batch_feed.Feed:
+        """Begins to give calls their images, from `step` on; to be closed."""
+        images = self.dataset.splits["train"].images
+        return batch_feed.make_feed(
+            self.parallel, images, self.batch, self.plan, step
+        )
+
+    def batch(self, step: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and masks `[B, steps]` of the next call, on the host."""
+        columns = [
+            batches.train_batch(
+                self.config.train.seed,
+                step + i,
+                self.plan.num_examples,
+                self.plan.batch_size,
+                self.padded_size,
+            )
+            for i in range(steps)
+        ]
+        indices, mask = (np.stack(c, 1) for c in zip(*columns, strict=True))
+        return indices, mask
+
+    def validation_error(self, state) -> float | None:
+        """Reconstruction error of the held-out normals; None without any."""
+        if "val" not in self.dataset.splits:
+            return None
+        images = self.dataset.splits["val"].images
+        scored = self.evaluator.score(state.variables, images, keep_maps=False)
+        return float(np.mean(scored.reconstruction_error))

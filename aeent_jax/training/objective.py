@@ -1,0 +1,308 @@
+"""The objective: a noisy channel, a reconstruction term, a weighted rate.
+
+    loss = mean (x - x_hat(z + sigma*eps))^2 + weight * rate(z)
+
+The rate is an estimate, in nats, of I(X; Z + sigma*eps), the information that
+passes the channel. A penalty on clean latents would be vacuous: the encoder
+would shrink them and the decoder would undo it. Everything here is written per
+device, with collectives over `axis_name`, and what it returns adds up over
+devices to the value of the global batch.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from aeent_jax import entropy
+from aeent_jax.entropy import channel
+from aeent_jax.training import latent_queue
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """What is estimated of the latents, and with which weight.
+
+    Attributes:
+      sigma: standard deviation of the channel noise; 0 means no channel.
+      estimator: a name of `entropy.ESTIMATORS` or `entropy.LEARNED`.
+      weight: of one nat in the loss.
+      bandwidth: "channel" for sigma, the name of a bandwidth rule, or a
+        positive number in the unit of the latents.
+      noise: law of the channel noise, a name of `channel.NOISES`.
+      hyper: further keywords of the estimator, as pairs.
+      queue_size: latents of earlier steps that are kept as samples.
+    """
+
+    sigma: float
+    estimator: str
+    weight: float
+    bandwidth: str | float = "channel"
+    noise: str = "gaussian"
+    hyper: tuple[tuple[str, Any], ...] = ()
+    queue_size: int = 0
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the estimate is a rate: a channel and an estimator."""
+        return self.sigma > 0 and self.estimator != "none"
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the estimator has parameters of its own."""
+        return self.estimator in entropy.LEARNED
+
+    @property
+    def includes_self(self) -> bool:
+        """Whether the estimate cannot exceed log n nats."""
+        return not self.is_learned and self.entry.includes_self
+
+    @property
+    def entry(self) -> Any:
+        """The estimator's entry in its table."""
+        return entry_of(self.estimator)
+
+    @property
+    def noise_options(self) -> dict[str, Any]:
+        """The keyword that tells the estimator of the noise, if it has one."""
+        name = self.entry.noise_argument
+        if name is None:
+            return {}
+        if name == "width":
+            return {name: channel.width(self.sigma)}
+        by_channel = self.bandwidth == "channel"
+        return {name: self.sigma if by_channel else self.bandwidth}
+
+
+def entry_of(estimator: str) -> Any:
+    """Returns the entry of either table; an unknown name is a ValueError."""
+    for table in (entropy.LEARNED, entropy.ESTIMATORS):
+        if estimator in table:
+            return table[estimator]
+    names = sorted([*entropy.ESTIMATORS, *entropy.LEARNED])
+    raise ValueError(
+        f"entropy.estimator is {estimator!r}, and one of {names} is needed:"
+        " check the spelling."
+    )
+
+
+def make_rate(
+    *,
+    sigma: float,
+    estimator: str,
+    weight: float,
+    bandwidth: str,
+    allow_unsound: bool,
+    noise: str = "gaussian",
+    queue_size: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Rate:
+    """Checks the combination.
+
+    Args:
+      sigma: standard deviation of the channel noise, at least 0.
+      estimator: a name of `entropy.ESTIMATORS` or `entropy.LEARNED`.
+      weight: at least 0.
+      bandwidth: "channel", a rule's name, or a number in digits.
+      allow_unsound: whether a weight without a channel is allowed, for the
+        ablation that shows why it controls nothing.
+      noise: a name of `channel.NOISES`.
+      queue_size: latents of earlier steps to keep as samples, at least 0.
+      options: values by name, of which the estimator takes what its entry's
+        `hyper` names; a number in digits becomes a number.
+
+    Returns:
+      The checked rate term.
+
+    Raises:
+      ValueError: a value out of its range, or an unsound combination that was
+        not allowed.
+    """
+    entry = entry_of(estimator)
+    channel.check_noise(noise)
+    for name, value in (
+        ("channel.sigma", sigma),
+        ("entropy.weight", weight),
+        ("entropy.queue_size", queue_size),
+    ):
+        if not 0 <= value < float("inf"):
+            raise ValueError(
+                f"{name} is {value}, but must be a finite number of at least 0."
+            )
+    rate = Rate(
+        sigma,
+        estimator,
+        weight,
+        _parse_bandwidth(bandwidth),
+        noise,
+        tuple((name, _parse((options or {})[name])) for name in entry.hyper),
+        queue_size if estimator != "none" else 0,
+    )
+    _check_use(rate)
+    if sigma > 0 or estimator == "none":
+        return rate
+    if not weight:
+        return Rate(sigma, "none", weight, rate.bandwidth, noise)
+    _check_without_channel(rate, allow_unsound)
+    return rate
+
+
+def _check_use(rate: Rate) -> None:
+    takes = rate.entry.noise_argument
+    if rate.bandwidth in entropy.RULES and takes == "sigma":
+        raise ValueError(
+            f"entropy.bandwidth is {rate.bandwidth!r}, but {rate.estimator}"
+            " takes the noise of the channel or a number; set"
+            " entropy.bandwidth=channel."
+        )
+    if rate.queue_size and rate.is_learned:
+        raise ValueError(
+            f"entropy.queue_size is {rate.queue_size}, but {rate.estimator}"
+            " compares no latents with others: it remembers earlier ones in"
+            " its parameters; set entropy.queue_size=0."
+        )
+
+
+def _check_without_channel(rate: Rate, allow_unsound: bool) -> None:
+    if not allow_unsound:
+        raise ValueError(
+            f"entropy.weight is {rate.weight} and channel.sigma is 0, but a"
+            " penalty on latents without a noisy channel compresses nothing"
+            " (the encoder shrinks them and the decoder undoes it); set"
+            " channel.sigma=1, or entropy.weight=0, or"
+            " entropy.allow_unsound=True for the ablation."
+        )
+    takes = rate.entry.noise_argument
+    if takes == "width":
+        raise ValueError(
+            f"channel.sigma is 0, but {rate.estimator} needs the width of the"
+            " channel's noise; set channel.sigma=1."
+        )
+    if takes and rate.bandwidth == "channel":
+        raise ValueError(
+            "channel.sigma is 0, so the estimator has no bandwidth; give one"
+            " with entropy.bandwidth=1.0, or a rule's name."
+        )
+
+
+def _parse(value: Any) -> Any:
+    """A number for digits, anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _parse_bandwidth(bandwidth: str) -> str | float:
+    if bandwidth == "channel" or bandwidth in entropy.RULES:
+        return bandwidth
+    value = _parse(bandwidth)
+    if not isinstance(value, float) or not 0 < value < float("inf"):
+        raise ValueError(
+            f"entropy.bandwidth is {bandwidth!r}; give a number above 0, or one"
+            f" of {', '.join(['channel', *entropy.RULES])}."
+        )
+    return value
+
+
+def samples_of(rate: Rate, z: jax.Array, z_noisy: jax.Array) -> jax.Array:
+    """Of clean and noisy latents, those that the estimator has as samples."""
+    return z_noisy if rate.entry.noisy_samples else z
+
+
+def rate_share(
+    rate: Rate,
+    z: jax.Array,
+    z_noisy: jax.Array,
+    mask: jax.Array,
+    positions: jax.Array,
+    axis_name: str,
+    *,
+    queue: latent_queue.Queue | None = None,
+    estimator_params: PyTree = None,
+) -> jax.Array:
+    """This device's share of the rate of the global batch, in nats.
+
+    Shares add up over devices to the rate; so do gradients, once they are
+    summed over devices. Without a channel (an ablation) it is the estimator's
+    own value, an entropy and not a rate.
+
+    Args:
+      rate: what is estimated.
+      z: this device's clean latents, `[B, D]`.
+      z_noisy: the same behind the channel.
+      mask: `[B]` bool, the valid rows.
+      positions: `[B]` int, places in the global batch.
+      axis_name: the mapped axis.
+      queue: replicated latents of earlier steps, as further samples.
+      estimator_params: of a learned estimator, replicated.
+
+    Returns:
+      Scalar; 0 where the global batch has fewer than two valid rows.
+    """
+    if rate.estimator == "none":
+        return jnp.zeros(())
+    count = lax.psum(jnp.sum(mask), axis_name)
+    queries = z_noisy if rate.entry.noisy_queries else z
+    if rate.is_learned:
+        estimate = rate.entry.apply(
+            estimator_params, queries, query_mask=mask, **rate.noise_options
+        )
+    else:
+        own = samples_of(rate, z, z_noisy)
+        estimate = _estimate(
+            rate, queries, positions, mask, own, axis_name, queue
+        )
+    value = estimate.value
+    if rate.sigma > 0:
+        value = entropy.to_rate(estimate, rate.sigma, z.shape[1], rate.noise)
+    if estimate.per_query is not None:
+        # The mean of its own queries: ragged shards weigh what they hold.
+        share = value * jnp.sum(mask) / jnp.maximum(count, 1)
+    else:
+        share = value / lax.axis_size(axis_name)
+        if queue is not None:
+            share = _undiluted(share, queue.count / jnp.maximum(count, 1))
+    return jnp.where(count >= 2, share, 0.0)
+
+
+def _estimate(rate, queries, positions, mask, own, axis_name, queue):
+    """Of this device's queries against the samples of all and of the queue."""
+    samples, sample_mask = lax.all_gather((own, mask), axis_name, tiled=True)
+    if queue is not None:
+        samples = jnp.concatenate([samples, queue.latents])
+        sample_mask = jnp.concatenate([sample_mask, queue.mask])
+    return rate.entry(
+        queries,
+        samples,
+        positions,
+        query_mask=mask,
+        sample_mask=sample_mask,
+        **dict(rate.hyper) | rate.noise_options,
+    )
+
+
+def _undiluted(value: jax.Array, queued: jax.Array) -> jax.Array:
+    """The value, with the gradient that it has in all of its samples.
+
+    Of `1 + queued` parts of the samples the gradient reaches one; the others,
+    in the queue, would have moved like it. Estimators with a value for each
+    query need no such factor: they are cross-entropies of the queries under
+    the samples' density, which have no gradient in the latter where the two
+    agree, and all of their queries are of this step.
+
+    Args:
+      value: an estimate of the whole of the samples.
+      queued: latents in the queue, over those of this batch.
+
+    Returns:
+      `value`.
+    """
+    return value + queued * (value - lax.stop_gradient(value))

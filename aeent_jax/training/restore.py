@@ -1,0 +1,149 @@
+"""What can be done with a run that was trained: evaluate it, encode with it."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from aeent_jax.evaluation import evaluate
+from aeent_jax.runtime import checkpoint, storage, workdir
+from aeent_jax.training import experiment
+from aeent_jax.training import step as train_step
+
+
+def check(
+    directories: Sequence[str | pathlib.Path], scores: Sequence[str] = ()
+) -> None:
+    """Refuses what can be refused before the first of several is evaluated.
+
+    Args:
+      directories: the workdirs of the runs.
+      scores: as in `evaluate_workdir`.
+
+    Raises:
+      FileNotFoundError: one is no run.
+      ValueError: one is given twice, or its configuration or a score cannot be
+        used.
+    """
+    paths = [storage.absolute(directory) for directory in directories]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"{path} is given twice; give each run once.")
+        config = workdir.load_config(path)
+        experiment.check_config(config)
+        for score in scores:
+            experiment.check_config(_scored_by(config, score))
+
+
+def evaluate_workdir(
+    directory: str | pathlib.Path,
+    *,
+    best: bool = False,
+    scores: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Evaluates the newest checkpoint of a run and writes `eval/` anew.
+
+    Args:
+      directory: the workdir of a run.
+      best: take the checkpoint of the lowest validation error instead.
+      scores: sums of scores as `score_sums.parse` reads them, each of which
+        goes into a subfolder of `eval/<split>`; none for the run's own.
+
+    Returns:
+      What `metrics.json` holds, for each score.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: the checkpoint or a score cannot be used.
+    """
+    run, restored, variables = restore(directory, best=best)
+    if not scores:
+        found = run.evaluator.evaluate(
+            variables, run.dataset, restored.step, run.directory
+        )
+        return [found]
+    evaluators = {}
+    for score in scores:
+        # All before the first is used: a misspelt name is found at once.
+        evaluators[score] = evaluate.Evaluator(
+            run.parallel, run.program.method, _scored_by(run.config, score)
+        )
+    return [
+        evaluator.evaluate(
+            variables,
+            run.dataset,
+            restored.step,
+            run.directory,
+            subfolder=score.replace("*", "x").replace(" ", ""),
+        )
+        for score, evaluator in evaluators.items()
+    ]
+
+
+def _scored_by(config, score) -> ml_collections.ConfigDict:
+    """The configuration with another score, which must not be empty.
+
+    That would be the run's own, whose evaluation is not to be written over.
+    """
+    if not score.strip():
+        raise ValueError(
+            "one of the scores is empty; give names such as squared, with one"
+            " comma between two."
+        )
+    changed = ml_collections.ConfigDict(config.to_dict())
+    changed.eval.score = score
+    return changed
+
+
+def encode_workdir(
+    directory: str | pathlib.Path, split: str
+) -> tuple[np.ndarray, float]:
+    """Encodes a split with the newest checkpoint of a run.
+
+    Args:
+      directory: the workdir of a run.
+      split: a name of its data set's splits.
+
+    Returns:
+      Clean latents `[N, D]` float32 in the split's order, and the run's
+      `channel.sigma`.
+
+    Raises:
+      FileNotFoundError: there is no run or no checkpoint.
+      ValueError: there is no such split, or the checkpoint cannot be used.
+    """
+    run, _, variables = restore(directory)
+    splits = run.dataset.splits
+    if split not in splits:
+        raise ValueError(
+            f"The data of {directory} has no split {split!r}; choose one of"
+            f" {', '.join(splits)}."
+        )
+    scored = run.evaluator.score(
+        variables, splits[split].images, keep_maps=False
+    )
+    return scored.z, run.config.channel.sigma
+
+
+def restore(
+    directory: str | pathlib.Path, *, best: bool = False
+) -> tuple[experiment.Run, checkpoint.Restored, Any]:
+    """Restores a run; arguments and errors as `evaluate_workdir`.
+
+    Returns:
+      The run, its checkpoint, whose state is the variables alone, and these on
+      the devices of the run.
+    """
+    directory = storage.to_path(directory)
+    config = workdir.load_config(directory)
+    run = experiment.Run(config, directory)
+    like = jax.eval_shape(
+        lambda: train_step.create_state(run.program, config.train.seed)
+    )
+    restored = checkpoint.restore_from(
+        directory, like.variables, best=best, partial=True
+    )
+    return run, restored, run.parallel.replicate(restored.state)

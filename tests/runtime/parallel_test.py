@@ -1,0 +1,221 @@
+import pathlib
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import aeent_jax
+from aeent_jax.runtime import parallel
+
+MAPPINGS = [(mode, n) for mode in parallel.MODES for n in (1, 8)]
+
+
+@pytest.fixture(params=MAPPINGS, ids=lambda m: f"{m[0]}-{m[1]}")
+def mapping(request):
+    return parallel.make_parallel(*request.param)
+
+
+def rows(count=8):
+    return np.arange(count * 3, dtype=np.float32).reshape(count, 3)
+
+
+def test_host_arrays_come_back_as_they_were(mapping):
+    tree = {"a": rows(16), "b": (np.arange(16) < 5,)}
+    for there, back in (
+        (mapping.shard, mapping.fetch_sharded),
+        (mapping.replicate, mapping.fetch_replicated),
+    ):
+        found = back(there(tree))
+        assert jax.tree.structure(found) == jax.tree.structure(tree)
+        for one, other in zip(
+            *map(jax.tree.leaves, (found, tree)), strict=True
+        ):
+            assert isinstance(one, np.ndarray)
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+def test_each_device_sees_its_rows_in_order_and_the_sum_is_of_all(mapping):
+    def step(scale, x):
+        place = lax.axis_index(parallel.AXIS) * len(x) + jnp.arange(len(x))
+        total = lax.psum(jnp.sum(x, 0), parallel.AXIS)
+        return scale * total, x + place[:, None]
+
+    mapped = mapping.map(
+        step,
+        [parallel.REPLICATED, parallel.SHARDED],
+        [parallel.REPLICATED, parallel.SHARDED],
+    )
+    x = rows(16)
+    total, moved = mapped(mapping.replicate(np.float32(2)), mapping.shard(x))
+    # Exact: small whole numbers.
+    np.testing.assert_array_equal(mapping.fetch_replicated(total), 2 * x.sum(0))
+    np.testing.assert_array_equal(
+        mapping.fetch_sharded(moved), x + np.arange(16)[:, None]
+    )
+
+
+def test_one_result_needs_no_tuple(mapping):
+    mapped = mapping.map(lambda x: x + 1, [parallel.SHARDED], parallel.SHARDED)
+    found = mapping.fetch_sharded(mapped(mapping.shard(rows())))
+    np.testing.assert_array_equal(found, rows() + 1)
+
+
+def test_only_donated_arguments_are_given_away(mapping):
+    mapped = mapping.map(
+        lambda x, y: x + y,
+        [parallel.SHARDED] * 2,
+        parallel.SHARDED,
+        donate=(0,),
+    )
+    # Arrays on the devices; `shard` may leave them on the host.
+    identity = mapping.map(
+        lambda x: x * 1, [parallel.SHARDED], parallel.SHARDED
+    )
+    x, y = (identity(mapping.shard(rows())) for _ in range(2))
+    mapped(x, y)
+    assert x.is_deleted()
+    assert not y.is_deleted()
+
+
+def test_a_step_that_gets_its_own_result_back_compiles_once(mapping):
+    compiled = []
+
+    def count(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    mapped = mapping.map(
+        lambda state, x: state + lax.psum(jnp.sum(x), parallel.AXIS),
+        [parallel.REPLICATED, parallel.SHARDED],
+        parallel.REPLICATED,
+        donate=(0,),
+    )
+    state = mapping.replicate(np.float32(0))
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        for _ in range(3):
+            state = mapped(state, mapping.shard(rows()))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert len(compiled) == 1
+    assert mapping.fetch_replicated(state) == 3 * rows().sum()
+
+
+def test_padded_is_the_next_multiple():
+    mapping = parallel.make_parallel("pmap", 8)
+    assert [mapping.padded(n) for n in (1, 8, 9, 64)] == [8, 8, 16, 64]
+    assert parallel.make_parallel("pmap", 1).padded(7) == 7
+
+
+def test_zero_means_all_devices_and_others_the_first():
+    assert parallel.make_parallel().devices == tuple(jax.devices())
+    two = parallel.make_parallel("shard_map", 2)
+    assert two.devices == tuple(jax.devices()[:2])
+    assert two.num_devices == 2
+
+
+class Device(NamedTuple):
+    """Of another process, which this one cannot have."""
+
+    process_index: int
+    id: int
+
+
+def devices_of(*counts):
+    # As some machines list them, not process by process.
+    found = [Device(p, i) for p, n in enumerate(counts) for i in range(n)]
+    return sorted(found, key=lambda device: (device.id, device.process_index))
+
+
+def test_processes_take_equal_parts_and_neighbouring_rows(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    chosen = parallel._of_each_process(devices_of(3, 3), 4)
+    assert chosen == ((0, 0), (0, 1), (1, 0), (1, 1))
+    assert len(parallel._of_each_process(devices_of(3, 3), 0)) == 6
+    made = parallel.Parallel("pmap", chosen)
+    assert made.rows_of_process(8) == slice(0, 4)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    made = parallel.Parallel("pmap", chosen)
+    assert made.rows_of_process(8) == slice(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("counts", "count", "sentence"),
+    [
+        (
+            (2, 2),
+            3,
+            "parallel.num_devices is 3, but 2 processes take equal parts; give"
+            " a multiple of that number, or 0 for all.",
+        ),
+        (
+            (1, 2),
+            0,
+            "the 2 processes show from 1 to 2 devices; start them on machines"
+            " that have equally many.",
+        ),
+    ],
+)
+def test_unequal_parts_are_refused(monkeypatch, counts, count, sentence):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r".") as caught:
+        parallel._of_each_process(devices_of(*counts), count)
+    assert str(caught.value) == sentence
+
+
+def test_steps_on_cpu_do_not_overlap(mapping):
+    # Collectives of two steps in flight can wait for each other for ever.
+    assert mapping.waits_for_each_step
+
+
+@pytest.mark.parametrize(
+    ("mode", "num_devices", "sentence"),
+    [
+        (
+            "jit",
+            0,
+            "parallel.mode is 'jit'; choose one of pmap, shard_map.",
+        ),
+        (
+            "pmap",
+            9,
+            "parallel.num_devices is 9, but this machine shows 8 cpu"
+            " device(s); give 0 for all of them, or at most that number.",
+        ),
+        (
+            "pmap",
+            -1,
+            "parallel.num_devices is -1, but this machine shows 8 cpu"
+            " device(s); give 0 for all of them, or at most that number.",
+        ),
+    ],
+)
+def test_refusals_say_what_is_needed(mode, num_devices, sentence):
+    with pytest.raises(ValueError, match=r".") as caught:
+        parallel.make_parallel(mode, num_devices)
+    assert str(caught.value) == sentence
+
+
+def test_devices_chosen_in_the_environment_stay():
+    parallel.use_one_cpu_device_per_core()  # conftest.py asked for 8.
+    assert len(jax.devices()) == 8
+
+
+def test_memory_setting_is_harmless():
+    parallel.keep_freed_memory()
+
+
+def test_no_other_module_knows_how_steps_are_mapped():
+    package = pathlib.Path(aeent_jax.__file__).parent
+    names = re.compile(r"jax\.pmap|shard_map\(|jax_utils|jax\.sharding")
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if names.search(path.read_text())
+    }
+    assert found == {"parallel.py"}

@@ -1,0 +1,82 @@
+"""Text becomes a path, or one sentence; no bucket is needed for this."""
+
+import os
+import pathlib
+
+import pytest
+
+from aeent_jax.data import archives, cache
+from aeent_jax.results import report
+from aeent_jax.runtime import profiling, storage
+
+pytestmark = pytest.mark.usefixtures("nothing_is_made_here")
+
+
+def test_path_on_disk_stays_what_it_is(tmp_path):
+    for place in (tmp_path, "runs/x", "~/x", "c:x", "a b", ""):
+        path = storage.to_path(place)
+        assert type(path) is type(tmp_path)
+        assert path == pathlib.Path(place)
+        assert storage.absolute(place) == pathlib.Path(place).absolute()
+        assert not storage.is_in_bucket(path)
+
+
+@pytest.mark.parametrize(
+    "place", ["gs:/bucket/x", "gs:x", "gs://", "gs:///x", "s3://bucket/x"]
+)
+def test_other_addresses_are_refused(place):
+    with pytest.raises(ValueError, match=r".") as caught:
+        storage.to_path(place)
+    assert str(caught.value) == (
+        f"{place} is neither a path on disk nor in a bucket of Google Cloud"
+        " Storage; give DIR or gs://BUCKET/DIR."
+    )
+
+
+@pytest.mark.parametrize("name", ["run*", "a?", "seed[1]/x", "x#1"])
+def test_names_that_are_patterns_are_refused(name):
+    with pytest.raises(ValueError, match="which gcsfs reads as a pattern"):
+        storage.to_path(f"gs://bucket/{name}")
+
+
+def test_missing_gcsfs_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r".") as caught:
+        storage.to_path("gs://bucket/x")
+    assert str(caught.value) == (
+        "gs://bucket needs gcsfs, which is not installed; pip install"
+        " 'aeent-jax[gcs]' brings it."
+    )
+
+
+def test_killed_write_on_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    storage.write_text(tmp_path / "file", "old")
+
+    def die(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(os, "replace", die)
+    with pytest.raises(InterruptedError):
+        storage.write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def _profile():
+    # As a path in a bucket shows itself.
+    profiling.check_place("gs://bucket/x", "1:3")
+
+
+REFUSED = {
+    "cache_dir": lambda: cache.find_dir("gs://bucket/x"),
+    "data.root": lambda: archives.unpack(
+        "folder", "gs://bucket/x", pathlib.Path()
+    ),
+    "--out": lambda: report.make_report(["runs/a"], "gs://bucket/x"),
+    "log.profile": _profile,
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_must_be_on_disk_is_refused(name):
+    with pytest.raises(ValueError, match=rf"^{name} is .*gs://bucket/x"):
+        REFUSED[name]()

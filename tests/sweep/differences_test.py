@@ -1,0 +1,111 @@
+"""Paired differences, of made workdirs beside their records."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from sweep_support import record
+
+from aeent_jax.evaluation import metrics
+from aeent_jax.sweep import differences, groups
+
+LABELS = np.arange(40) % 2
+
+
+def nested(flat):
+    tree = {}
+    for key, value in flat.items():
+        *parents, name = key.split(".")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = value
+    return tree
+
+
+def write_workdir(place, one, *, images="image"):
+    """Writes what a member leaves, and its AUROC into the record."""
+    config, name = one["config"], one["member"]
+    rng = np.random.default_rng(config["train.seed"])
+    gap = 1.0 if config["entropy.weight"] else 0.3
+    scores = rng.normal(size=len(LABELS)) + gap * LABELS
+    found = metrics.image_metrics(scores, LABELS)
+    one["evaluation"] |= found
+    folder = place / name / "eval/test"
+    folder.mkdir(parents=True)
+    (place / name / "config.json").write_text(json.dumps(nested(config)))
+    counts = {"num_normal": 20, "num_abnormal": 20}
+    (folder / "metrics.json").write_text(json.dumps(found | counts))
+    with (folder / "scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", "anomaly_score"])
+        for i, label in enumerate(LABELS):
+            writer.writerow([f"{images}{i}", label, scores[i]])
+    return scores
+
+
+@pytest.fixture
+def members():
+    """Ours at seeds 0, 1 and 3; the plain ones at 0, 1 and 2."""
+    ours = [record(size=64, seed=s, controlled=True) for s in (0, 1, 3)]
+    return ours + [record(seed=s) for s in (0, 1, 2)]
+
+
+def table(members, folder):
+    text = differences.make_differences(groups.groups(members), [folder])
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+
+
+def test_differences_are_of_means_over_the_seeds_of_both(members, tmp_path):
+    scores = [write_workdir(tmp_path, one) for one in members]
+    header, _, row = table(members, tmp_path / "records")
+    assert header == ["data", "difference", "seeds", "AUROC", "AP"]
+    assert row[:3] == ["kermany_cxr", "ours - ae4", "2"]
+    expected = metrics.paired_bootstrap(
+        np.stack(scores[:2]), np.stack(scores[3:5]), LABELS
+    )
+    for cell, key in zip(row[3:], ("auroc", "ap"), strict=True):
+        value, low, high = (f"{100 * x:+.1f}" for x in expected[key])
+        assert cell == f"{value} [{low}, {high}]"
+
+
+def test_workdir_of_an_older_version_is_that_of_its_record(members, tmp_path):
+    for one in members:
+        write_workdir(tmp_path, one)
+        path = tmp_path / one["member"] / "config.json"
+        config = json.loads(path.read_text())
+        # Its default is what older versions did.
+        config["train"].pop("microbatches", None)
+        path.write_text(json.dumps(config))
+        one["config"]["train.microbatches"] = 1
+    assert len(table(members, tmp_path / "records")) == 3
+
+
+def test_records_alone_have_no_differences(members, tmp_path):
+    assert table(members, tmp_path / "records") == []
+
+
+def test_workdirs_of_other_runs_are_passed_over(members, tmp_path):
+    for one in members:
+        write_workdir(tmp_path, one)
+    members[0]["config"]["train.epochs"] = 99
+    members[1]["evaluation"]["auroc"] += 0.01
+    assert table(members, tmp_path / "records") == []
+
+
+def test_runs_on_different_images_have_no_difference(members, tmp_path):
+    for one in members:
+        images = "image" if one["config"]["entropy.weight"] else "other"
+        write_workdir(tmp_path, one, images=images)
+    assert table(members, tmp_path / "records") == []
+
+
+def test_uncontrolled_sweeps_have_no_differences(members, tmp_path):
+    for one in members[3:]:
+        write_workdir(tmp_path, one)
+    assert table(members[3:], tmp_path / "records") == []
