@@ -176,7 +176,7 @@ class Trained(NamedTuple):
 def train(method: methods.Method, reference: Reference) -> Trained:
     """Trains from the reference's initial values on its batches, in order."""
     mapping = parallel.make_parallel("pmap", 1)
-    program = train_step.Program(
+    program = train_step.StepConfig(
         method=method,
         rate=objective.make_rate(
             sigma=0.0,
@@ -200,8 +200,8 @@ def train(method: methods.Method, reference: Reference) -> Trained:
     )
     # The step takes images from 0 to 255, which need not be whole numbers.
     images = (reference.x.reshape(-1, 32, 32, 1) + 1.0) * 127.5
-    knobs = train_step.Knobs(np.int32(0), np.float32(0))
-    constants = mapping.replicate((knobs, images))
+    hyper = train_step.Hyper(np.int32(0), np.float32(0))
+    constants = mapping.replicate((hyper, images))
     rows = np.arange(len(images), dtype=np.int32).reshape(-1, _BATCH_SIZE)
     state, losses, first = mapping.replicate(state), [], None
     for indices in rows:

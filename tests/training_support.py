@@ -144,11 +144,11 @@ def add_density(monkeypatch):
     monkeypatch.setitem(entropy.LEARNED, "density", entry)
 
 
-def make_program(
+def make_step_config(
     optimizer: optax.GradientTransformation,
     fields: dict | None = None,
     **rate,
-) -> train_step.Program:
+) -> train_step.StepConfig:
     """A tiny network with the channel and `kde_loo`, or as `rate` says."""
     term = {
         "sigma": 0.5,
@@ -163,7 +163,7 @@ def make_program(
         "rate": objective.make_rate(**(term | rate)),
         "optimizer": optimizer,
     }
-    return train_step.Program(**(made | (fields or {})))
+    return train_step.StepConfig(**(made | (fields or {})))
 
 
 def tiny(root: pathlib.Path | str, cache_dir: pathlib.Path | str) -> dict:
@@ -236,7 +236,7 @@ def final_state(workdir, config) -> checkpoint.Restored:
     """The newest checkpoint of a run."""
     from aeent_jax.training import experiment
 
-    program = experiment.make_program(config, total_steps=10**6)
+    program = experiment.make_step_config(config, total_steps=10**6)
     like = jax.eval_shape(lambda: train_step.create_state(program, 0))
     return checkpoint.restore_from(workdir, like)
 

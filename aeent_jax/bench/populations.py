@@ -44,7 +44,7 @@ def measure(
         raise ValueError(f"--steps is {steps}, but must be at least 1.")
     experiment.check_config(config)
     mapping = parallel.make_parallel("pmap", 1)
-    program = experiment.make_program(config, total_steps=10**6)
+    program = experiment.make_step_config(config, total_steps=10**6)
     images = _draw_images(config)
     calls = {"alone": _alone(program, mapping, images, config, steps)}
     for size in sizes:
@@ -86,8 +86,8 @@ def _batch(config) -> tuple[np.ndarray, np.ndarray]:
     return indices[:, None], np.ones((len(indices), 1), bool)
 
 
-def _knobs(config, seed: int) -> train_step.Knobs:
-    return train_step.Knobs(
+def _knobs(config, seed: int) -> train_step.Hyper:
+    return train_step.Hyper(
         np.int32(seed), np.float32(config.entropy.weight), np.float32(1.0)
     )
 
@@ -114,11 +114,11 @@ def _together(
         jax.vmap(lambda seed: train_step.create_state(program, seed))
     )
     state = mapping.shard(jax.device_get(create(np.arange(size))))
-    knobs, batch = jax.tree.map(
+    hyper, batch = jax.tree.map(
         lambda *leaves: np.stack(leaves),
         *[(_knobs(config, seed), _batch(config)) for seed in range(size)],
     )
-    constants = (mapping.shard(knobs), mapping.replicate(images))
+    constants = (mapping.shard(hyper), mapping.replicate(images))
     return _stepping(step_fn, state, (*constants, *mapping.shard(batch)), steps)
 
 

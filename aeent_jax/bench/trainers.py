@@ -78,11 +78,11 @@ class Ours:
         self._config = config
         self._directory = directory
         watch = _Stopwatch()
-        self._run = experiment.Run(self._config, directory)
+        self._run = experiment.Experiment(self._config, directory)
         self.startup = {"data": watch.lap()}
         state = self._run.initial_state()
         self._state = self._run.parallel.replicate(state)
-        self._knobs = self._run.parallel.replicate(self._run.knobs())
+        self._knobs = self._run.parallel.replicate(self._run.hyper())
         self._size = self._run.plan.steps_from(0)
         with contextlib.closing(self._run.make_feed(0)) as feed:
             self._rows = feed.next(0, self._size)
@@ -91,7 +91,7 @@ class Ours:
         self.run_steps(self._size)
         self.startup["first step"] = watch.lap()
         # A program of its own is compiled anew, now from the cache on disk.
-        self._run = experiment.Run(self._config, directory)
+        self._run = experiment.Experiment(self._config, directory)
         watch.lap()
         self.run_steps(self._size)
         self.startup["first step, cached"] = watch.lap()
@@ -134,11 +134,11 @@ class Fed:
         parallel.keep_freed_memory()
         watch = _Stopwatch()
         dataset = load()
-        self._run = experiment.Run(config, directory, dataset)
+        self._run = experiment.Experiment(config, directory, dataset)
         self.startup = {"data": watch.lap()}
         state = self._run.initial_state()
         self._state = self._run.parallel.replicate(state)
-        self._knobs = self._run.parallel.replicate(self._run.knobs())
+        self._knobs = self._run.parallel.replicate(self._run.hyper())
         self._step = 0
         # What is read ahead between rounds would be for nothing in the next.
         self._feed_ends = dataset.splits["train"].is_stored

@@ -110,7 +110,7 @@ def load(directory: str | pathlib.Path) -> Network:
         abnormal test images.
     """
     run, restored, variables = restore.restore(directory)
-    if run.program.method.latent_dim is None:
+    if run.step_config.method.latent_dim is None:
         raise ValueError(
             f"the method of {directory}, {run.config.method}, has no latent"
             " vector, and its rate is wanted: give runs of one that has."
@@ -121,7 +121,7 @@ def load(directory: str | pathlib.Path) -> Network:
         for name in ("train", "test")
     }
     shape = run.dataset.splits["train"].images.shape[1:]
-    decode = jax.jit(functools.partial(_decode, run.program.method, shape))
+    decode = jax.jit(functools.partial(_decode, run.step_config.method, shape))
     return Network(
         config=run.config,
         dataset=run.dataset,

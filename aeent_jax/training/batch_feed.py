@@ -79,7 +79,7 @@ class Streamed:
         mapping: parallel.Parallel,
         images: stored.StoredImages,
         batch: Batch,
-        calls: schedule.Plan,
+        calls: schedule.StepSchedule,
         step: int,
     ):
         """Begins to read.
@@ -141,7 +141,9 @@ class Streamed:
         return call, (images, places, mask)
 
 
-def _calls_from(calls: schedule.Plan, step: int) -> Iterator[tuple[int, int]]:
+def _calls_from(
+    calls: schedule.StepSchedule, step: int
+) -> Iterator[tuple[int, int]]:
     while step < calls.total_steps:
         steps = calls.steps_from(step)
         yield step, steps
@@ -161,7 +163,7 @@ def make_feed(
     mapping: parallel.Parallel,
     images: np.ndarray | stored.StoredImages,
     batch: Batch,
-    calls: schedule.Plan,
+    calls: schedule.StepSchedule,
     step: int,
 ) -> Feed:
     """Chooses how the calls of a run get their images.

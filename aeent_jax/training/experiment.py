@@ -72,9 +72,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
     profiling.parse_steps(config.log.profile)
     # What needs no data is refused before any is read.
-    program = make_program(config, config.optimizer.warmup_steps + 1)
-    score = config.eval.score or program.method.score
-    score_sums.parse(score, config, program.method)
+    step_config = make_step_config(config, config.optimizer.warmup_steps + 1)
+    score = config.eval.score or step_config.method.score
+    score_sums.parse(score, config, step_config.method)
 
 
 def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
@@ -93,9 +93,9 @@ def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
     )
 
 
-def make_program(
+def make_step_config(
     config: ml_collections.ConfigDict, total_steps: int
-) -> train_step.Program:
+) -> train_step.StepConfig:
     """Builds the static parts of a training step from a configuration.
 
     Args:
@@ -103,7 +103,7 @@ def make_program(
       total_steps: steps of the whole training.
 
     Returns:
-      The program.
+      The static parts.
 
     Raises:
       ValueError: a name or value that is not known.
@@ -121,7 +121,7 @@ def make_program(
         options=group.to_dict(),
     )
     warmup = group.warmup_epochs / config.train.epochs
-    return train_step.Program(
+    return train_step.StepConfig(
         method=method,
         rate=rate,
         optimizer=optimizer.make_optimizer(
@@ -172,7 +172,7 @@ def _estimator_optimizer(rate, learning_rate):
     return optax.adam(learning_rate)
 
 
-class Run:
+class Experiment:
     """One run: its data, devices, plan and compiled programs.
 
     Attributes:
@@ -182,7 +182,7 @@ class Run:
       train_fingerprint: sha256 of the training split.
       parallel: the devices.
       plan: when things happen.
-      program: the static parts of a step.
+      step_config: the static parts of a step.
       evaluator: scores splits.
       step_fn: `train_step.train_steps`, mapped and compiled.
       stop_signal: the number of the signal that asked to stop, or None.
@@ -215,7 +215,7 @@ class Run:
         images = self.dataset.splits["train"].images
         size = config.train.steps_per_call
         on_cpu = self.parallel.devices[0].platform == "cpu"
-        self.plan = schedule.Plan(
+        self.plan = schedule.StepSchedule(
             num_examples=len(images),
             batch_size=config.train.batch_size,
             epochs=config.train.epochs,
@@ -223,18 +223,18 @@ class Run:
             or (1 if on_cpu else _STEPS_PER_CALL_ON_ACCELERATORS),
             checkpoint_every=config.checkpoint.every_steps,
         )
-        self.program = make_program(config, self.plan.total_steps)
+        self.step_config = make_step_config(config, self.plan.total_steps)
         parts = config.train.microbatches
         self.padded_size = parts * self.parallel.padded(
             config.train.batch_size // parts
         )
         self.evaluator = evaluate.Evaluator(
             self.parallel,
-            self.program.method,
+            self.step_config.method,
             config,
         )
         self.step_fn = self.parallel.map(
-            lambda *args: train_step.train_steps(self.program, *args),
+            lambda *args: train_step.train_steps(self.step_config, *args),
             [parallel.REPLICATED] * 2
             + [batch_feed.kind_of(images)]
             + [parallel.SHARDED] * 2,
@@ -243,7 +243,7 @@ class Run:
         )
         self.stop_signal: int | None = None
         self.has_warned = False
-        self.interval = metrics_window.Interval()
+        self.interval = metrics_window.MetricsWindow()
         self.started = time.monotonic()
 
     def wall_seconds(self) -> float:
@@ -260,12 +260,12 @@ class Run:
 
     def initial_state(self) -> train_step.TrainState:
         """Draws the initial state, on the host."""
-        create = jax.jit(lambda s: train_step.create_state(self.program, s))
+        create = jax.jit(lambda s: train_step.create_state(self.step_config, s))
         return jax.device_get(create(self.config.train.seed))
 
-    def knobs(self) -> train_step.Knobs:
+    def hyper(self) -> train_step.Hyper:
         """The numbers of the run, on the host."""
-        return train_step.Knobs(
+        return train_step.Hyper(
             seed=np.int32(self.config.train.seed),
             weight=np.float32(self.config.entropy.weight),
             update_scale=np.float32(1.0),

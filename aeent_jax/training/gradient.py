@@ -16,9 +16,9 @@ PyTree = Any
 
 
 def share(
-    program: Any,
+    step_config: Any,
     state: Any,
-    knobs: Any,
+    hyper: Any,
     weight: jax.Array,
     inputs: methods.Inputs,
     count: jax.Array,
@@ -26,9 +26,9 @@ def share(
     """This device's share of the gradient, and what was minimised.
 
     Args:
-      program: a `train_step.Program`.
+      step_config: a `train_step.StepConfig`.
       state: the `train_step.TrainState` before the step, replicated.
-      knobs: the `train_step.Knobs`, replicated.
+      hyper: the `train_step.Hyper`, replicated.
       weight: of one nat, in this step.
       inputs: this device's rows, with a mask.
       count: valid rows of the global batch.
@@ -38,16 +38,16 @@ def share(
       losses by name, the rate in nats, and the network's outputs. All but the
       outputs add up over devices.
     """
-    method, rate = program.method, program.rate
+    method, rate = step_config.method, step_config.rate
 
     def network(params, batch_stats, inputs):
         def noise(z):
             z_noisy = channel.add_noise(
                 z, rate.sigma, inputs.rng, inputs.positions, rate.noise
             )
-            if knobs.latent_mask is None:
+            if hyper.latent_mask is None:
                 return z_noisy
-            return jnp.where(knobs.latent_mask, z_noisy, z)
+            return jnp.where(hyper.latent_mask, z_noisy, z)
 
         variables = {"params": params, "batch_stats": batch_stats}
         outputs = method.forward(variables, inputs, noise, train=True)
@@ -88,7 +88,7 @@ def share(
         return sum(losses.values()) + minimised, (losses, nats, outputs)
 
     trained = (state.params, state.estimator_params)
-    if program.microbatches == 1:
+    if step_config.microbatches == 1:
         return jax.grad(whole, has_aux=True)(trained)
     return accumulation.gradient(
         network,
@@ -96,5 +96,5 @@ def share(
         trained,
         state.batch_stats,
         inputs,
-        program.microbatches,
+        step_config.microbatches,
     )

@@ -63,7 +63,7 @@ def train(
     directory = storage.to_path(directory)
     profiling.check_place(directory, config.log.profile)
     # Whatever can be refused is refused before a file is written.
-    run = experiment.Run(config, directory)
+    run = experiment.Experiment(config, directory)
     say = say or progress.Progress(
         run.plan.total_steps, is_silent=not hosts.is_first()
     )
@@ -98,7 +98,7 @@ def train(
 
 
 def restore_or_init(
-    run: experiment.Run,
+    run: experiment.Experiment,
     checkpoints: checkpoint.Checkpoints,
     say: progress.Progress,
 ) -> tuple[train_step.TrainState, int]:
@@ -116,7 +116,7 @@ def restore_or_init(
       ValueError: the checkpoint is of another run, or cannot be used.
     """
     like = jax.eval_shape(
-        lambda: train_step.create_state(run.program, run.config.train.seed)
+        lambda: train_step.create_state(run.step_config, run.config.train.seed)
     )
     restored = checkpoints.restore_latest(like)
     if restored is not None:
@@ -170,7 +170,9 @@ def _say_start(run, step, say):
     if step:
         say.say(f"Going on from step {step}.")
     for sentence in warnings.warnings(
-        run.program.rate, config.channel.normalisation, config.train.batch_size
+        run.step_config.rate,
+        config.channel.normalisation,
+        config.train.batch_size,
     ):
         say.say(f"WARNING: {sentence}")
     untraced = profiling.warning(config.log.profile, step, run.plan.total_steps)
@@ -209,14 +211,14 @@ def _stop_signals(run) -> Iterator[None]:
 def _loop(run, state, step, feed, trace, checkpoints, writer, say):
     """Trains from `step` to the end; returns the final state."""
     plan, clock = run.plan, time.monotonic
-    knobs = run.parallel.replicate(run.knobs())
+    hyper = run.parallel.replicate(run.hyper())
     in_flight, compiled = collections.deque(), set()
     mark = clock()
     while step < plan.total_steps:
         size = plan.steps_from(step)
         rows = feed.next(step, size)
         trace.before(step, size)
-        state, metrics = run.step_fn(state, knobs, *rows)
+        state, metrics = run.step_fn(state, hyper, *rows)
         step += size
         trace.after(step, metrics)
         in_flight.append(metrics)
@@ -232,7 +234,7 @@ def _loop(run, state, step, feed, trace, checkpoints, writer, say):
             run.interval.add_time(size, clock() - mark)
             say.work(size, clock() - mark)
         compiled.add(size)
-        say.show(step, run.interval.note(run.program.rate))
+        say.show(step, run.interval.note(run.step_config.rate))
         if plan.ends_epoch(step):
             _end_epoch(run, state, step, writer, say)
         if plan.saves(step) or run.stop_signal is not None:
@@ -284,12 +286,12 @@ def _end_epoch(run, state, step, writer, say) -> None:
         results = run.evaluator.evaluate(state.variables, run.dataset, step)
         evaluated = findings.flat_metrics(results)
     if epoch % config.log.every_epochs == 0 or evaluated or is_last:
-        record = run.stamp(step) | run.interval.summary(run.program.rate)
+        record = run.stamp(step) | run.interval.summary(run.step_config.rate)
         writer.write(record | evaluated)
-        run.interval = metrics_window.Interval()
+        run.interval = metrics_window.MetricsWindow()
 
 
-def metadata_of(run: experiment.Run) -> dict[str, Any]:
+def metadata_of(run: experiment.Experiment) -> dict[str, Any]:
     """What a checkpoint says of its run."""
     return {
         "wall_seconds": run.wall_seconds(),
@@ -309,7 +311,7 @@ def _save(run, checkpoints, state, step) -> None:
 
 def _warn_of_saturation(run, say) -> None:
     """Says so, once, where the training estimator is at its ceiling."""
-    rate, interval = run.program.rate, run.interval
+    rate, interval = run.step_config.rate, run.interval
     count = round(interval.count / interval.steps) + rate.queue_size
     if run.has_warned or not rate.is_measured or count < 2:
         return

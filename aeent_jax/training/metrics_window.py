@@ -13,7 +13,7 @@ _NOT_AVERAGED = ("step", "count")
 
 
 @dataclasses.dataclass
-class Interval:
+class MetricsWindow:
     """Metrics gathered between two lines of metrics.jsonl.
 
     Checkpoints hold it, so that a line is the same where a run was stopped
@@ -79,7 +79,7 @@ class Interval:
         return means
 
 
-def from_metadata(metadata: Mapping[str, Any]) -> Interval:
+def from_metadata(metadata: Mapping[str, Any]) -> MetricsWindow:
     """What was gathered before a checkpoint.
 
     Args:
@@ -90,5 +90,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> Interval:
       none, or other things in it: the next line is then of what follows.
     """
     gathered = metadata.get("interval", {})
-    known = {field.name for field in dataclasses.fields(Interval)}
-    return Interval(**gathered) if set(gathered) == known else Interval()
+    known = {field.name for field in dataclasses.fields(MetricsWindow)}
+    return (
+        MetricsWindow(**gathered) if set(gathered) == known else MetricsWindow()
+    )

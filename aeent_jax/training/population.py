@@ -102,7 +102,7 @@ def train_population(
     dataset = experiment.load_data(configs[0])
     batch_feed.refuse_stored(dataset.splits["train"].images)
     runs = [
-        experiment.Run(config, directory, dataset)
+        experiment.Experiment(config, directory, dataset)
         for config, directory in zip(configs, directories, strict=True)
     ]
     say = say or progress.Progress(runs[0].plan.total_steps)
@@ -123,20 +123,22 @@ def train_population(
 
 
 def map_members(
-    program: train_step.Program, mapping: parallel.Parallel
+    step_config: train_step.StepConfig, mapping: parallel.Parallel
 ) -> Callable[..., Any]:
     """Compiles `train_step.train_steps` for members side by side.
 
     Args:
-      program: of all members.
+      step_config: of all members.
       mapping: the devices; each takes an equal share of the members.
 
     Returns:
-      A function of states, knobs, images `[N, H, W, C]`, indices and masks
+      A function of states, hyper, images `[N, H, W, C]`, indices and masks
       `[M, B, steps]`, all but the images with a leading axis of members, to
       states and metrics.
     """
-    step = parallel.alone(lambda *rows: train_step.train_steps(program, *rows))
+    step = parallel.alone(
+        lambda *rows: train_step.train_steps(step_config, *rows)
+    )
     return mapping.map(
         jax.vmap(step, in_axes=(0, 0, None, 0, 0)),
         [
@@ -190,13 +192,15 @@ def _checkpoints(run):
 class _Population:
     """Members that have done the same number of steps."""
 
-    def __init__(self, runs: dict[int, experiment.Run], say: progress.Progress):
+    def __init__(
+        self, runs: dict[int, experiment.Experiment], say: progress.Progress
+    ):
         self._runs = runs
         self._say = say
         self._plan = next(iter(runs.values())).plan
         # The widest has room for all.
         widest = max(runs.values(), key=lambda r: r.config.model.latent_dim)
-        self._program = widest.program
+        self._step_config = widest.step_config
         self._parallel = widest.parallel
         self._base_rate = widest.config.optimizer.learning_rate
         self._images = widest.dataset.splits["train"].images
@@ -204,12 +208,12 @@ class _Population:
         # Devices have equal numbers; copies of the last fill up.
         missing = self._parallel.padded(len(places)) - len(places)
         self._rows = places + places[-1:] * missing
-        self._step_fn = map_members(self._program, self._parallel)
+        self._step_fn = map_members(self._step_config, self._parallel)
 
     def train(self, states, step, asked_to_stop) -> dict[int, str]:
         """Trains to the end; returns why members failed, by their places."""
         state = self._parallel.shard(self._stack(states))
-        knobs = self._parallel.shard(
+        hyper = self._parallel.shard(
             _stacked([self._knobs(p) for p in self._rows])
         )
         images = self._parallel.replicate(self._images)
@@ -233,7 +237,7 @@ class _Population:
                     [self._runs[p].batch(step, size) for p in self._rows]
                 )
                 state, metrics = self._step_fn(
-                    state, knobs, images, *self._parallel.shard(batch)
+                    state, hyper, images, *self._parallel.shard(batch)
                 )
                 step += size
                 self._add(metrics, failed)
@@ -251,32 +255,34 @@ class _Population:
             self._evaluate(state, step, writers, failed)
         return failed
 
-    def _knobs(self, place: int) -> train_step.Knobs:
+    def _knobs(self, place: int) -> train_step.Hyper:
         """The numbers of a member."""
         run = self._runs[place]
         rate = run.config.optimizer.learning_rate / self._base_rate
-        dim, padded = run.program.method.latent_dim, self._latent_dim
+        dim, padded = run.step_config.method.latent_dim, self._latent_dim
         return dataclasses.replace(
-            run.knobs(),
+            run.hyper(),
             update_scale=np.float32(rate),
             latent_mask=np.arange(padded) < dim if padded else None,
         )
 
     @property
     def _latent_dim(self) -> int | None:
-        return self._program.method.latent_dim
+        return self._step_config.method.latent_dim
 
     def _stack(self, states) -> Any:
         """The members' states, padded, with a leading axis of rows."""
         shapes = jax.eval_shape(
-            lambda: train_step.create_state(self._program, 0)
+            lambda: train_step.create_state(self._step_config, 0)
         )
         return _stacked([pad(states[place], shapes) for place in self._rows])
 
     def _unpadded(self, state, row: int, place: int):
         """The state of a member as its run alone has it."""
         run = self._runs[place]
-        shapes = jax.eval_shape(lambda: train_step.create_state(run.program, 0))
+        shapes = jax.eval_shape(
+            lambda: train_step.create_state(run.step_config, 0)
+        )
         return cut(jax.tree.map(lambda a: a[row], state), shapes)
 
     def _add(self, metrics, failed) -> None:
@@ -303,9 +309,9 @@ class _Population:
             due = epoch % run.config.log.every_epochs == 0
             if place in failed or not (due or step == self._plan.total_steps):
                 continue
-            summary = run.interval.summary(run.program.rate)
+            summary = run.interval.summary(run.step_config.rate)
             writers[place].write(run.stamp(step) | summary)
-            run.interval = metrics_window.Interval()
+            run.interval = metrics_window.MetricsWindow()
 
     def _save(self, state, step, failed) -> None:
         host = self._parallel.fetch_sharded(state)

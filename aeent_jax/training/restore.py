@@ -69,7 +69,7 @@ def evaluate_workdir(
     for score in scores:
         # All before the first is used: a misspelt name is found at once.
         evaluators[score] = evaluate.Evaluator(
-            run.parallel, run.program.method, _scored_by(run.config, score)
+            run.parallel, run.step_config.method, _scored_by(run.config, score)
         )
     return [
         evaluator.evaluate(
@@ -130,7 +130,7 @@ def encode_workdir(
 
 def restore(
     directory: str | pathlib.Path, *, best: bool = False
-) -> tuple[experiment.Run, checkpoint.Restored, Any]:
+) -> tuple[experiment.Experiment, checkpoint.Restored, Any]:
     """Restores a run; arguments and errors as `evaluate_workdir`.
 
     Returns:
@@ -139,9 +139,9 @@ def restore(
     """
     directory = storage.to_path(directory)
     config = workdir.load_config(directory)
-    run = experiment.Run(config, directory)
+    run = experiment.Experiment(config, directory)
     like = jax.eval_shape(
-        lambda: train_step.create_state(run.program, config.train.seed)
+        lambda: train_step.create_state(run.step_config, config.train.seed)
     )
     restored = checkpoint.restore_from(
         directory, like.variables, best=best, partial=True

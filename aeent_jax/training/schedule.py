@@ -6,7 +6,7 @@ from aeent_jax.data import batches
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class StepSchedule:
     """When things happen, all a pure function of the step.
 
     Attributes:

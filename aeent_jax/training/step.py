@@ -67,7 +67,7 @@ class TrainState:
 
 
 @flax.struct.dataclass
-class Knobs:
+class Hyper:
     """Numbers of a run that its compiled step takes as arguments.
 
     Attributes:
@@ -87,7 +87,7 @@ class Knobs:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class StepConfig:
     """What a training step is compiled from.
 
     Attributes:
@@ -108,11 +108,11 @@ class Program:
     microbatches: int = 1
 
 
-def create_state(program: Program, seed: int | jax.Array) -> TrainState:
+def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
     """Draws the initial state; the same for any number of devices."""
-    rng, rate = jax.random.key(seed), program.rate
-    variables = program.method.init(rng)
-    dim = program.method.latent_dim
+    rng, rate = jax.random.key(seed), step_config.rate
+    variables = step_config.method.init(rng)
+    dim = step_config.method.latent_dim
     estimator_params = {}
     if rate.is_learned:
         estimator_rng = jax.random.fold_in(rng, _ESTIMATOR_STREAM)
@@ -126,12 +126,16 @@ def create_state(program: Program, seed: int | jax.Array) -> TrainState:
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
-        opt_state=program.optimizer.init(variables["params"]),
+        opt_state=step_config.optimizer.init(variables["params"]),
         estimator_params=estimator_params,
-        estimator_opt_state=program.estimator_optimizer.init(estimator_params),
+        estimator_opt_state=step_config.estimator_optimizer.init(
+            estimator_params
+        ),
         queue=queue,
-        ascent=controller.create(program.control),
-        adversary=adversary.create(program.method, program.optimizer, rng),
+        ascent=controller.create(step_config.control),
+        adversary=adversary.create(
+            step_config.method, step_config.optimizer, rng
+        ),
     )
 
 
@@ -147,9 +151,9 @@ def _make_inputs(images, indices, mask, rng):
 
 
 def train_step(
-    program: Program,
+    step_config: StepConfig,
     state: TrainState,
-    knobs: Knobs,
+    hyper: Hyper,
     images: jax.Array,
     indices: jax.Array,
     mask: jax.Array,
@@ -157,9 +161,9 @@ def train_step(
     """One step of one device.
 
     Args:
-      program: the static parts.
+      step_config: the static parts.
       state: replicated.
-      knobs: replicated.
+      hyper: replicated.
       images: the whole training split, `[N, H, W, C]` uint8, replicated.
       indices: `[B]` int32, this device's rows of the global batch.
       mask: `[B]` bool, False in padding.
@@ -172,14 +176,14 @@ def train_step(
       network), `step` (after it), `count` (valid images), and
       `adversary_loss` where there is an adversary.
     """
-    rng = jax.random.fold_in(jax.random.key(knobs.seed), state.step)
+    rng = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
     inputs = _make_inputs(images, indices, mask, rng)
     count = lax.psum(jnp.sum(mask), parallel.AXIS)
     weight = controller.weight_of(
-        program.control, state.ascent, knobs.weight, state.step
+        step_config.control, state.ascent, hyper.weight, state.step
     )
     grads, (losses, rate, outputs) = gradient.share(
-        program, state, knobs, weight, inputs, count
+        step_config, state, hyper, weight, inputs, count
     )
     # The loss is a sum of the devices' shares, and so is its gradient.
     grads, losses, rate = lax.psum((grads, losses, rate), parallel.AXIS)
@@ -193,23 +197,23 @@ def train_step(
         "count": count,
     }
     opponent, found = adversary.update(
-        program.method,
-        program.optimizer,
+        step_config.method,
+        step_config.optimizer,
         state.adversary,
         inputs,
         outputs,
         count,
-        knobs.update_scale,
+        hyper.update_scale,
     )
     state = _with_new_parameters(
-        program, state, grads, outputs.batch_stats, knobs.update_scale
+        step_config, state, grads, outputs.batch_stats, hyper.update_scale
     )
     state = dataclasses.replace(
         state,
         step=state.step + 1,
-        queue=_pushed(program, state.queue, outputs, mask),
+        queue=_pushed(step_config, state.queue, outputs, mask),
         ascent=controller.update(
-            program.control,
+            step_config.control,
             state.ascent,
             rate=rate,
             distortion=losses["reconstruction"],
@@ -221,14 +225,16 @@ def train_step(
     return state, metrics | found
 
 
-def _with_new_parameters(program, state, grads, stats, scale):
+def _with_new_parameters(step_config, state, grads, stats, scale):
     """The state with parameters and statistics after a step."""
-    updates, opt_state = program.optimizer.update(
+    updates, opt_state = step_config.optimizer.update(
         grads[0], state.opt_state, state.params
     )
     updates = jax.tree.map(lambda update: scale * update, updates)
-    estimator_updates, estimator_opt_state = program.estimator_optimizer.update(
-        grads[1], state.estimator_opt_state, state.estimator_params
+    estimator_updates, estimator_opt_state = (
+        step_config.estimator_optimizer.update(
+            grads[1], state.estimator_opt_state, state.estimator_params
+        )
     )
     return dataclasses.replace(
         state,
@@ -242,19 +248,19 @@ def _with_new_parameters(program, state, grads, stats, scale):
     )
 
 
-def _pushed(program, queue, outputs, mask):
+def _pushed(step_config, queue, outputs, mask):
     """The queue, if there is one, with the latents of this step."""
     if queue is None:
         return None
-    latents = objective.samples_of(program.rate, outputs.z, outputs.z_noisy)
+    latents = objective.samples_of(step_config.rate, outputs.z, outputs.z_noisy)
     gathered = lax.all_gather((latents, mask), parallel.AXIS, tiled=True)
     return latent_queue.push(queue, *gathered)
 
 
 def train_steps(
-    program: Program,
+    step_config: StepConfig,
     state: TrainState,
-    knobs: Knobs,
+    hyper: Hyper,
     images: jax.Array,
     indices: jax.Array,
     mask: jax.Array,
@@ -262,9 +268,9 @@ def train_steps(
     """Several steps of one device in one call.
 
     Args:
-      program: the static parts.
+      step_config: the static parts.
       state: replicated.
-      knobs: replicated.
+      hyper: replicated.
       images: `[N, H, W, C]` uint8: the whole training split, replicated, or
         the rows of this device in this call.
       indices: `[B, steps]` int32, this device's rows of each global batch, as
@@ -276,7 +282,7 @@ def train_steps(
     """
 
     def step(state, batch):
-        return train_step(program, state, knobs, images, *batch)
+        return train_step(step_config, state, hyper, images, *batch)
 
     if indices.shape[1] == 1:
         # A loop, even of one turn, is many times slower than none on CPU.

@@ -36,7 +36,7 @@ def test_evaluations_compile_once_and_transfer_nothing_unasked(
     config = training_support.make_config(
         root, tmp_path / "cache", parallel__mode="shard_map"
     )
-    run = experiment.Run(config, tmp_path / "run")
+    run = experiment.Experiment(config, tmp_path / "run")
     state = run.parallel.replicate(run.initial_state())
     begun = len(lowered)
     results = []

@@ -60,7 +60,7 @@ METHODS = {
 
 
 def mapped_step(name, parts, mode, num_devices):
-    program = training_support.make_program(
+    program = training_support.make_step_config(
         optax.sgd(0.1),
         fields={
             "method": METHODS[name],
@@ -82,12 +82,12 @@ def two_steps(name, parts, mode="pmap", num_devices=1):
     """State and metrics, of 24 rows of which 20 are valid."""
     program, mapping, mapped = mapped_step(name, parts, mode, num_devices)
     create = jax.jit(lambda seed: train_step.create_state(program, seed))
-    knobs = train_step.Knobs(np.int32(SEED), np.float32(WEIGHT), np.float32(1))
+    hyper = train_step.Hyper(np.int32(SEED), np.float32(WEIGHT), np.float32(1))
     indices = np.arange(24, dtype=np.int32)[:, None] % len(IMAGES)
     mask = (np.arange(24) < 20)[:, None]
     batch = mapping.shard((indices, mask))
     state, *constants = mapping.replicate(
-        (jax.device_get(create(SEED)), knobs, IMAGES)
+        (jax.device_get(create(SEED)), hyper, IMAGES)
     )
     state, _ = mapped(state, *constants, *batch)
     return mapping.fetch_replicated(mapped(state, *constants, *batch))

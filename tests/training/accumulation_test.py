@@ -63,14 +63,14 @@ def compilation_cache(tmp_path_factory):
     )
 
 
-def make_program(name, parts, method=UNMIXED):
+def make_step_config(name, parts, method=UNMIXED):
     fields = {
         "method": method,
         "microbatches": parts,
         "estimator_optimizer": optax.sgd(0.1),
         "control": controller.Controller("target_rate", 1.0, 0.1),
     }
-    return training_support.make_program(
+    return training_support.make_step_config(
         optax.sgd(0.1), fields=fields, **RATES[name]
     )
 
@@ -85,11 +85,11 @@ def mapped(program, mapping):
 
 def make_arguments(program, mapping, count, rows):
     create = jax.jit(lambda seed: train_step.create_state(program, seed))
-    knobs = train_step.Knobs(np.int32(SEED), np.float32(WEIGHT))
+    hyper = train_step.Hyper(np.int32(SEED), np.float32(WEIGHT))
     indices = (np.arange(rows, dtype=np.int32) % len(IMAGES))[:, None]
     mask = (np.arange(rows) < count)[:, None]
     return (
-        *mapping.replicate((jax.device_get(create(SEED)), knobs, IMAGES)),
+        *mapping.replicate((jax.device_get(create(SEED)), hyper, IMAGES)),
         *mapping.shard((indices, mask)),
     )
 
@@ -115,25 +115,25 @@ def assert_close(actual, expected):
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize(("count", "rows"), [(12, 12), (10, 12)])
 def test_parts_add_up_to_the_whole(name, count, rows):
-    whole = steps(make_program(name, 1), 1, count, rows)
-    assert_close(steps(make_program(name, PARTS), 1, count, rows), whole)
+    whole = steps(make_step_config(name, 1), 1, count, rows)
+    assert_close(steps(make_step_config(name, PARTS), 1, count, rows), whole)
 
 
 @pytest.mark.slow
 def test_parts_are_the_same_on_any_number_of_devices():
     # With BatchNorm, so that it matters which images are in a part.
-    program = make_program("queued", 2, training_support.make_method())
+    program = make_step_config("queued", 2, training_support.make_method())
     assert_close(steps(program, 2), steps(program, 1))
 
 
 def test_statistics_are_of_parts_and_the_entropy_is_of_the_whole():
     method = training_support.make_method()
-    program = make_program("coding_rate", 2, method)
+    program = make_step_config("coding_rate", 2, method)
     mapping = parallel.make_parallel("pmap", 1)
-    state, knobs, *_ = make_arguments(program, mapping, 12, 12)
-    state, knobs = mapping.fetch_replicated((state, knobs))
+    state, hyper, *_ = make_arguments(program, mapping, 12, 12)
+    state, hyper = mapping.fetch_replicated((state, hyper))
     weight = controller.weight_of(
-        program.control, state.ascent, knobs.weight, state.step
+        program.control, state.ascent, hyper.weight, state.step
     )
     rng = jax.random.fold_in(jax.random.key(SEED), 0)
     x = methods.normalise(jnp.asarray(IMAGES[:12]))
@@ -199,7 +199,7 @@ def noise_of(rows, rng):
 @pytest.mark.slow
 def test_part_of_padding_alone_leaves_statistics():
     method = training_support.make_method()
-    program = make_program("coding_rate", 4, method)
+    program = make_step_config("coding_rate", 4, method)
     mapping = parallel.make_parallel("pmap", 1)
     step = mapped(program, mapping)
     # Rows 0, 1 and 2 of 8 are valid: the fourth part holds none.
@@ -218,7 +218,7 @@ def test_parts_take_less_memory():
     mapping = parallel.make_parallel("pmap", 1)
     sizes = []
     for parts in (1, 8):
-        program = make_program("coding_rate", parts, method)
+        program = make_step_config("coding_rate", parts, method)
         args = make_arguments(program, mapping, 256, 256)
         lowered = mapped(program, mapping).lower(*args)
         sizes.append(lowered.compile().memory_analysis().temp_size_in_bytes)
@@ -231,7 +231,7 @@ def test_run_in_parts_trains_and_ends(tmp_path):
     config = training_support.make_config(
         root, tmp_path / "cache", train__microbatches=2, train__epochs=1
     )
-    assert experiment.Run(config, tmp_path / "run").padded_size == 4
+    assert experiment.Experiment(config, tmp_path / "run").padded_size == 4
     results = train.train(config, tmp_path / "run")
     assert np.isfinite(results["rate_nats"])
 

@@ -35,7 +35,7 @@ def make_method(axis_name=parallel.AXIS, feature_weight=1.0):
 @functools.cache
 def program(feature_weight=1.0):
     # Plain gradient descent: the parameters show the gradient, times its rate.
-    return training_support.make_program(
+    return training_support.make_step_config(
         optax.sgd(RATE),
         {"method": make_method(feature_weight=feature_weight)},
         estimator="coding_rate",
@@ -61,7 +61,7 @@ def compiled(num_devices, feature_weight=1.0):
 
 
 def make_knobs(scale=1.0, seed=SEED):
-    return train_step.Knobs(np.int32(seed), np.float32(1e-2), np.float32(scale))
+    return train_step.Hyper(np.int32(seed), np.float32(1e-2), np.float32(scale))
 
 
 def batch_of(step, num_devices):
@@ -181,7 +181,7 @@ def test_updates_of_the_adversary_are_scaled_as_those_of_the_network():
 
 
 def test_methods_without_an_adversary_carry_none():
-    made = training_support.make_program(optax.adam(1e-3))
+    made = training_support.make_step_config(optax.adam(1e-3))
     state = jax.eval_shape(lambda: train_step.create_state(made, 0))
     assert state.adversary == ()
     names = jax.tree_util.tree_leaves_with_path(initial_state())
@@ -198,12 +198,12 @@ def test_members_of_a_population_have_adversaries_of_their_own():
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
     seeds, mask = (SEED, SEED + 1), np.ones(training_support.LATENT_DIM, bool)
-    knobs = [
+    hyper = [
         dataclasses.replace(make_knobs(scale), latent_mask=mask)
         for scale in (1.0, 2.0)
     ]
     members = mapping.shard(stacked(*map(initial_state, seeds)))
-    shards = mapping.shard(stacked(*knobs))
+    shards = mapping.shard(stacked(*hyper))
     images = mapping.replicate(IMAGES)
     for step in range(2):
         batch = batch_of(step, 1)

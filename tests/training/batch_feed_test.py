@@ -29,7 +29,7 @@ def images(tmp_path_factory):
 
 def make_plan(steps_per_call):
     # 4 steps an epoch, the last of 2 images.
-    return schedule.Plan(
+    return schedule.StepSchedule(
         num_examples=14,
         batch_size=4,
         epochs=3,

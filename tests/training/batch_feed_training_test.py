@@ -156,7 +156,7 @@ def test_evaluation_reads_a_batch_at_a_time(
     monkeypatch.setattr(evaluate, "_BASELINE_IMAGES", 6)
     monkeypatch.setattr(dataset, "_BLOCK_BYTES", 3 * 16 * 16)
     monkeypatch.setattr(baselines, "_PIXELS_AT_A_TIME", 4 * 16 * 16)
-    run = experiment.Run(make_config(**STREAMED), tmp_path)
+    run = experiment.Experiment(make_config(**STREAMED), tmp_path)
     variables = run.parallel.replicate(run.initial_state()).variables
     found = run.evaluator.evaluate(variables, run.dataset, 0, tmp_path)
     assert max(largest_read) == 8  # eval.batch_size

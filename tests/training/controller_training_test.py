@@ -65,7 +65,7 @@ def train(estimator, name, target):
     """Metrics `[STEPS]` of full batches, and the latents at the end."""
     network = LinearNetwork()
     method = autoencoders.from_network(network)
-    program = train_step.Program(
+    program = train_step.StepConfig(
         method=method,
         rate=objective.Rate(1.0, estimator, 1e-4),
         optimizer=optax.adam(optax.cosine_decay_schedule(0.03, STEPS)),
@@ -79,8 +79,8 @@ def train(estimator, name, target):
         donate=(0,),
     )
     create = jax.jit(lambda seed: train_step.create_state(program, seed))
-    knobs = train_step.Knobs(np.int32(0), np.float32(1e-4))
-    constants = mapping.replicate((knobs, IMAGES))
+    hyper = train_step.Hyper(np.int32(0), np.float32(1e-4))
+    constants = mapping.replicate((hyper, IMAGES))
     indices = np.tile(np.arange(COUNT, dtype=np.int32)[:, None], STEPS)
     batch = mapping.shard((indices, np.ones(indices.shape, bool)))
     state, metrics = mapped(

@@ -145,13 +145,13 @@ def test_metrics_have_the_documented_keys(uninterrupted):
 
 def test_epoch_metrics_are_means_over_images(uninterrupted, make_config):
     folder, _, _ = uninterrupted
-    run = experiment.Run(make_config(), folder)
+    run = experiment.Experiment(make_config(), folder)
     state = run.parallel.replicate(run.initial_state())
     losses, counts, feed = [], [], run.make_feed(0)
     for step in range(4):
         state, metrics = run.step_fn(
             state,
-            run.parallel.replicate(run.knobs()),
+            run.parallel.replicate(run.hyper()),
             *feed.next(step, 1),
         )
         metrics = run.parallel.fetch_replicated(metrics)
@@ -684,7 +684,7 @@ def test_warmup_is_in_epochs(make_config):
     config = make_config(
         entropy__controller="schedule", entropy__warmup_epochs=2
     )
-    made = experiment.make_program(config, total_steps=12)  # of 3 epochs
+    made = experiment.make_step_config(config, total_steps=12)  # of 3 epochs
     assert made.control.warmup_steps == 8
 
 

@@ -10,7 +10,7 @@ from aeent_jax.training import metrics_window
 
 
 def gathered():
-    made = metrics_window.Interval()
+    made = metrics_window.MetricsWindow()
     made.add(
         {
             "step": np.array([1, 2]),
@@ -34,4 +34,6 @@ def test_a_checkpoint_gives_back_what_was_gathered():
     "metadata", [{}, {"interval": {}}, {"interval": {"sums": {}, "more": 1}}]
 )
 def test_a_checkpoint_of_another_version_begins_anew(metadata):
-    assert metrics_window.from_metadata(metadata) == metrics_window.Interval()
+    assert (
+        metrics_window.from_metadata(metadata) == metrics_window.MetricsWindow()
+    )

@@ -85,7 +85,7 @@ def test_a_member_ends_where_its_run_alone_does(
     member = final_state(trained / name, config)
     start = jax.device_get(
         train_step.create_state(
-            experiment.make_program(config, 8), config.train.seed
+            experiment.make_step_config(config, 8), config.train.seed
         )
     )
     moved = distance(alone.params, start.params)
@@ -122,7 +122,7 @@ def test_what_was_finished_is_not_trained_again(trained, configs):
 
 def test_a_masked_member_steps_as_the_unpadded_network_does():
     programs = [
-        training_support.make_program(
+        training_support.make_step_config(
             optax.sgd(0.1),
             {"method": training_support.make_method(latent_dim=dim)},
             estimator="coding_rate",
@@ -142,20 +142,20 @@ def test_a_masked_member_steps_as_the_unpadded_network_does():
         [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
         [parallel.REPLICATED] * 2,
     )
-    knobs = train_step.Knobs(np.int32(3), np.float32(0.1), np.float32(2.0))
+    hyper = train_step.Hyper(np.int32(3), np.float32(0.1), np.float32(2.0))
     wanted, found = mapping.replicate(states[1]), None
     together = population.map_members(programs[0], mapping)
     members = stacked(states[0], population.pad(states[1], states[0]))
     # The first member is wider, has another seed and another learning rate.
-    others = train_step.Knobs(
+    others = train_step.Hyper(
         np.int32(4), np.float32(0.2), np.float32(1.0), np.ones(4, bool)
     )
-    masked = dataclasses.replace(knobs, latent_mask=np.arange(4) < 2)
+    masked = dataclasses.replace(hyper, latent_mask=np.arange(4) < 2)
     both = mapping.shard(stacked(others, masked))
     members = mapping.shard(members)
     for _ in range(3):
         wanted, metrics = alone(
-            wanted, mapping.replicate(knobs), images, *mapping.shard(batch)
+            wanted, mapping.replicate(hyper), images, *mapping.shard(batch)
         )
         members, found = together(
             members, both, images, *mapping.shard(stacked(batch, batch))

@@ -13,7 +13,7 @@ def make_plan(**overrides):
         "steps_per_call": 1,
         "checkpoint_every": 0,
     }
-    return schedule.Plan(**(fields | overrides))
+    return schedule.StepSchedule(**(fields | overrides))
 
 
 def calls_of(a_plan, step=0):

@@ -57,7 +57,7 @@ def density():
 
 @functools.cache
 def program(name="plain"):
-    return training_support.make_program(
+    return training_support.make_step_config(
         optax.sgd(LEARNING_RATE), **PROGRAMS[name]
     )
 
@@ -83,8 +83,8 @@ def compiled(mode, num_devices, name):
 def run(mode, num_devices, calls, name="plain", weight=WEIGHT):
     """The state and metrics `[steps]` after calls of (indices, mask)."""
     mapping, mapped = compiled(mode, num_devices, name)
-    knobs = train_step.Knobs(np.int32(SEED), np.float32(weight))
-    constants = mapping.replicate((knobs, IMAGES))
+    hyper = train_step.Hyper(np.int32(SEED), np.float32(weight))
+    constants = mapping.replicate((hyper, IMAGES))
     state, found = mapping.replicate(initial_state(name)), []
     for indices, mask in calls:
         batch = mapping.shard((indices, mask))

@@ -27,7 +27,7 @@ class Step(NamedTuple):
       collectives: of the step.
     """
 
-    run: experiment.Run
+    run: experiment.Experiment
     compiled: jax.stages.Compiled
     flops: float
     num_bytes: float
@@ -61,7 +61,7 @@ def lower_step(
     config: ml_collections.ConfigDict,
     dataset: data.Dataset,
     num_devices: int,
-) -> tuple[experiment.Run, jax.stages.Lowered]:
+) -> tuple[experiment.Experiment, jax.stages.Lowered]:
     """Traces one training step, without compiling it.
 
     Args:
@@ -79,7 +79,7 @@ def lower_step(
     with config.unlocked():
         config.parallel.num_devices = num_devices
     # Nothing is written there.
-    run = experiment.Run(config, pathlib.Path(), dataset)
+    run = experiment.Experiment(config, pathlib.Path(), dataset)
     return run, run.step_fn.lower(*arguments(run, _blank_state(run)))
 
 
@@ -119,7 +119,9 @@ def compile_step(
     )
 
 
-def arguments(run: experiment.Run, state: train_step.TrainState) -> tuple:
+def arguments(
+    run: experiment.Experiment, state: train_step.TrainState
+) -> tuple:
     """What a step takes, on the devices.
 
     Args:
@@ -128,16 +130,16 @@ def arguments(run: experiment.Run, state: train_step.TrainState) -> tuple:
     """
     with contextlib.closing(run.make_feed(0)) as feed:
         rows = feed.next(0, 1)
-    return (*run.parallel.replicate((state, run.knobs())), *rows)
+    return (*run.parallel.replicate((state, run.hyper())), *rows)
 
 
-def _blank_state(run: experiment.Run) -> train_step.TrainState:
+def _blank_state(run: experiment.Experiment) -> train_step.TrainState:
     """Zeros in the shapes of the state, for which nothing is compiled."""
-    shapes = jax.eval_shape(lambda: train_step.create_state(run.program, 0))
+    shapes = jax.eval_shape(lambda: train_step.create_state(run.step_config, 0))
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def count_parameters(run: experiment.Run) -> dict[str, int]:
+def count_parameters(run: experiment.Experiment) -> dict[str, int]:
     """How many parameters the network has, by its parts and in `total`."""
     params = _blank_state(run).params
     counts = {name: _count(tree) for name, tree in params.items()}
@@ -148,6 +150,6 @@ def _count(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def state_bytes(run: experiment.Run) -> int:
+def state_bytes(run: experiment.Experiment) -> int:
     """Bytes of everything that training changes, moments included."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(_blank_state(run)))
