@@ -105,7 +105,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval.diagnostic_latents = 1000  # at most, of each kind of image
 
     config.parallel = group()
-    config.parallel.mode = "pmap"  # pmap, shard_map
+    config.parallel.mode = "pmap"  # the only one
     config.parallel.num_devices = 0  # 0: all, and one a core on CPU
 
     config.checkpoint = group()

@@ -175,7 +175,7 @@ class Trained(NamedTuple):
 
 def train(method: methods.Method, reference: Reference) -> Trained:
     """Trains from the reference's initial values on its batches, in order."""
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     program = train_step.StepConfig(
         method=method,
         rate=objective.make_rate(
@@ -189,8 +189,6 @@ def train(method: methods.Method, reference: Reference) -> Trained:
     )
     step = mapping.map(
         functools.partial(train_step.train_step, program),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
     )
     start = reference.variables("init")
     state = train_step.TrainState(

@@ -141,7 +141,7 @@ def _prepare_jax(function, q, z, with_gradient: bool) -> Call:
 
 def _prepare_on_devices(q, z, with_gradient: bool) -> Call:
     """Ours, with the queries spread over all devices, as in a training step."""
-    mapping = parallel.make_parallel("shard_map")
+    mapping = parallel.make_parallel()
     m = len(q)
 
     def share(q, z, mask):
@@ -157,14 +157,7 @@ def _prepare_on_devices(q, z, with_gradient: bool) -> Call:
         value, dz = lax.psum((value, dz), parallel.AXIS)
         return value, dq, dz
 
-    outputs = parallel.REPLICATED
-    if with_gradient:
-        outputs = (outputs, parallel.SHARDED, parallel.REPLICATED)
-    function = mapping.map(
-        step,
-        [parallel.SHARDED, parallel.REPLICATED, parallel.SHARDED],
-        outputs,
-    )
+    function = mapping.map(step)
     rows = mapping.padded(m)
     padded = np.pad(q, ((0, rows - m), (0, 0)))
     call = _compile(
@@ -175,10 +168,11 @@ def _prepare_on_devices(q, z, with_gradient: bool) -> Call:
     )
 
     def run() -> Result:
+        # Mapped arrays have a leading axis of devices.
         if not with_gradient:
-            return Result(call.run())
+            return Result(call.run()[0])
         value, dq, dz = call.run()
-        return Result(value, (dq[:m], dz))
+        return Result(value[0], (dq.reshape(rows, -1)[:m], dz[0]))
 
     return call._replace(run=run)
 

@@ -71,8 +71,8 @@ def _exponentiate(a: jax.Array) -> jax.Array:
 
 
 def _compile(step, array: np.ndarray, num_devices: int) -> Callable[[], Any]:
-    mapping = parallel.make_parallel("shard_map", num_devices)
-    function = mapping.map(step, [parallel.SHARDED], parallel.SHARDED)
+    mapping = parallel.make_parallel(num_devices)
+    function = mapping.map(step)
     argument = mapping.shard(array)
     compiled = function.lower(argument).compile()
     return lambda: jax.block_until_ready(compiled(argument))

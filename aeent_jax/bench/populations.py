@@ -43,7 +43,7 @@ def measure(
     if steps < 1:
         raise ValueError(f"--steps is {steps}, but must be at least 1.")
     experiment.check_config(config)
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     program = experiment.make_step_config(config, total_steps=10**6)
     images = _draw_images(config)
     calls = {"alone": _alone(program, mapping, images, config, steps)}
@@ -95,8 +95,6 @@ def _knobs(config, seed: int) -> train_step.Hyper:
 def _alone(program, mapping, images, config, steps) -> Callable[[], None]:
     step_fn = mapping.map(
         lambda *args: train_step.train_steps(program, *args),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
         donate=(0,),
     )
     create = jax.jit(lambda seed: train_step.create_state(program, seed))

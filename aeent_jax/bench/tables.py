@@ -12,7 +12,6 @@ _PHASES = ("imports", "data", "init", "first step")
 def format_training(result: Mapping[str, Any]) -> str:
     """Formats what `training.measure` returns."""
     entries = result["entries"].values()
-    ratios = result["pmap_over_shard_map"]
     lines = [
         _describe_size(result["size"]),
         _describe_machine(result["environment"]),
@@ -21,8 +20,6 @@ def format_training(result: Mapping[str, Any]) -> str:
         f"{'devices':>28}{'step':>9}{'epoch':>23}{'compiled':>24}{'cached':>9}",
         *map(_row, entries),
         "",
-        f"pmap over shard_map: step {_range(ratios['step'])},"
-        f" epoch {_range(ratios['epoch'])}.",
         *_second_start(result["second_start_seconds"]),
         *_notes(result),
     ]

@@ -60,21 +60,16 @@ def list_entries(
 
     Returns:
       The entries: `plain` flax; plain PyTorch (`torch`) where it is installed;
-      `one` device, where there are several; the `default` on all devices; the
-      same mapped by `shard_map`; and, where the configuration has one, its
-      `objective` with channel and rate.
+      `one` device, where there are several; the `default` on all devices; and,
+      where the configuration has one, its `objective` with channel and rate.
     """
-    pmap = _SAME_WORK | {"parallel.mode": "pmap"}
-    shard_map = _SAME_WORK | {"parallel.mode": "shard_map"}
     estimator = config.entropy.estimator
-    objective = {"parallel.mode": "pmap"}
     listed = {
         "plain": Entry("plain flax", 1, trainer=trainers.Plain),
         "torch": Entry("plain PyTorch", 1, trainer=trainers.PlainTorch),
-        "one": Entry("ours, pmap", 1, pmap),
-        "default": Entry("ours, pmap", num_devices, pmap),
-        "shard_map": Entry("ours, shard_map", num_devices, shard_map),
-        "objective": Entry(f"ours, pmap, {estimator}", num_devices, objective),
+        "one": Entry("ours", 1, _SAME_WORK),
+        "default": Entry("ours", num_devices, _SAME_WORK),
+        "objective": Entry(f"ours, {estimator}", num_devices, {}),
     }
     if importlib.util.find_spec("torch") is None:
         del listed["torch"]
@@ -108,7 +103,7 @@ def measure(
 
     Returns:
       What `--json` prints: `environment`, `size`, `entries` with startup, step
-      and epoch of each, `pmap_over_shard_map`, and `second_start_seconds` of a
+      and epoch of each, and `second_start_seconds` of a
       process whose programs are compiled already (None on an accelerator).
 
     Raises:
@@ -136,10 +131,6 @@ def measure(
         "environment": environment | {"other_work_cores": other_work.cores()},
         "size": _size(config, images) | {"steps_per_round": steps},
         "entries": _summarise(entries, measured),
-        "pmap_over_shard_map": {
-            unit: rounds.ratio(rates["default"], rates["shard_map"])._asdict()
-            for unit, rates in measured.rates.items()
-        },
         "second_start_seconds": second_start,
     }
 

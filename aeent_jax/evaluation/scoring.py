@@ -93,11 +93,7 @@ class Scorer:
         """
         self._parallel = mapping
         self._batch_size = mapping.padded(batch_size)
-        self._step = mapping.map(
-            lambda *args: score_step(method, score, *args),
-            [parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED],
-            [parallel.SHARDED] * 4,
-        )
+        self._step = mapping.map(lambda *args: score_step(method, score, *args))
 
     def score(
         self,

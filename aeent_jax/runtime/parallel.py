@@ -1,12 +1,12 @@
-"""How a step that is written for one device is mapped over all of them.
+"""Maps a step that is written for one device over all of them, with `pmap`.
 
 A step is a function of arrays that is written per device, with collectives over
-`AXIS`. Nothing but this module knows whether `pmap` or `shard_map` maps it. An
-argument or result is REPLICATED (the same on every device) or SHARDED (rows of
-the global batch, in order).
+`AXIS`. No other module knows how it is mapped. An argument or a result is
+replicated (the same on every device) or sharded (rows of the global batch, in
+order); on the devices both have a leading axis of devices.
 
-The devices may belong to several processes (`hosts.join`). Each then has the
-whole host arrays, puts what its own devices hold of them, and fetches all.
+The devices may belong to several processes (`hosts.join`). Each process has the
+whole host arrays, puts the rows of its own devices, and fetches all rows.
 """
 
 import ctypes
@@ -22,9 +22,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "batch"
-REPLICATED = "replicated"
-SHARDED = "sharded"
-MODES = ("pmap", "shard_map")
 
 PyTree = Any
 
@@ -80,15 +77,13 @@ def alone(step: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """The devices of a run and the way steps are mapped over them.
+    """The devices of a run.
 
     Attributes:
-      mode: "pmap" or "shard_map"; the numbers are the same.
       devices: the devices of all processes, in order; those of a process are
         neighbours.
     """
 
-    mode: str
     devices: tuple[jax.Device, ...]
 
     @property
@@ -116,42 +111,20 @@ class Parallel:
         return -(-batch_size // self.num_devices) * self.num_devices
 
     def map(
-        self,
-        step: Callable[..., Any],
-        inputs: Sequence[str],
-        outputs: str | Sequence[str],
-        *,
-        donate: Sequence[int] = (),
+        self, step: Callable[..., Any], *, donate: Sequence[int] = ()
     ) -> Callable[..., Any]:
         """Maps a per-device step over the devices and compiles it.
 
         Args:
           step: a function of positional arrays, with collectives over `AXIS`.
-          inputs: REPLICATED or SHARDED for each argument.
-          outputs: the same for the result, or for each entry of a tuple.
           donate: positions of the arguments whose memory the result may take.
 
         Returns:
           The mapped function; give it what `replicate` and `shard` return.
         """
-        if self.mode == "pmap":
-            # Both kinds carry a leading device axis here.
-            return jax.pmap(
-                step,
-                AXIS,
-                devices=self.devices,
-                donate_argnums=tuple(donate),
-            )
-        mapped = jax.shard_map(
-            step,
-            mesh=self._mesh,
-            in_specs=tuple(map(_spec, inputs)),
-            out_specs=_spec(outputs)
-            if isinstance(outputs, str)
-            else tuple(map(_spec, outputs)),
-            check_vma=False,
+        return jax.pmap(
+            step, AXIS, devices=self.devices, donate_argnums=tuple(donate)
         )
-        return jax.jit(mapped, donate_argnums=tuple(donate))
 
     def rows_of_process(self, count: int) -> slice:
         """Which of `count` rows of a global batch this process's devices take.
@@ -165,14 +138,7 @@ class Parallel:
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a copy of host arrays on every device."""
-        if self.mode == "pmap":
-            # As `pmap` places its results: from another mesh, though of the
-            # same devices, the step would compile a second time.
-            return self._put_local(jax.tree.map(self._stack, tree))
-        return jax.tree.map(
-            lambda a: self._put(np.asarray(a), PartitionSpec(), np.shape(a)),
-            tree,
-        )
+        return self._put(jax.tree.map(self._stack, tree))
 
     def _stack(self, array: np.ndarray) -> np.ndarray:
         """A view of `array` with a leading axis of this process's devices."""
@@ -190,12 +156,9 @@ class Parallel:
         return jax.tree.map(self._shard, tree)
 
     def _shard(self, rows: np.ndarray) -> jax.Array:
-        size = len(rows) // len(self.local_devices)
-        if self.mode == "pmap":
-            split = (len(self.local_devices), size)
-            return self._put_local(rows.reshape(split + rows.shape[1:]))
-        shape = (size * self.num_devices, *rows.shape[1:])
-        return self._put(rows, PartitionSpec(AXIS), shape)
+        count = len(self.local_devices)
+        split = (count, len(rows) // count)
+        return self._put(rows.reshape(split + rows.shape[1:]))
 
     def fetch_replicated(self, tree: PyTree) -> PyTree:
         """Returns host copies of replicated arrays."""
@@ -204,49 +167,36 @@ class Parallel:
     def fetch_sharded(self, tree: PyTree) -> PyTree:
         """Returns host arrays `[B, ...]` of sharded ones.
 
-        All rows, to every process; so all of them must call it.
+        Every process gets all rows; so all of them must call it.
         """
 
         def fetch(array):
-            if self.mode == "pmap":
-                array = np.asarray(array)
-                array = array.reshape((-1,) + array.shape[2:])
+            array = np.asarray(array)
+            array = array.reshape((-1,) + array.shape[2:])
             return multihost_utils.process_allgather(array, tiled=True)
 
         return jax.tree.map(fetch, tree)
 
     def _first(self, array: jax.Array) -> np.ndarray:
         # Indexing a mapped array on the device is slow; its first shard is not.
-        host = np.asarray(array.addressable_data(0))
-        return host[0] if self.mode == "pmap" else host
+        return np.asarray(array.addressable_data(0))[0]
 
-    def _put_local(self, tree: PyTree) -> PyTree:
+    def _put(self, tree: PyTree) -> PyTree:
         """Puts arrays with a leading axis of this process's devices."""
-        sharding = NamedSharding(self._mesh.local_mesh, PartitionSpec(AXIS))
-        return jax.device_put(tree, sharding)
-
-    def _put(
-        self, rows: np.ndarray, spec: PartitionSpec, shape: tuple[int, ...]
-    ) -> jax.Array:
-        """The global array of a shape, of which this process has `rows`."""
-        return jax.make_array_from_process_local_data(
-            NamedSharding(self._mesh, spec), rows, shape
-        )
+        return jax.device_put(tree, self._sharding)
 
     @functools.cached_property
-    def _mesh(self) -> Mesh:
-        return Mesh(np.array(self.devices), (AXIS,))
+    def _sharding(self) -> NamedSharding:
+        # As `pmap` places its results: from another mesh, though of the same
+        # devices, the step would compile a second time.
+        mesh = Mesh(np.array(self.devices), (AXIS,)).local_mesh
+        return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def _spec(kind: str) -> PartitionSpec:
-    return PartitionSpec(AXIS) if kind == SHARDED else PartitionSpec()
-
-
-def make_parallel(mode: str = "pmap", num_devices: int = 0) -> Parallel:
+def make_parallel(num_devices: int = 0) -> Parallel:
     """Chooses the devices.
 
     Args:
-      mode: "pmap" or "shard_map".
       num_devices: how many of all processes' devices to use, as many of each;
         0 means all.
 
@@ -254,13 +204,9 @@ def make_parallel(mode: str = "pmap", num_devices: int = 0) -> Parallel:
       The mapping.
 
     Raises:
-      ValueError: an unknown mode, more devices than there are, or processes
-        that cannot take equal parts.
+      ValueError: more devices than there are, or processes that cannot take
+        equal parts.
     """
-    if mode not in MODES:
-        raise ValueError(
-            f"parallel.mode is {mode!r}; choose one of {', '.join(MODES)}."
-        )
     devices = jax.devices()
     if not 0 <= num_devices <= len(devices):
         raise ValueError(
@@ -268,7 +214,7 @@ def make_parallel(mode: str = "pmap", num_devices: int = 0) -> Parallel:
             f" {len(devices)} {devices[0].platform} device(s); give 0 for all"
             " of them, or at most that number."
         )
-    return Parallel(mode, _of_each_process(devices, num_devices))
+    return Parallel(_of_each_process(devices, num_devices))
 
 
 def _of_each_process(

@@ -153,12 +153,6 @@ def _calls_from(
 Feed = Resident | Streamed
 
 
-def kind_of(images: np.ndarray | stored.StoredImages) -> str:
-    """How the images of `Rows` are mapped over the devices."""
-    is_stored = isinstance(images, stored.StoredImages)
-    return parallel.SHARDED if is_stored else parallel.REPLICATED
-
-
 def make_feed(
     mapping: parallel.Parallel,
     images: np.ndarray | stored.StoredImages,

@@ -70,6 +70,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"train.seed is {config.train.seed}, but must be at most"
             f" {_LARGEST_SEED}."
         )
+    if config.parallel.mode != "pmap":
+        raise ValueError(
+            f"parallel.mode is {config.parallel.mode!r}, but pmap is the only"
+            " one; leave that key out."
+        )
     profiling.parse_steps(config.log.profile)
     # What needs no data is refused before any is read.
     step_config = make_step_config(config, config.optimizer.warmup_steps + 1)
@@ -210,7 +215,7 @@ class Experiment:
         self.config = config
         self.directory = directory
         self.dataset = dataset or load_data(config)
-        self.parallel = parallel.make_parallel(**config.parallel)
+        self.parallel = parallel.make_parallel(config.parallel.num_devices)
         self.train_fingerprint = self.dataset.fingerprint_of("train")
         images = self.dataset.splits["train"].images
         size = config.train.steps_per_call
@@ -235,10 +240,6 @@ class Experiment:
         )
         self.step_fn = self.parallel.map(
             lambda *args: train_step.train_steps(self.step_config, *args),
-            [parallel.REPLICATED] * 2
-            + [batch_feed.kind_of(images)]
-            + [parallel.SHARDED] * 2,
-            [parallel.REPLICATED] * 2,
             donate=(0,),
         )
         self.stop_signal: int | None = None

@@ -139,18 +139,7 @@ def map_members(
     step = parallel.alone(
         lambda *rows: train_step.train_steps(step_config, *rows)
     )
-    return mapping.map(
-        jax.vmap(step, in_axes=(0, 0, None, 0, 0)),
-        [
-            parallel.SHARDED,
-            parallel.SHARDED,
-            parallel.REPLICATED,
-            parallel.SHARDED,
-            parallel.SHARDED,
-        ],
-        [parallel.SHARDED] * 2,
-        donate=(0,),
-    )
+    return mapping.map(jax.vmap(step, in_axes=(0, 0, None, 0, 0)), donate=(0,))
 
 
 def pad(state: Any, like: Any) -> Any:

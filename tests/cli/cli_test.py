@@ -156,7 +156,7 @@ def test_train_refuses_a_wrong_command_line(run, folder, args, sentence):
         ({"model__latent_dim": "0"}, "latent_dim is 0, but must be at least"),
         (
             {"parallel__mode": "jit"},
-            "parallel.mode is 'jit'; choose one of pmap, shard_map.",
+            "parallel.mode is 'jit', but pmap is the only one",
         ),
         (
             {"parallel__num_devices": "9"},

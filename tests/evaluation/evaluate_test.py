@@ -64,7 +64,7 @@ def make_evaluator(mapping, config):
 
 @functools.cache
 def evaluator(num_devices=2):
-    mapping = parallel.make_parallel("pmap", num_devices)
+    mapping = parallel.make_parallel(num_devices)
     return make_evaluator(mapping, make_config()), mapping
 
 

@@ -33,9 +33,7 @@ def test_evaluations_compile_once_and_transfer_nothing_unasked(
     lowered, tmp_path
 ):
     root = training_support.make_class_folders(tmp_path / "images")
-    config = training_support.make_config(
-        root, tmp_path / "cache", parallel__mode="shard_map"
-    )
+    config = training_support.make_config(root, tmp_path / "cache")
     run = experiment.Experiment(config, tmp_path / "run")
     state = run.parallel.replicate(run.initial_state())
     begun = len(lowered)

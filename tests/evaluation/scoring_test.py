@@ -10,7 +10,6 @@ from aeent_jax.evaluation import scoring
 from aeent_jax.runtime import parallel
 
 IMAGES = training_support.make_images(11)
-MAPPINGS = [("pmap", 1), ("pmap", 2), ("pmap", 8), ("shard_map", 8)]
 
 
 @functools.cache
@@ -45,8 +44,8 @@ def one_by_one():
 
 
 @functools.cache
-def scorer(mode, num_devices):
-    mapping = parallel.make_parallel(mode, num_devices)
+def scorer(num_devices):
+    mapping = parallel.make_parallel(num_devices)
     made = scoring.Scorer(
         mapping,
         training_support.make_method(),
@@ -56,9 +55,9 @@ def scorer(mode, num_devices):
     return made, mapping.replicate(variables())
 
 
-@pytest.mark.parametrize(("mode", "num_devices"), MAPPINGS)
-def test_every_image_is_scored_once_and_in_order(mode, num_devices):
-    made, placed = scorer(mode, num_devices)
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_every_image_is_scored_once_and_in_order(num_devices):
+    made, placed = scorer(num_devices)
     scored = made.score(placed, IMAGES)
     z, maps, errors, _ = one_by_one()
     close = functools.partial(
@@ -76,7 +75,7 @@ def test_every_image_is_scored_once_and_in_order(mode, num_devices):
 
 
 def test_an_image_scores_the_same_in_any_company():
-    made, placed = scorer("pmap", 2)
+    made, placed = scorer(2)
     all_of_them = made.score(placed, IMAGES)
     # In another call, at another place in it, and beside the padding.
     few = made.score(placed, IMAGES[[10, 2]])
@@ -87,13 +86,13 @@ def test_an_image_scores_the_same_in_any_company():
 
 
 def test_speed_leaves_out_the_call_that_compiles():
-    made, placed = scorer("pmap", 2)
+    made, placed = scorer(2)
     assert made.score(placed, IMAGES[:4]).images_per_second is None
     assert made.score(placed, IMAGES).images_per_second > 0
 
 
 def test_reconstructions_are_shown_between_0_and_1():
-    made, placed = scorer("pmap", 2)
+    made, placed = scorer(2)
     found = made.reconstruct(placed, IMAGES)
     np.testing.assert_allclose(
         found,

@@ -70,11 +70,9 @@ def make_images(name):
 
 
 def run(method, images, num_devices):
-    mapping = parallel.make_parallel("pmap", num_devices)
+    mapping = parallel.make_parallel(num_devices)
     mapped = mapping.map(
         functools.partial(training_pass, method),
-        [parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED],
-        [parallel.SHARDED, parallel.SHARDED, parallel.REPLICATED],
     )
     variables = make_variables(method)
     batch = mapping.shard((images, np.arange(PADDED) < COUNT))

@@ -255,13 +255,6 @@ def test_waiting_for_others_has_an_end(folder, tmp_path, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_shard_map_is_the_same(start, folder, alone):
-    workdir = folder / "mapped"
-    finish(start(workdir, 2, 1, {"parallel.mode": "shard_map"}))
-    assert_same_end(workdir, alone, folder)
-
-
-@pytest.mark.slow
 def test_processes_find_each_other_under_slurm(start, folder, alone):
     # JAX takes the port from the job's number: one of the last 4096.
     first = 65536 - 4096

@@ -11,12 +11,10 @@ from jax import lax
 import aeent_jax
 from aeent_jax.runtime import parallel
 
-MAPPINGS = [(mode, n) for mode in parallel.MODES for n in (1, 8)]
 
-
-@pytest.fixture(params=MAPPINGS, ids=lambda m: f"{m[0]}-{m[1]}")
+@pytest.fixture(params=[1, 8])
 def mapping(request):
-    return parallel.make_parallel(*request.param)
+    return parallel.make_parallel(request.param)
 
 
 def rows(count=8):
@@ -45,11 +43,7 @@ def test_each_device_sees_its_rows_in_order_and_the_sum_is_of_all(mapping):
         total = lax.psum(jnp.sum(x, 0), parallel.AXIS)
         return scale * total, x + place[:, None]
 
-    mapped = mapping.map(
-        step,
-        [parallel.REPLICATED, parallel.SHARDED],
-        [parallel.REPLICATED, parallel.SHARDED],
-    )
+    mapped = mapping.map(step)
     x = rows(16)
     total, moved = mapped(mapping.replicate(np.float32(2)), mapping.shard(x))
     # Exact: small whole numbers.
@@ -60,22 +54,15 @@ def test_each_device_sees_its_rows_in_order_and_the_sum_is_of_all(mapping):
 
 
 def test_one_result_needs_no_tuple(mapping):
-    mapped = mapping.map(lambda x: x + 1, [parallel.SHARDED], parallel.SHARDED)
+    mapped = mapping.map(lambda x: x + 1)
     found = mapping.fetch_sharded(mapped(mapping.shard(rows())))
     np.testing.assert_array_equal(found, rows() + 1)
 
 
 def test_only_donated_arguments_are_given_away(mapping):
-    mapped = mapping.map(
-        lambda x, y: x + y,
-        [parallel.SHARDED] * 2,
-        parallel.SHARDED,
-        donate=(0,),
-    )
+    mapped = mapping.map(lambda x, y: x + y, donate=(0,))
     # Arrays on the devices; `shard` may leave them on the host.
-    identity = mapping.map(
-        lambda x: x * 1, [parallel.SHARDED], parallel.SHARDED
-    )
+    identity = mapping.map(lambda x: x * 1)
     x, y = (identity(mapping.shard(rows())) for _ in range(2))
     mapped(x, y)
     assert x.is_deleted()
@@ -91,8 +78,6 @@ def test_a_step_that_gets_its_own_result_back_compiles_once(mapping):
 
     mapped = mapping.map(
         lambda state, x: state + lax.psum(jnp.sum(x), parallel.AXIS),
-        [parallel.REPLICATED, parallel.SHARDED],
-        parallel.REPLICATED,
         donate=(0,),
     )
     state = mapping.replicate(np.float32(0))
@@ -107,14 +92,14 @@ def test_a_step_that_gets_its_own_result_back_compiles_once(mapping):
 
 
 def test_padded_is_the_next_multiple():
-    mapping = parallel.make_parallel("pmap", 8)
+    mapping = parallel.make_parallel(8)
     assert [mapping.padded(n) for n in (1, 8, 9, 64)] == [8, 8, 16, 64]
-    assert parallel.make_parallel("pmap", 1).padded(7) == 7
+    assert parallel.make_parallel(1).padded(7) == 7
 
 
 def test_zero_means_all_devices_and_others_the_first():
     assert parallel.make_parallel().devices == tuple(jax.devices())
-    two = parallel.make_parallel("shard_map", 2)
+    two = parallel.make_parallel(2)
     assert two.devices == tuple(jax.devices()[:2])
     assert two.num_devices == 2
 
@@ -137,10 +122,10 @@ def test_processes_take_equal_parts_and_neighbouring_rows(monkeypatch):
     chosen = parallel._of_each_process(devices_of(3, 3), 4)
     assert chosen == ((0, 0), (0, 1), (1, 0), (1, 1))
     assert len(parallel._of_each_process(devices_of(3, 3), 0)) == 6
-    made = parallel.Parallel("pmap", chosen)
+    made = parallel.Parallel(chosen)
     assert made.rows_of_process(8) == slice(0, 4)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    made = parallel.Parallel("pmap", chosen)
+    made = parallel.Parallel(chosen)
     assert made.rows_of_process(8) == slice(4, 8)
 
 
@@ -174,30 +159,23 @@ def test_steps_on_cpu_do_not_overlap(mapping):
 
 
 @pytest.mark.parametrize(
-    ("mode", "num_devices", "sentence"),
+    ("num_devices", "sentence"),
     [
         (
-            "jit",
-            0,
-            "parallel.mode is 'jit'; choose one of pmap, shard_map.",
-        ),
-        (
-            "pmap",
             9,
             "parallel.num_devices is 9, but this machine shows 8 cpu"
             " device(s); give 0 for all of them, or at most that number.",
         ),
         (
-            "pmap",
             -1,
             "parallel.num_devices is -1, but this machine shows 8 cpu"
             " device(s); give 0 for all of them, or at most that number.",
         ),
     ],
 )
-def test_refusals_say_what_is_needed(mode, num_devices, sentence):
+def test_refusals_say_what_is_needed(num_devices, sentence):
     with pytest.raises(ValueError, match=r".") as caught:
-        parallel.make_parallel(mode, num_devices)
+        parallel.make_parallel(num_devices)
     assert str(caught.value) == sentence
 
 
@@ -218,4 +196,4 @@ def test_no_other_module_knows_how_steps_are_mapped():
         for path in package.rglob("*.py")
         if names.search(path.read_text())
     }
-    assert found == {"parallel.py"}
+    assert found == {"runtime/parallel.py"}

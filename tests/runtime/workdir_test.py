@@ -50,7 +50,7 @@ def test_same_configuration_is_welcome_again(tmp_path):
     "overrides",
     [
         {"data__root": "elsewhere", "data__cache_dir": "elsewhere"},
-        {"parallel__mode": "shard_map", "parallel__num_devices": 1},
+        {"parallel__num_devices": 1},
         {"checkpoint__every_steps": 3, "checkpoint__keep": 7},
         {"eval__every_epochs": 2, "log__every_epochs": 2},
         # At a constant learning rate more epochs are the same run, longer.

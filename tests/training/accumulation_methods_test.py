@@ -59,7 +59,7 @@ METHODS = {
 }
 
 
-def mapped_step(name, parts, mode, num_devices):
+def mapped_step(name, parts, num_devices):
     program = training_support.make_step_config(
         optax.sgd(0.1),
         fields={
@@ -69,18 +69,16 @@ def mapped_step(name, parts, mode, num_devices):
         },
         queue_size=7,
     )
-    mapping = parallel.make_parallel(mode, num_devices)
+    mapping = parallel.make_parallel(num_devices)
     mapped = mapping.map(
         lambda *args: train_step.train_steps(program, *args),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
     )
     return program, mapping, mapped
 
 
-def two_steps(name, parts, mode="pmap", num_devices=1):
+def two_steps(name, parts, num_devices=1):
     """State and metrics, of 24 rows of which 20 are valid."""
-    program, mapping, mapped = mapped_step(name, parts, mode, num_devices)
+    program, mapping, mapped = mapped_step(name, parts, num_devices)
     create = jax.jit(lambda seed: train_step.create_state(program, seed))
     hyper = train_step.Hyper(np.int32(SEED), np.float32(WEIGHT), np.float32(1))
     indices = np.arange(24, dtype=np.int32)[:, None] % len(IMAGES)
@@ -114,9 +112,8 @@ def test_parts_add_up_to_the_whole_with_all_of_its_losses(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", parallel.MODES)
-def test_parts_on_eight_devices_add_up_to_the_whole_on_one(mode):
-    assert_close(two_steps("vae", PARTS, mode, 8), whole("vae"))
+def test_parts_on_eight_devices_add_up_to_the_whole_on_one():
+    assert_close(two_steps("vae", PARTS, 8), whole("vae"))
 
 
 def test_parts_in_a_loop_add_up_to_the_whole(monkeypatch):

@@ -78,8 +78,6 @@ def make_step_config(name, parts, method=UNMIXED):
 def mapped(program, mapping):
     return mapping.map(
         lambda *args: train_step.train_steps(program, *args),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
     )
 
 
@@ -96,7 +94,7 @@ def make_arguments(program, mapping, count, rows):
 
 def steps(program, num_devices=1, count=12, rows=12):
     """The state and metrics after two steps; the second has a queue."""
-    mapping = parallel.make_parallel("pmap", num_devices)
+    mapping = parallel.make_parallel(num_devices)
     state, *rest = make_arguments(program, mapping, count, rows)
     step = mapped(program, mapping)
     first, _ = step(state, *rest)
@@ -129,7 +127,7 @@ def test_parts_are_the_same_on_any_number_of_devices():
 def test_statistics_are_of_parts_and_the_entropy_is_of_the_whole():
     method = training_support.make_method()
     program = make_step_config("coding_rate", 2, method)
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     state, hyper, *_ = make_arguments(program, mapping, 12, 12)
     state, hyper = mapping.fetch_replicated((state, hyper))
     weight = controller.weight_of(
@@ -200,7 +198,7 @@ def noise_of(rows, rng):
 def test_part_of_padding_alone_leaves_statistics():
     method = training_support.make_method()
     program = make_step_config("coding_rate", 4, method)
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     step = mapped(program, mapping)
     # Rows 0, 1 and 2 of 8 are valid: the fourth part holds none.
     args = make_arguments(program, mapping, 3, 8)
@@ -215,7 +213,7 @@ def test_part_of_padding_alone_leaves_statistics():
 @pytest.mark.slow
 def test_parts_take_less_memory():
     method = training_support.make_method()
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     sizes = []
     for parts in (1, 8):
         program = make_step_config("coding_rate", parts, method)

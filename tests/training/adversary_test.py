@@ -50,12 +50,10 @@ def initial_state(seed=SEED):
 
 @functools.cache
 def compiled(num_devices, feature_weight=1.0):
-    mapping = parallel.make_parallel("pmap", num_devices)
+    mapping = parallel.make_parallel(num_devices)
     made = program(feature_weight)
     mapped = mapping.map(
         lambda *args: train_step.train_steps(made, *args),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
     )
     return mapping, mapped
 
@@ -191,7 +189,7 @@ def test_methods_without_an_adversary_carry_none():
 
 @pytest.mark.slow
 def test_members_of_a_population_have_adversaries_of_their_own():
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     together = population.map_members(program(), mapping)
 
     def stacked(*trees):

@@ -52,27 +52,18 @@ def make_batch(padded_size):
 
 def gather(mapping, rows):
     """What the steps of a call see, `[B, steps, H, W, C]`, and the mask."""
-    gathered = mapping.map(
-        lambda images, indices: images[indices],
-        [feed_kind(mapping, rows), parallel.SHARDED],
-        parallel.SHARDED,
-    )(rows.images, rows.indices)
+    gather_rows = mapping.map(lambda images, indices: images[indices])
+    gathered = gather_rows(rows.images, rows.indices)
     return mapping.fetch_sharded((gathered, rows.mask))
 
 
-def feed_kind(mapping, rows):
-    is_all = len(rows.images) == 14 or mapping.mode == "pmap"
-    return parallel.REPLICATED if is_all else parallel.SHARDED
-
-
 @pytest.mark.parametrize(
-    ("mode", "num_devices", "steps_per_call"),
-    [("pmap", 1, 1), ("pmap", 3, 2), ("shard_map", 3, 2), ("shard_map", 2, 4)],
+    ("num_devices", "steps_per_call"), [(1, 1), (3, 2), (2, 4)]
 )
 def test_streamed_rows_are_the_resident_ones(
-    images, mode, num_devices, steps_per_call
+    images, num_devices, steps_per_call
 ):
-    mapping = parallel.make_parallel(mode, num_devices)
+    mapping = parallel.make_parallel(num_devices)
     batch = make_batch(mapping.padded(4))
     calls = make_plan(steps_per_call)
     resident, streamed = (
@@ -89,7 +80,7 @@ def test_streamed_rows_are_the_resident_ones(
 
 
 def test_a_run_goes_on_without_reading_what_came_before(images):
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     asked = []
 
     def batch(step, steps):
@@ -107,7 +98,7 @@ def test_a_run_goes_on_without_reading_what_came_before(images):
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_process_reads_its_own_rows_alone(images, place, monkeypatch):
-    mapping = parallel.make_parallel("pmap", 2)
+    mapping = parallel.make_parallel(2)
     # As if the other device were another process's.
     mapping.__dict__["local_devices"] = mapping.devices[place : place + 1]
     monkeypatch.setattr(parallel.Parallel, "shard_own", lambda _, tree: tree)
@@ -124,7 +115,7 @@ def test_a_process_reads_its_own_rows_alone(images, place, monkeypatch):
 
 
 def test_another_call_than_the_next_is_refused(images):
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     with (
         contextlib.closing(
             batch_feed.make_feed(

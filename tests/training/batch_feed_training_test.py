@@ -75,7 +75,7 @@ def test_parameters_and_scores_are_those_of_resident_images(
 @pytest.mark.parametrize(
     "overrides",
     [
-        {"parallel__mode": "shard_map", "train__steps_per_call": 2},
+        {"train__steps_per_call": 2},
         {"train__batch_size": 5, "parallel__num_devices": 3},
     ],
     ids=str,

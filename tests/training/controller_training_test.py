@@ -71,11 +71,9 @@ def train(estimator, name, target):
         optimizer=optax.adam(optax.cosine_decay_schedule(0.03, STEPS)),
         control=controller.Controller(name, target, step_size=0.02),
     )
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     mapped = mapping.map(
         lambda *args: train_step.train_steps(program, *args),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
         donate=(0,),
     )
     create = jax.jit(lambda seed: train_step.create_state(program, seed))

@@ -26,10 +26,7 @@ def make_config(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
-def test_training_transfers_nothing_unasked(
-    make_config, monkeypatch, tmp_path, mode
-):
+def test_training_transfers_nothing_unasked(make_config, monkeypatch, tmp_path):
     loop = loop_lib._loop
 
     def guarded(*args):
@@ -37,5 +34,5 @@ def test_training_transfers_nothing_unasked(
             return loop(*args)
 
     monkeypatch.setattr(loop_lib, "_loop", guarded)
-    config = make_config(parallel__mode=mode, train__epochs=2)
+    config = make_config(train__epochs=2)
     loop_lib.train(config, tmp_path / "run")

@@ -30,13 +30,8 @@ def rate_and_gradient(estimator, z, noise, mask):
 
 @functools.cache
 def mapped(estimator, num_devices):
-    mapping = parallel.make_parallel("pmap", num_devices)
-    kinds = [parallel.REPLICATED, parallel.SHARDED]
-    return mapping, mapping.map(
-        functools.partial(rate_and_gradient, estimator),
-        [parallel.SHARDED] * 3,
-        kinds,
-    )
+    mapping = parallel.make_parallel(num_devices)
+    return mapping, mapping.map(functools.partial(rate_and_gradient, estimator))
 
 
 def make_batch(n):

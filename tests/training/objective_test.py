@@ -36,16 +36,6 @@ MASKS = {
     "one_row": np.arange(BATCH) == 5,
     "no_row": np.zeros(BATCH, bool),
 }
-MAPPINGS = [
-    ("pmap", 1),
-    ("pmap", 2),
-    ("pmap", 4),
-    ("pmap", 8),
-    ("shard_map", 1),
-    ("shard_map", 8),
-]
-
-
 DENSITY = {
     "mean": np.float32([0.5, -1.0, 0.2]),
     "log_scale": np.float32([0.3, 0.1, -0.2]),
@@ -110,14 +100,12 @@ def shares_of_one_device(key, z, mask):
     return jax.lax.psum(values, parallel.AXIS), gradients, noisy
 
 
-@pytest.fixture(scope="module", params=MAPPINGS, ids=lambda m: f"{m[0]}-{m[1]}")
+@pytest.fixture(scope="module", params=[1, 2, 4, 8])
 def shares(request):
     """From (mask, z) to values, gradients and noisy latents, on the host."""
-    mapping = parallel.make_parallel(*request.param)
+    mapping = parallel.make_parallel(request.param)
     mapped = mapping.map(
         shares_of_one_device,
-        [parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED],
-        [parallel.REPLICATED, parallel.SHARDED, parallel.SHARDED],
     )
 
     def call(mask, z=None):

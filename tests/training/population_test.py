@@ -133,14 +133,12 @@ def test_a_masked_member_steps_as_the_unpadded_network_does():
         jax.device_get(train_step.create_state(program, 3))
         for program in programs
     ]
-    mapping = parallel.make_parallel("pmap", 1)
+    mapping = parallel.make_parallel(1)
     images = mapping.replicate(training_support.make_images(6))
     batch = np.arange(6, dtype=np.int32)[:, None], np.ones((6, 1), bool)
 
     alone = mapping.map(
         lambda *args: train_step.train_steps(programs[1], *args),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
     )
     hyper = train_step.Hyper(np.int32(3), np.float32(0.1), np.float32(2.0))
     wanted, found = mapping.replicate(states[1]), None

@@ -19,12 +19,7 @@ IMAGES = training_support.make_images(14)
 # 14 images in batches of 5, 5 and 4: the last is ragged, and on 8 devices
 # three or four of them hold no image at all.
 BATCH_SIZE, STEPS = 5, 3
-MAPPINGS = [
-    ("pmap", 2),
-    pytest.param("pmap", 4, marks=pytest.mark.slow),
-    ("pmap", 8),
-    ("shard_map", 8),
-]
+DEVICES = [2, pytest.param(4, marks=pytest.mark.slow), 8]
 
 
 # What a step is compiled from, beside a tiny network.
@@ -69,20 +64,18 @@ def initial_state(name="plain"):
 
 
 @functools.cache
-def compiled(mode, num_devices, name):
-    mapping = parallel.make_parallel(mode, num_devices)
+def compiled(num_devices, name):
+    mapping = parallel.make_parallel(num_devices)
     mapped = mapping.map(
         lambda *args: train_step.train_steps(program(name), *args),
-        [parallel.REPLICATED] * 3 + [parallel.SHARDED] * 2,
-        [parallel.REPLICATED] * 2,
         donate=(0,),
     )
     return mapping, mapped
 
 
-def run(mode, num_devices, calls, name="plain", weight=WEIGHT):
+def run(num_devices, calls, name="plain", weight=WEIGHT):
     """The state and metrics `[steps]` after calls of (indices, mask)."""
-    mapping, mapped = compiled(mode, num_devices, name)
+    mapping, mapped = compiled(num_devices, name)
     hyper = train_step.Hyper(np.int32(SEED), np.float32(weight))
     constants = mapping.replicate((hyper, IMAGES))
     state, found = mapping.replicate(initial_state(name)), []
@@ -101,11 +94,11 @@ def batch_of(step, num_devices):
 
 
 @functools.cache
-def run_epoch(mode, num_devices, name="plain"):
+def run_epoch(num_devices, name="plain"):
     """States after the first and the last step, and all metrics."""
     calls = [batch_of(step, num_devices) for step in range(STEPS)]
-    first, _ = run(mode, num_devices, calls[:1], name)
-    last, metrics = run(mode, num_devices, calls, name)
+    first, _ = run(num_devices, calls[:1], name)
+    last, metrics = run(num_devices, calls, name)
     return first, last, metrics
 
 
@@ -116,10 +109,10 @@ def assert_close(actual, expected, **tolerance):
         np.testing.assert_allclose(found, wanted, err_msg=name, **tolerance)
 
 
-@pytest.mark.parametrize(("mode", "num_devices"), MAPPINGS)
-def test_a_step_is_the_same_on_any_number_of_devices(mode, num_devices):
-    first, last, metrics = run_epoch(mode, num_devices)
-    wanted_first, wanted_last, wanted = run_epoch("pmap", 1)
+@pytest.mark.parametrize("num_devices", DEVICES)
+def test_a_step_is_the_same_on_any_number_of_devices(num_devices):
+    first, last, metrics = run_epoch(num_devices)
+    wanted_first, wanted_last, wanted = run_epoch(1)
     # Sums of float32 in another order. BatchNorm over the 4 or 5 rows of the
     # hidden layers divides by small deviations, so steps add to it fast.
     assert_close(metrics, wanted, rtol=1e-3)
@@ -142,12 +135,10 @@ def leaves_by_name(*trees):
 
 
 @pytest.mark.parametrize("name", ["queued", "learned"])
-@pytest.mark.parametrize(("mode", "num_devices"), MAPPINGS[2:])
-def test_whatever_a_step_changes_is_the_same_on_any_devices(
-    name, mode, num_devices
-):
-    first, last, metrics = run_epoch(mode, num_devices, name)
-    wanted_first, wanted_last, wanted = run_epoch("pmap", 1, name)
+@pytest.mark.parametrize("num_devices", DEVICES[2:])
+def test_whatever_a_step_changes_is_the_same_on_any_devices(name, num_devices):
+    first, last, metrics = run_epoch(num_devices, name)
+    wanted_first, wanted_last, wanted = run_epoch(1, name)
     # As above: sums of float32 in another order, which steps add to.
     assert_close(metrics, wanted, rtol=1e-3)
     tight, loose = {"rtol": 1e-5, "atol": 1e-5}, {"rtol": 1e-3, "atol": 1e-4}
@@ -172,7 +163,7 @@ def latents_of_first_batch(name="plain"):
 
 
 def test_queue_holds_the_valid_latents_of_the_latest_steps():
-    first, last, _ = run_epoch("pmap", 8, "queued")
+    first, last, _ = run_epoch(8, "queued")
     z, _ = latents_of_first_batch("queued")
     assert (first.queue.count, last.queue.count) == (5, 7)
     np.testing.assert_allclose(
@@ -183,7 +174,7 @@ def test_queue_holds_the_valid_latents_of_the_latest_steps():
     )
     np.testing.assert_array_equal(first.queue.latents[5:], 0)
     # The last batch had four valid rows, so three are of the one before.
-    middle, _ = run("pmap", 8, [batch_of(i, 8) for i in range(2)], "queued")
+    middle, _ = run(8, [batch_of(i, 8) for i in range(2)], "queued")
     np.testing.assert_array_equal(
         last.queue.latents[4:], middle.queue.latents[:3]
     )
@@ -191,7 +182,7 @@ def test_queue_holds_the_valid_latents_of_the_latest_steps():
 
 @pytest.mark.parametrize("weight", [0.0, WEIGHT])
 def test_learned_estimator_follows_its_own_likelihood_at_any_weight(weight):
-    state, metrics = run("pmap", 8, [batch_of(0, 8)], "learned", weight)
+    state, metrics = run(8, [batch_of(0, 8)], "learned", weight)
     start = initial_state("learned").estimator_params
     _, noisy = latents_of_first_batch("learned")
     entry, options = program("learned").rate.entry, {"width": 0.0}
@@ -211,7 +202,7 @@ def test_learned_estimator_follows_its_own_likelihood_at_any_weight(weight):
         rtol=1e-6,
     )
     if weight == 0:
-        free, plain = run("pmap", 8, [batch_of(0, 8)], weight=0.0)
+        free, plain = run(8, [batch_of(0, 8)], weight=0.0)
         np.testing.assert_allclose(
             metrics["grad_norm"],
             plain["grad_norm"],
@@ -223,7 +214,7 @@ def test_learned_estimator_follows_its_own_likelihood_at_any_weight(weight):
 def test_encoder_sees_the_weighted_rate_of_a_learned_estimator():
     calls = [batch_of(0, 8)]
     kernels = [
-        run("pmap", 8, calls, "learned", weight)[0].params["encoder"]["latent"]
+        run(8, calls, "learned", weight)[0].params["encoder"]["latent"]
         for weight in (0.0, 1e-3, 2e-3)
     ]
     one, two = (k["bias"] - kernels[0]["bias"] for k in kernels[1:])
@@ -234,7 +225,7 @@ def test_encoder_sees_the_weighted_rate_of_a_learned_estimator():
 
 @pytest.mark.parametrize("name", ["queued", "learned"])
 def test_controlled_weight_moves_after_the_step_that_measured(name):
-    _, _, metrics = run_epoch("pmap", 8, name)
+    _, _, metrics = run_epoch(8, name)
     control = program(name).control
     assert metrics["weight"][0] == np.float32(WEIGHT)
     excess = {
@@ -282,7 +273,7 @@ def test_equals_a_plain_step_on_the_valid_rows():
     indices, mask = batch_of(2, 8)
     assert (mask.sum(), len(mask)) == (4, 8)
     x = IMAGES[indices[mask]] / np.float32(127.5) - 1
-    state, metrics = run("pmap", 8, [(indices, mask)])
+    state, metrics = run(8, [(indices, mask)])
     loss, error, rate, stats, params, norm = jax.jit(plain_step)(
         initial_state(), x
     )
@@ -304,14 +295,13 @@ def test_equals_a_plain_step_on_the_valid_rows():
     assert_close(state.batch_stats, stats, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", parallel.MODES)
-def test_padding_has_no_influence(mode):
+def test_padding_has_no_influence():
     indices, mask = batch_of(2, 8)
     other = np.where(mask, indices, 13).astype(np.int32)
     assert (indices != other).any()
     for one, two in zip(
-        run(mode, 8, [(indices, mask)]),
-        run(mode, 8, [(other, mask)]),
+        run(8, [(indices, mask)]),
+        run(8, [(other, mask)]),
         strict=True,
     ):
         training_support.assert_bitwise(one, two)
@@ -321,7 +311,7 @@ def test_one_image_trains_without_a_rate():
     # The last batch of an epoch may hold a single image.
     indices, mask = batch_of(0, 8)
     mask = mask & (np.arange(len(mask)) < 1)[:, None]
-    state, metrics = run("pmap", 8, [(indices, mask)])
+    state, metrics = run(8, [(indices, mask)])
     assert metrics["count"] == 1
     assert metrics["rate_nats"] == 0
     assert np.isfinite(metrics["grad_norm"])
@@ -332,8 +322,8 @@ def test_one_image_trains_without_a_rate():
 def test_several_steps_in_a_call_are_the_same_steps():
     calls = [batch_of(step, 2) for step in range(STEPS)]
     joined = tuple(np.concatenate(c, 1) for c in zip(*calls, strict=True))
-    state, metrics = run("pmap", 2, [joined])
-    _, wanted_state, wanted = run_epoch("pmap", 2)
+    state, metrics = run(2, [joined])
+    _, wanted_state, wanted = run_epoch(2)
     # Another compilation: sums of float32 in another order, as above.
     assert_close(metrics, wanted, rtol=1e-3)
     assert_close(state.params, wanted_state.params, rtol=1e-4, atol=1e-5)
@@ -343,7 +333,7 @@ def test_several_steps_in_a_call_are_the_same_steps():
 
 
 def test_metrics_are_those_of_the_objective():
-    _, _, metrics = run_epoch("pmap", 2)
+    _, _, metrics = run_epoch(2)
     assert sorted(metrics) == [
         "count",
         "grad_norm",
@@ -371,7 +361,7 @@ GOLDEN = [
 
 
 def test_golden_steps():
-    _, _, metrics = run_epoch("pmap", 1)
+    _, _, metrics = run_epoch(1)
     names = ("loss", "reconstruction_loss", "rate_nats")
     found = np.stack([metrics[name] for name in names], 1)
     np.testing.assert_allclose(
