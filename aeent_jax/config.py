@@ -20,6 +20,7 @@ _ADDED = (
     "compute",
     "corruption",
     "data.memory_budget_mb",
+    "data.resize",
     "eval.score",
     "log.profile",
     "loss",

@@ -24,7 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.image_size = 64  # pixels, a multiple of 16
     config.data.memory_budget_mb = 4096  # more: images stay in their files
     config.data.channels = 1  # 1 gray, 3 RGB
-    config.data.window = ""  # "0,4095": black and white of 16-bit images
+    config.data.window = ""  # "0,4095": black and white of wide images
+    config.data.resize = "stretch"  # stretch, pad: images that are not square
     config.data.validation_fraction = 0.0  # of the training normals, held out
 
     config.model = group()

@@ -1,19 +1,20 @@
 """`aeent data list | prepare | check`: what data there is, and is it sound.
 
 aeent data list
-aeent data check --root=DIR [--name=rsna]
+aeent data check --root=DIR [--name=rsna] [--window=0,4095] [--json]
 aeent data prepare --name=folder --root=DIR [--image_size=64] [--channels=1]
 
 Of the benchmark's sets DIR is the folder, the one that holds it and the others,
 or where the archive lies, which is verified and unpacked into the cache.
 """
 
+import json
 from collections.abc import Sequence
 
 from absl import flags
 
 from aeent_jax.cli import program
-from aeent_jax.data import catalog, check, prepared, sources
+from aeent_jax.data import catalog, check, images, prepared, sources
 
 _NAME = flags.DEFINE_string("name", "folder", "Name of the data set.")
 _ROOT = flags.DEFINE_string(
@@ -34,7 +35,16 @@ _WINDOW = flags.DEFINE_list(
     "window",
     [],
     "LOW,HIGH: values of images of more than 8 bits that become black and "
-    "white; by default 0,65535.",
+    "white; by default the window of the file, or 0,65535.",
+)
+_RESIZE = flags.DEFINE_enum(
+    "resize",
+    images.STRETCH,
+    images.RESIZES,
+    "How images that are not square are made so.",
+)
+_JSON = flags.DEFINE_bool(
+    "json", False, "Whether check prints JSON, with the name of every file."
 )
 
 
@@ -43,16 +53,20 @@ def _list() -> int:
     return 0
 
 
-def _prepare() -> int:
+def _spec() -> sources.Spec:
     published = catalog.get_entry(_NAME.value).channels
-    spec = sources.Spec(
+    return sources.Spec(
         image_size=_IMAGE_SIZE.value,
         channels=published if _CHANNELS.value is None else _CHANNELS.value,
         window=sources.parse_window(_WINDOW.value),
+        resize=_RESIZE.value,
     )
+
+
+def _prepare() -> int:
     done = prepared.prepare(
         _NAME.value,
-        spec,
+        _spec(),
         root=_ROOT.value,
         cache_dir=_CACHE_DIR.value,
         memory_budget=0,  # Only counted here.
@@ -65,8 +79,13 @@ def _prepare() -> int:
 
 
 def _check() -> int:
-    report = check.check(_NAME.value, _ROOT.value, cache_dir=_CACHE_DIR.value)
-    print(check.format_report(report))
+    report = check.check(
+        _NAME.value, _ROOT.value, cache_dir=_CACHE_DIR.value, spec=_spec()
+    )
+    if _JSON.value:
+        print(json.dumps(check.to_json(report), indent=1))
+    else:
+        print(check.format_report(report))
     return 1 if report.problems else 0
 
 

@@ -2,8 +2,8 @@
 
 import collections
 import dataclasses
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from aeent_jax.data import (
     archives,
@@ -12,10 +12,28 @@ from aeent_jax.data import (
     files,
     images,
     layouts,
+    masks,
     sources,
 )
 
 _LABELS = {dataset.NORMAL: "normal", dataset.ABNORMAL: "abnormal"}
+
+
+class Finding(NamedTuple):
+    """One thing that was found.
+
+    Attributes:
+        kind: a short name of it, such as "leak".
+        is_problem: whether it is a reason not to use the folder as it is;
+            other findings may be intended.
+        sentence: what was found, with the first few names.
+        names: all names of the images or files it is about.
+    """
+
+    kind: str
+    is_problem: bool
+    sentence: str
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +45,12 @@ class Report:
         counts: images of each (split, label).
         masks: number of mask files that belong to an image.
         sizes: images of each (width, height).
-        modes: images of each of PIL's pixel formats.
-        problems: sentences; each is a reason not to use the folder as it is.
-        notes: sentences about what may be intended.
+        modes: images of each pixel format or photometric interpretation.
+        bits: images of each number of bits.
+        modalities: images of each modality; empty without DICOM.
+        windows: images of each window and source of it; empty where all images
+            have 8 bits.
+        findings: all that is wrong or noteworthy.
     """
 
     layout: str
@@ -37,11 +58,36 @@ class Report:
     masks: int
     sizes: dict[tuple[int, int], int]
     modes: dict[str, int]
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    bits: dict[int, int]
+    modalities: dict[str, int]
+    windows: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences; each is a reason not to use the folder as it is."""
+        return tuple(f.sentence for f in self.findings if f.is_problem)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what may be intended."""
+        return tuple(f.sentence for f in self.findings if not f.is_problem)
 
 
-def check(name: str, root: str, *, cache_dir: str = "") -> Report:
+class _Seen(NamedTuple):
+    """An image that was read, and `images.digest` of it."""
+
+    item: sources.Item
+    digest: str
+
+
+def check(
+    name: str,
+    root: str,
+    *,
+    cache_dir: str = "",
+    spec: sources.Spec | None = None,
+) -> Report:
     """Reads every file of a data set and looks for what would spoil results.
 
     Args:
@@ -49,6 +95,7 @@ def check(name: str, root: str, *, cache_dir: str = "") -> Report:
         root: the folder, or the benchmark's archive; see `archives.unpack`.
         cache_dir: where an archive is unpacked; empty for the user's cache
             folder.
+        spec: how the images would be made; None for the defaults.
 
     Returns:
         The report.
@@ -58,140 +105,235 @@ def check(name: str, root: str, *, cache_dir: str = "") -> Report:
             or the archive is not the published one.
         FileNotFoundError: the folder, or some of its files, are missing.
     """
+    spec = spec or sources.Spec()
     root = archives.unpack(name, root, cache.find_dir(cache_dir))
     listing = sources.list_files(name, root)
-    records = listing.records
-    found, failures = files.read_each(
-        images.inspect, [record.path for record in records]
-    )
-    problems, notes = [], []
-    if failures:
-        problems.append(files.describe_failures(failures, len(records)))
-    try:
-        sources.check_counts(name, listing)
-        wide = [i.extrema[1] for i in found if i and images.is_wide(i.mode)]
-        images.check_window(wide, None)
-    except ValueError as error:
-        problems.append(str(error))
-    leaks, repeats = _find_duplicates(records, found)
-    problems += leaks + _check_masks(listing, found)
-    notes += repeats + _find_blank(records, found) + _find_unused(listing)
-    seen = [inspection for inspection in found if inspection is not None]
+
+    def read(record: layouts.Record) -> list[_Seen]:
+        return [
+            _Seen(sources.Item(record, shown.facts), images.digest(shown))
+            for shown in images.frames(record.path, window=spec.window)
+        ]
+
+    per_file, failures = files.read_each(read, listing.records)
+    seen = [one for many in per_file if many for one in many]
+    items = [one.item for one in seen]
+    findings = [
+        *_find_unreadable(failures, len(listing.records)),
+        *_find_other_counts(name, listing),
+        *_find_unusable(items),
+        *_find_duplicates(seen),
+        *_check_masks(listing, items, spec),
+        *_find_blank(items),
+        *_find_unused(listing),
+        *_gather_notes(items),
+        *_find_squeezed(items, spec),
+    ]
+    facts = [item.facts for item in items]
+    wide = [f for f in facts if f.window]
     return Report(
         layout=listing.layout,
-        counts=sources.count(listing),
-        masks=sum(record.mask is not None for record in records),
-        sizes=dict(collections.Counter(i.size for i in seen).most_common()),
-        modes=dict(collections.Counter(i.mode for i in seen).most_common()),
-        problems=tuple(problems),
-        notes=tuple(notes),
+        counts=_count((i.record.split, i.record.label) for i in items),
+        masks=sum(r.mask is not None for r in listing.records),
+        sizes=_count(f.size for f in facts),
+        modes=_count(f.mode for f in facts),
+        bits=_count(f.bits for f in facts),
+        modalities=_count(f.modality for f in facts if f.modality),
+        windows=_count(_name_window(f) for f in wide),
+        findings=tuple(sorted(findings, key=lambda f: not f.is_problem)),
     )
 
 
-def _find_duplicates(
-    records: Sequence[layouts.Record],
-    found: Sequence[images.Inspection | None],
-) -> tuple[list[str], list[str]]:
-    """Returns sentences on equal images: across splits or labels, and within.
+def _count(values: Iterable) -> dict:
+    return dict(collections.Counter(values).most_common())
+
+
+def _name_window(facts: images.Facts) -> str:
+    if facts.window_source in ("range", "volume"):
+        return f"of the {facts.window_source}"
+    low, high = facts.window or (0, 0)
+    return f"{low:.6g},{high:.6g} {facts.window_source}"
+
+
+def _find_unreadable(failures: Sequence[str], total: int) -> list[Finding]:
+    if not failures:
+        return []
+    sentence = files.describe_failures(failures, total)
+    return [Finding("unreadable", True, sentence, tuple(failures))]
+
+
+def _find_other_counts(name: str, listing: layouts.Listing) -> list[Finding]:
+    try:
+        sources.check_counts(name, listing)
+    except ValueError as error:
+        return [Finding("counts", True, str(error))]
+    return []
+
+
+def _find_unusable(items: Sequence[sources.Item]) -> list[Finding]:
+    sentence = sources.describe_problems(items)
+    names = tuple(item.id for item in items if item.facts.problem)
+    return [Finding("unusable", True, sentence, names)] if sentence else []
+
+
+def _find_duplicates(seen: Sequence[_Seen]) -> list[Finding]:
+    """Finds equal images: across splits or labels, and within.
 
     An image in two splits, or with two labels, makes scores look better or
     worse than they are; a repetition within a split only counts twice.
     """
-    groups: dict[str, list[layouts.Record]] = {}
-    for record, inspection in zip(records, found, strict=True):
-        if inspection is not None:
-            groups.setdefault(inspection.digest, []).append(record)
+    groups: dict[str, list[sources.Item]] = {}
+    for item, digest in seen:
+        groups.setdefault(digest, []).append(item)
     repeated = [group for group in groups.values() if len(group) > 1]
-    leaks = [g for g in repeated if len({r.split for r in g}) > 1]
-    mislabelled = [g for g in repeated if len({r.label for r in g}) > 1]
-    within = [g for g in repeated if len({(r.split, r.label) for r in g}) == 1]
-    problems = []
-    if leaks:
-        problems.append(
-            f"LEAK: {len(leaks)} images are in more than one split "
-            f"({_name_groups(leaks)}): remove them from the training split."
-        )
-    if mislabelled:
-        problems.append(
-            f"{len(mislabelled)} images are both normal and abnormal "
-            f"({_name_groups(mislabelled)}): keep one label."
-        )
-    notes = []
-    if within:
-        notes.append(
-            f"{len(within)} images occur more than once in their split "
-            f"({_name_groups(within)})."
-        )
-    return problems, notes
+    found = []
+    for kind, is_problem, sentence, advice, differ in (
+        (
+            "leak",
+            True,
+            "LEAK: {} images are in more than one split",
+            ": remove them from the training split.",
+            lambda r: r.split,
+        ),
+        (
+            "two_labels",
+            True,
+            "{} images are both normal and abnormal",
+            ": keep one label.",
+            lambda r: r.label,
+        ),
+        (
+            "repeated",
+            False,
+            "{} images occur more than once in their split",
+            ".",
+            None,
+        ),
+    ):
+        chosen = [
+            group
+            for group in repeated
+            if (
+                len({differ(i.record) for i in group}) > 1
+                if differ
+                else len({(i.record.split, i.record.label) for i in group}) == 1
+            )
+        ]
+        if chosen:
+            first = files.first_names([_name_group(g) for g in chosen])
+            text = f"{sentence.format(len(chosen))} ({first}){advice}"
+            names = tuple(item.id for group in chosen for item in group)
+            found.append(Finding(kind, is_problem, text, names))
+    return found
 
 
-def _name_groups(groups: Sequence[Sequence[layouts.Record]]) -> str:
-    named = [
-        " = ".join(f"{r.split}:{r.id}" for r in group[:3]) for group in groups
-    ]
-    return files.first_names(named)
+def _name_group(group: Sequence[sources.Item]) -> str:
+    return " = ".join(f"{i.record.split}:{i.id}" for i in group[:3])
 
 
 def _check_masks(
-    listing: layouts.Listing, found: Sequence[images.Inspection | None]
-) -> list[str]:
-    """Returns sentences on masks that do not fit their images."""
-    rows = [
-        (record, record.mask, inspection)
-        for record, inspection in zip(listing.records, found, strict=True)
-        if record.mask is not None
-    ]
-    paths = [mask for _, mask, _ in rows]
-    masks, failures = files.read_each(images.inspect, paths)
-    problems = []
-    if failures:
-        problems.append(files.describe_failures(failures, len(rows)))
-    if listing.orphan_masks:
-        problems.append(_describe("masks have no image", listing.orphan_masks))
-    other_size, marked, empty = [], [], []
-    for (record, path, image), mask in zip(rows, masks, strict=True):
+    listing: layouts.Listing,
+    items: Sequence[sources.Item],
+    spec: sources.Spec,
+) -> list[Finding]:
+    """Finds masks that do not fit their images."""
+    paired = [item for item in items if item.record.mask is not None]
+    strict = sources.needs_strict_masks(listing)
+
+    def read(item: sources.Item) -> masks.Mask:
+        return masks.read(item.record.mask, item.facts.name, strict=strict)
+
+    found, failures = files.read_each(read, paired)
+    findings = _find_unreadable(failures, len(paired))
+    orphans = [str(path) for path in listing.orphan_masks]
+    groups: dict[str, list[str]] = {name: [] for name in _MASK_FINDINGS}
+    for item, mask in zip(paired, found, strict=True):
         if mask is None:
             continue
-        if image is not None and image.size != mask.size:
-            other_size.append(path)
-        if record.label == dataset.NORMAL and mask.extrema[1] > 0:
-            marked.append(path)
-        if record.label == dataset.ABNORMAL and mask.extrema[1] == 0:
-            empty.append(path)
-    for sentence, affected in (
-        ("masks have another size than their image", other_size),
-        ("masks of normal images are not empty", marked),
-        ("masks of abnormal images are empty", empty),
-    ):
-        if affected:
-            problems.append(_describe(sentence, affected))
-    return problems
-
-
-def _describe(sentence: str, paths: Sequence[pathlib.Path]) -> str:
-    names = files.first_names([str(path) for path in paths])
-    return f"{len(paths)} {sentence} ({names})."
-
-
-def _find_blank(
-    records: Sequence[layouts.Record],
-    found: Sequence[images.Inspection | None],
-) -> list[str]:
-    blank = [
-        record.path
-        for record, inspection in zip(records, found, strict=True)
-        if inspection and inspection.extrema[0] == inspection.extrema[1]
+        label, path = item.record.label, str(item.record.mask)
+        height, width = mask.shape
+        if item.facts.size != (width, height):
+            groups["mask_size"].append(path)
+        if label == dataset.NORMAL and mask.any():
+            groups["mask_of_normal"].append(path)
+        if label == dataset.ABNORMAL and not mask.any():
+            groups["mask_empty"].append(path)
+        if mask.all():
+            groups["mask_whole"].append(path)
+    groups["mask_orphan"] = orphans
+    return findings + [
+        Finding(
+            kind,
+            is_problem,
+            _describe(sentence, groups[kind]),
+            tuple(groups[kind]),
+        )
+        for kind, (is_problem, sentence) in _MASK_FINDINGS.items()
+        if groups[kind]
     ]
-    return [_describe("images are of one gray value", blank)] if blank else []
 
 
-def _find_unused(listing: layouts.Listing) -> list[str]:
+_MASK_FINDINGS = {
+    "mask_orphan": (True, "masks have no image"),
+    "mask_size": (True, "masks have another size than their image"),
+    "mask_of_normal": (True, "masks of normal images are not empty"),
+    "mask_empty": (True, "masks of abnormal images are empty"),
+    "mask_whole": (False, "masks cover the whole of their image"),
+}
+
+
+def _describe(sentence: str, names: Sequence[str]) -> str:
+    return f"{len(names)} {sentence} ({files.first_names(names)})."
+
+
+def _find_blank(items: Sequence[sources.Item]) -> list[Finding]:
+    blank = [
+        item.id
+        for item in items
+        if item.facts.extrema[0] == item.facts.extrema[1]
+    ]
+    return _note("blank", "images are of one gray value", blank)
+
+
+def _note(kind: str, sentence: str, names: Sequence[str]) -> list[Finding]:
+    if not names:
+        return []
+    return [Finding(kind, False, _describe(sentence, names), tuple(names))]
+
+
+def _find_unused(listing: layouts.Listing) -> list[Finding]:
     used = {record.path for record in listing.records}
     used |= {record.mask for record in listing.records if record.mask}
     used |= set(listing.orphan_masks)
     below = layouts.image_files(listing.root, recursive=True)
-    unused = [path for path in below if path not in used]
-    return [_describe("image files are not used", unused)] if unused else []
+    unused = [str(path) for path in below if path not in used]
+    return _note("unused", "image files are not used", unused)
+
+
+def _gather_notes(items: Sequence[sources.Item]) -> list[Finding]:
+    """Gathers what is noted of single images."""
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        for note in item.facts.notes:
+            groups.setdefault(note, []).append(item.id)
+    return [
+        finding
+        for note, names in groups.items()
+        for finding in _note("note", f"images: each {note}", names)
+    ]
+
+
+def _find_squeezed(
+    items: Sequence[sources.Item], spec: sources.Spec
+) -> list[Finding]:
+    """Names images that are not square, which are squeezed or padded."""
+    names = [i.id for i in items if i.facts.size[0] != i.facts.size[1]]
+    how = {
+        images.STRETCH: "squeezed to a square; data.resize=pad would keep "
+        "their proportions",
+        images.PAD: "padded to a square",
+    }[spec.resize]
+    return _note("not_square", f"images are not square and are {how}", names)
 
 
 def format_report(report: Report) -> str:
@@ -202,15 +344,52 @@ def format_report(report: Report) -> str:
         lines.append(f"  {split:<6} {_LABELS[label]:<9} {count:>7}")
     if report.masks:
         lines.append(f"  masks {report.masks:>18}")
-    sizes = [f"{w} x {h} ({n})" for (w, h), n in report.sizes.items()]
-    modes = [f"{mode} ({n})" for mode, n in report.modes.items()]
-    lines.append(f"sizes  {files.first_names(sizes)}")
-    lines.append(f"modes  {files.first_names(modes)}")
+    sizes = {f"{w} x {h}": n for (w, h), n in report.sizes.items()}
+    lines += _format_counts("sizes", sizes)
+    lines += _format_counts("modes", report.modes)
+    if report.modalities:
+        lines += _format_counts("modalities", report.modalities)
+    if report.windows:
+        lines += _format_counts("bits", report.bits)
+        lines += _format_counts("windows", report.windows)
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"PROBLEM: {problem}" for problem in report.problems]
     if not report.problems:
         lines.append("no problems found")
     return "\n".join(lines)
+
+
+def _format_counts(title: str, counts: dict) -> list[str]:
+    named = [f"{value} ({count})" for value, count in counts.items()]
+    return [f"{title:<6} {files.first_names(named)}"]
+
+
+def to_json(report: Report) -> dict[str, object]:
+    """Returns all of the report, with every name, as JSON can hold it."""
+    return {
+        "layout": report.layout,
+        "counts": {
+            f"{split}/{_LABELS[label]}": count
+            for (split, label), count in sorted(
+                report.counts.items(), key=_order
+            )
+        },
+        "masks": report.masks,
+        "sizes": {f"{w}x{h}": n for (w, h), n in report.sizes.items()},
+        "modes": report.modes,
+        "bits": {str(bits): n for bits, n in report.bits.items()},
+        "modalities": report.modalities,
+        "windows": report.windows,
+        "findings": [
+            {
+                "kind": finding.kind,
+                "severity": "problem" if finding.is_problem else "note",
+                "sentence": finding.sentence,
+                "names": list(finding.names),
+            }
+            for finding in report.findings
+        ],
+    }
 
 
 def _order(item: tuple[tuple[str, int], int]) -> tuple[int, int]:

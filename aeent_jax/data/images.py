@@ -1,13 +1,12 @@
-"""Image files to uint8 arrays, exactly as the reference reads them.
+"""Image files to frames of 8 bits, and to what a network sees of them.
 
-PIL `convert("L")` or `convert("RGB")` first, then `resize((S, S), BILINEAR)`,
-which antialiases and works on uint8; masks are resized with NEAREST. EXIF
-orientation is not applied, as in the reference.
-
-Images of more than 8 bits have no counterpart in the reference. They are
-scaled linearly from a stated window to 0..255 before they are resized; the
-default window is the full 16-bit range 0..65535, and values that it cannot
-show are refused rather than truncated.
+PNG, JPEG, TIFF and others are read by PIL, DICOM and NIfTI by `medical`. An
+image is turned as its EXIF orientation says, as every viewer does, and
+transparent pixels are black. Images of more than 8 bits are scaled linearly
+from a window to 0..255 before they are resized; the default window of those
+that state none is the full 16-bit range 0..65535. Images that it would leave
+few gray levels, or whose values lie beyond it, have a problem, and a folder
+with such images is refused until a window is stated.
 """
 
 import hashlib
@@ -15,23 +14,32 @@ import os
 import pathlib
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import PIL.Image
 import PIL.ImageFile
+import PIL.ImageOps
 
-from aeent_jax.data import files
+from aeent_jax.data import files, frame, gray
+
+Frame = frame.Frame
+Facts = frame.Facts
+Window = gray.Window
+to_network = frame.to_network
+from_network = frame.from_network
+STRETCH, PAD, RESIZES = frame.STRETCH, frame.PAD, frame.RESIZES
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 EXTENSIONS = frozenset(
-    (".bmp", ".gif", ".jpg", ".jpeg", ".jp2", ".png", ".pgm", ".ppm", ".pnm")
-    + (".tif", ".tiff", ".webp")
+    (".bmp", ".dib", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k")
+    + (".png", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp")
 )
 MAX_PIXELS = 2**26  # 67 megapixels; below the size at which PIL warns
-FULL_WINDOW = (0, 65535)
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_PHOTOMETRIC = 262  # The TIFF tag; 0 is WhiteIsZero.
+_ORIENTATION = 0x112
 # What PIL's decoders raise on damaged files.
 _DECODE_ERRORS = (
     OSError,
@@ -42,27 +50,64 @@ _DECODE_ERRORS = (
     KeyError,
     TypeError,
     OverflowError,
+    AttributeError,
     struct.error,
     zlib.error,
     PIL.Image.DecompressionBombError,
 )
 
-Window = tuple[float, float]
 T = TypeVar("T")
 
 
+def frames(
+    path: str | os.PathLike, *, window: Window | None = None
+) -> Iterator[Frame]:
+    """Reads the images of one file, one after another.
+
+    Args:
+        path: a file in one of `FORMATS`, DICOM or NIfTI; each image has at
+            most `MAX_PIXELS` pixels.
+        window: values (low, high) of wide images that become 0 and 255, beyond
+            which they are clipped; None for the window of the file, or else
+            the one that `Frame.window_source` names. 8-bit images in `FORMATS`
+            are left as they are.
+
+    Yields:
+        The images at their own resolution, at least one. An image with a
+        `problem` is read as well as it can be.
+
+    Raises:
+        files.UnreadableFileError: the file is no readable image, is too large,
+            or holds no image.
+    """
+    path = pathlib.Path(path)
+    yield with_image(path, lambda image: _to_frame(image, path, window))
+
+
+def names(path: str | os.PathLike) -> list[str]:
+    """Names the images that a file may hold, without decoding it.
+
+    Returns:
+        What `Frame.name` of its images can be, in order; [""] for a file of
+        one image.
+
+    Raises:
+        files.UnreadableFileError: the file is of several images, and its
+            header cannot be read.
+    """
+    del path
+    return [""]
+
+
 class Decoded(NamedTuple):
-    """One decoded file.
+    """One decoded file of one image.
 
     Attributes:
         pixels: [S, S, C] uint8.
-        wide_max: largest value in the file where it has more than 8 bits a
-            channel, else None.
         size: (width, height) of the file in pixels.
     """
 
     pixels: np.ndarray
-    wide_max: float | None
     size: tuple[int, int]
 
 
@@ -72,160 +117,178 @@ def read_image(
     image_size: int,
     channels: int,
     window: Window | None = None,
+    resize: str = STRETCH,
 ) -> Decoded:
-    """Reads one image file.
+    """Reads the only image of a file.
 
     Args:
-        path: a file in one of `FORMATS`, with at most `MAX_PIXELS` pixels.
+        path: as in `frames`.
         image_size: side S of the result in pixels.
         channels: 1 for gray, 3 for RGB.
-        window: values (low, high) of a wide image that become 0 and 255, beyond
-            which it is clipped; None for 0..65535, beyond which it is refused.
-            8-bit images are left as they are.
+        window: as in `frames`.
+        resize: as in `to_network`.
 
     Returns:
-        The pixels, and the largest value of a wide image.
+        The pixels.
 
     Raises:
-        files.UnreadableFileError: the file is no readable image, or is
-            too large.
+        files.UnreadableFileError: as in `frames`; or the file has several
+            images, or one with a problem.
     """
-
-    def convert(image: PIL.Image.Image) -> Decoded:
-        wide_max, own_size = None, image.size
-        if image.mode in _WIDE_MODES:
-            values = np.asarray(image)
-            wide_max = float(values.max())
-            image = PIL.Image.fromarray(_apply_window(values, window))
-        image = image.convert({1: "L", 3: "RGB"}[channels])
-        size = (image_size, image_size)
-        image = image.resize(size, PIL.Image.Resampling.BILINEAR)
-        pixels = np.array(image).reshape(image_size, image_size, channels)
-        return Decoded(pixels, wide_max, own_size)
-
-    return _with_image(path, convert)
+    images = frames(path, window=window)
+    first = next(images)
+    if next(images, None) is not None:
+        raise files.UnreadableFileError(f"{path}: has several images")
+    if first.problem:
+        raise files.UnreadableFileError(f"{path}: {first.problem}")
+    pixels = to_network(first, image_size, channels, resize)
+    return Decoded(pixels, first.size)
 
 
-def read_mask(
-    path: str | os.PathLike,
-    *,
-    image_size: int,
-    like: tuple[int, int] | None = None,
-) -> np.ndarray:
-    """Reads a mask, True where the file is not 0.
+def digest(shown: Frame) -> str:
+    """sha256 of an image's size and gray values; equal for equal images."""
+    values = np.asarray(shown.image.convert("L"))
+    hashed = hashlib.sha256(repr(shown.size).encode())
+    hashed.update(np.ascontiguousarray(values).data)
+    return hashed.hexdigest()
+
+
+def _to_frame(
+    image: PIL.ImageFile.ImageFile, path: pathlib.Path, window: Window | None
+) -> Frame:
+    """Reads an opened image."""
+    kind, mode = (image.format or "").lower(), image.mode
+    photometric = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC)
+    turned, notes = load_upright(image)
+    about = {"kind": kind, "mode": mode, "group": f"file:{path}"}
+    if mode in _WIDE_MODES:
+        return _from_wide(turned, photometric == 0, window, about, notes)
+    opaque = _without_alpha(turned)
+    if opaque is not turned:
+        notes.append("has transparent pixels, which are read as black")
+    extrema = opaque.convert("L").getextrema()
+    return Frame(
+        image=opaque,
+        size=opaque.size,
+        bits=1 if mode == "1" else 8,
+        extrema=extrema,
+        bulk=extrema,
+        notes=tuple(notes),
+        **about,
+    )
+
+
+def load_upright(
+    image: PIL.ImageFile.ImageFile,
+) -> tuple[PIL.Image.Image, list[str]]:
+    """Decodes an image and turns it upright; a note says where it was not."""
+    # TIFF turns itself when it is loaded, and PNG may state the orientation
+    # after the pixels.
+    before = image.getexif().get(_ORIENTATION, 1)
+    image.load()
+    after = image.getexif().get(_ORIENTATION, 1)
+    turned = PIL.ImageOps.exif_transpose(image) if after != 1 else image
+    is_turned = {before, after} & set(range(2, 9))
+    return turned, ["is turned by its EXIF orientation"] if is_turned else []
+
+
+def _without_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Puts an image before black, unless nothing of it is transparent."""
+    if not image.has_transparency_data:
+        return image
+    alpha = image.convert("RGBA").getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return image
+    mode = "L" if image.mode in ("L", "LA", "La", "1") else "RGB"
+    black = PIL.Image.new(mode, image.size)
+    return PIL.Image.composite(image.convert(mode), black, alpha)
+
+
+def _from_wide(
+    image: PIL.Image.Image,
+    inverted: bool,
+    window: Window | None,
+    about: dict[str, str],
+    notes: list[str],
+) -> Frame:
+    """Scales an image of more than 8 bits."""
+    counted = gray.histogram(lambda: gray.strips(image))
+    if not counted.finite:
+        raise ValueError("has values that are not finite")
+    used = window or gray.FULL_WINDOW
+    curve = gray.Linear(*used)
+    shown = gray.to_uint8(
+        gray.strips(image), image.size, curve, inverted=inverted
+    )
+    problem = "" if window else _find_problem(image.mode, counted, curve)
+    return Frame(
+        image=shown,
+        size=shown.size,
+        bits=32 if image.mode in ("I", "F") else 16,
+        window=used,
+        window_source="stated" if window else "default",
+        extrema=counted.extrema,
+        bulk=counted.bulk(),
+        notes=tuple(notes),
+        problem=problem,
+        needs_window=bool(problem),
+        **about,
+    )
+
+
+def _find_problem(mode: str, counted: gray.Histogram, curve: gray.Curve) -> str:
+    """Why the default window does not fit, or an empty text."""
+    low, high = counted.extrema
+    if mode == "F":
+        return (
+            f"has floating-point values from {low:.4g} to {high:.4g}; state "
+            "their window"
+        )
+    if low < gray.FULL_WINDOW[0] or high > gray.FULL_WINDOW[1]:
+        return (
+            f"has values from {low:.0f} to {high:.0f}, outside the default "
+            "window 0,65535; state the window"
+        )
+    return few_levels(gray.levels(counted, curve), gray.FULL_WINDOW)
+
+
+def few_levels(counted: gray.Levels, window: Window) -> str:
+    """The problem of a window that leaves few levels, or an empty text."""
+    if not counted.few:
+        return ""
+    return (
+        f"would show {counted.shown} of its {counted.own} gray levels in the "
+        f"window {window[0]:.5g},{window[1]:.5g}; state the window"
+    )
+
+
+def is_wide(mode: str) -> bool:
+    """Whether PIL's mode has more than 8 bits per channel."""
+    return mode in _WIDE_MODES
+
+
+def with_image(
+    path: pathlib.Path, convert: Callable[[PIL.ImageFile.ImageFile], T]
+) -> T:
+    """Opens and checks a file, and turns every failure into one sentence.
 
     Args:
-        path: an image file.
-        image_size: side S of the result in pixels.
-        like: (width, height) of the image that it is the mask of. A mask of
-            another scale is resized with it; one of another shape, beyond the
-            rounding of a pixel, would be stretched onto the wrong places and is
-            refused. None checks nothing.
-
-    Returns:
-        [S, S] bool.
-
-    Raises:
-        files.UnreadableFileError: the file is no readable image, is too large,
-            or is of another shape than its image.
-    """
-
-    def convert(image: PIL.Image.Image) -> np.ndarray:
-        _check_shape(image.size, like or image.size)
-        if image.mode not in _WIDE_MODES:
-            image = image.convert("L")
-        # PIL's conversion of wide images would truncate 0.5 to 0, and 8-bit
-        # ones are converted first because the reference does.
-        image = PIL.Image.fromarray(np.asarray(image) != 0)
-        size = (image_size, image_size)
-        return np.array(image.resize(size, PIL.Image.Resampling.NEAREST))
-
-    return _with_image(path, convert)
-
-
-def _check_shape(size: tuple[int, int], like: tuple[int, int]):
-    """Refuses a mask whose sides have another ratio than those of its image."""
-    # Zero where the ratios are equal; a pixel more on a side adds the length of
-    # the other image's other side.
-    difference = abs(size[0] * like[1] - size[1] * like[0])
-    if difference > max(*size, *like):
-        raise ValueError(
-            f"is a mask of {size[0]} x {size[1]} pixels for an image of "
-            f"{like[0]} x {like[1]}, another shape"
-        )
-
-
-class Inspection(NamedTuple):
-    """What `inspect` finds in one file.
-
-    Attributes:
-        mode: PIL's name of the pixel format.
-        size: (width, height) in pixels.
-        extrema: smallest and largest gray value, before any window.
-        digest: sha256 of size and gray values; equal for equal images, even
-            in files of another format.
-    """
-
-    mode: str
-    size: tuple[int, int]
-    extrema: tuple[float, float]
-    digest: str
-
-
-def inspect(path: str | os.PathLike) -> Inspection:
-    """Decodes a file at its own size.
+        path: a file in one of `FORMATS`.
+        convert: reads the opened image; what it raises for a damaged one
+            becomes a reason too.
 
     Raises:
         files.UnreadableFileError: the file is no readable image, or is too
             large.
     """
-
-    def examine(image: PIL.Image.Image) -> Inspection:
-        wide = image.mode in _WIDE_MODES
-        values = np.asarray(image if wide else image.convert("L"))
-        digest = hashlib.sha256(repr((values.dtype, image.size)).encode())
-        digest.update(np.ascontiguousarray(values).data)
-        extrema = (float(values.min()), float(values.max()))
-        return Inspection(image.mode, image.size, extrema, digest.hexdigest())
-
-    return _with_image(path, examine)
-
-
-def is_wide(mode: str) -> bool:
-    """Whether PIL's mode has more than 8 bits a channel."""
-    return mode in _WIDE_MODES
-
-
-def check_window(wide_max: Sequence[float | None], window: Window | None):
-    """Refuses wide images that the default window would leave almost black.
-
-    Args:
-        wide_max: `Decoded.wide_max` of all images of a data set.
-        window: the window they were read with.
-
-    Raises:
-        ValueError: no image uses more than 1/16 of the default window, as with
-            12-bit data in 16-bit files.
-    """
-    found = [value for value in wide_max if value is not None]
-    if window is None and found and max(found) < FULL_WINDOW[1] / 16:
-        raise ValueError(
-            f"the 16-bit images have no value above {max(found):.0f}, so that "
-            "the default window 0,65535 leaves at most 16 gray levels; state "
-            f"the window of the data, for example 0,{max(found):.0f}."
-        )
-
-
-def _with_image(
-    path: str | os.PathLike, convert: Callable[[PIL.Image.Image], T]
-) -> T:
-    """Opens and checks a file, and turns every failure into one sentence."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        reason = "is no regular file" if path.exists() else "does not exist"
-        raise files.UnreadableFileError(f"{path}: {reason}")
+    refuse_irregular(path)
     try:
-        with PIL.Image.open(path, formats=FORMATS) as image:
+        # By its name Pillow 13 maps an uncompressed TIFF into memory, with
+        # the sides of the turned image for the file's.
+        with (
+            path.open("rb") as file,
+            PIL.Image.open(file, formats=FORMATS) as image,
+        ):
             _check_header(image)
             return convert(image)
     except PIL.UnidentifiedImageError:
@@ -234,7 +297,7 @@ def _with_image(
         ) from None
     except PIL.Image.DecompressionBombError:
         raise files.UnreadableFileError(
-            f"{path}: {_too_large('far more')}"
+            f"{path}: {too_large('far more')}"
         ) from None
     except PermissionError:
         raise files.UnreadableFileError(f"{path}: permission denied") from None
@@ -243,7 +306,19 @@ def _with_image(
         raise files.UnreadableFileError(f"{path}: {reason}") from error
 
 
-def _too_large(found: str) -> str:
+def refuse_irregular(path: pathlib.Path):
+    """Refuses what is no file that could be read.
+
+    Raises:
+        files.UnreadableFileError: it is missing, or not regular.
+    """
+    if not path.is_file():
+        reason = "is no regular file" if path.exists() else "does not exist"
+        raise files.UnreadableFileError(f"{path}: {reason}")
+
+
+def too_large(found: str) -> str:
+    """The reason for refusing an image of more than `MAX_PIXELS`."""
     return f"has {found} than the {MAX_PIXELS} pixels allowed; scale it down"
 
 
@@ -251,7 +326,7 @@ def _check_header(image: PIL.ImageFile.ImageFile):
     """Refuses what would be read wrongly or not at all, before decoding."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ValueError(_too_large(f"{width} x {height} pixels, more"))
+        raise ValueError(too_large(f"{width} x {height} pixels, more"))
     if image.mode not in _WIDE_MODES and ";16" in str(image.tile):
         raise ValueError(
             "has several channels of 16 bits, of which PIL keeps 8 bits; save "
@@ -267,19 +342,3 @@ def _has_frames(image: PIL.Image.Image) -> bool:
     except EOFError:
         return False
     return True
-
-
-def _apply_window(values: np.ndarray, window: Window | None) -> np.ndarray:
-    """Scales [H, W] of any type from the window to uint8, rounded."""
-    if not np.isfinite(values).all():
-        raise ValueError("has values that are not finite")
-    if window is None and values.dtype.kind == "f":
-        raise ValueError("has floating-point values; state their window")
-    low, high = window or FULL_WINDOW
-    if window is None and (values.min() < low or values.max() > high):
-        raise ValueError(
-            f"has values from {values.min()} to {values.max()}, outside the "
-            f"default window {low},{high}; state the window"
-        )
-    scaled = (values.astype(np.float64) - low) / (high - low)
-    return np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)

@@ -18,6 +18,7 @@ def load(
     validation_fraction: float = 0.0,
     seed: int = 0,
     window: images.Window | None = None,
+    resize: str = images.STRETCH,
     phantom_seed: int = 0,
     memory_budget_mb: float = math.inf,
 ) -> dataset.Dataset:
@@ -35,7 +36,8 @@ def load(
             none.
         seed: chooses the images that are held out, and nothing else.
         window: values (low, high) of images of more than 8 bits that become 0
-            and 255; None for the full 16-bit range.
+            and 255; None for the window of the file, or the full 16-bit range.
+        resize: "stretch" or "pad": how images that are not square are made so.
         phantom_seed: which draw of a generated data set; results are reported
             on 0.
         memory_budget_mb: millions of bytes that the images of all splits may
@@ -52,7 +54,7 @@ def load(
         OSError: the cache folder cannot be written.
     """
     catalog.get_entry(name)
-    spec = sources.Spec(image_size, channels, window, phantom_seed)
+    spec = sources.Spec(image_size, channels, window, phantom_seed, resize)
     found = prepared.prepare(
         name,
         spec,

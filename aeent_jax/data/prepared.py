@@ -39,7 +39,9 @@ from aeent_jax.data import (
 )
 
 _MANIFEST = "manifest.json"
-_READING = ("builders.py", "images.py", "sources.py")
+_READING = ("builders.py", "frame.py", "gray.py", "images.py", "masks.py") + (
+    "sources.py",
+)
 _DRAWING = ("builders.py", "phantoms/*.py", "sources.py")
 
 
@@ -117,7 +119,8 @@ def _key(
             )
         parts += [spec.phantom_seed, np.__version__, _hash_code(_DRAWING)]
     else:
-        parts += [spec.window, PIL.__version__, _hash_code(_READING)]
+        parts += [spec.window, spec.resize]
+        parts += [PIL.__version__, _hash_code(_READING)]
         parts += _hash_contents(name, root, cache_dir)
     parts.append(tfds.__version__)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]

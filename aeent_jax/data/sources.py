@@ -6,6 +6,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from aeent_jax.data import (
     catalog,
     dataset,
     files,
+    gray,
     images,
     layouts,
     originals,
     phantoms,
 )
+from aeent_jax.data import masks as masks_lib
 
 _MAX_IMAGE_SIZE = 4096
 
@@ -31,15 +34,19 @@ class Spec:
         image_size: side S of the square images in pixels.
         channels: 1 gray, 3 RGB.
         window: values (low, high) of images of more than 8 bits that become 0
-            and 255; None for the full 16-bit range. See `images.read_image`.
+            and 255; None for the window of the file, or the full 16-bit range.
+            See `images.frames`.
         phantom_seed: which draw of a generated data set; results are reported
             on 0.
+        resize: a name of `images.RESIZES`: how images that are not square are
+            made so.
     """
 
     image_size: int = 64
     channels: int = 1
     window: images.Window | None = None
     phantom_seed: int = 0
+    resize: str = images.STRETCH
 
     def __post_init__(self):
         if not 1 <= self.image_size <= _MAX_IMAGE_SIZE:
@@ -51,6 +58,11 @@ class Spec:
             raise ValueError(
                 "images have 1 channel (gray) or 3 (RGB), found "
                 f"{self.channels}."
+            )
+        if self.resize not in images.RESIZES:
+            raise ValueError(
+                f"images are made square by {' or '.join(images.RESIZES)}, "
+                f"found {self.resize!r}."
             )
         if self.window is not None and not (
             -math.inf < self.window[0] < self.window[1] < math.inf
@@ -179,48 +191,116 @@ def read_files(
         The splits that have images; masks only in "test", if at all.
 
     Raises:
-        ValueError: files cannot be read, or masks are of another shape than
+        ValueError: files cannot be read, need a window, or masks do not fit
             their images; the first few of all are named.
     """
-    records = listing.records
-    shape = (len(records), spec.image_size, spec.image_size, spec.channels)
-    # Those of one split are neighbours.
-    order = sorted(
-        range(len(records)),
-        key=lambda i: dataset.SPLITS.index(records[i].split),
+    row_of = _find_places(listing.records)
+    side = spec.image_size
+    pixels = _make_pixels((len(row_of), side, side, spec.channels), scratch)
+    items: list[Item | None] = [None] * len(row_of)
+
+    def read(record: layouts.Record):
+        for shown in images.frames(record.path, window=spec.window):
+            row = row_of[record.id, shown.name]
+            pixels[row] = images.to_network(
+                shown, side, spec.channels, spec.resize
+            )
+            items[row] = Item(record, shown.facts)
+
+    files.read_many(read, listing.records)
+    # Empty slices of volumes have left rows without an image.
+    kept = [(row, item) for row, item in enumerate(items) if item is not None]
+    for new, (old, _) in enumerate(kept):
+        if new != old:
+            pixels[new] = pixels[old]
+    found = [item for _, item in kept]
+    refuse_problems(found)
+    return _make_splits(listing, spec, found, pixels)
+
+
+class Item(NamedTuple):
+    """One image of a file of a listing.
+
+    Attributes:
+        record: the file.
+        facts: what is known of the image.
+    """
+
+    record: layouts.Record
+    facts: images.Facts
+
+    @property
+    def id(self) -> str:
+        """The image's name in the data set."""
+        return _image_id(self.record, self.facts.name)
+
+
+def _image_id(record: layouts.Record, name: str) -> str:
+    return f"{record.id}#{name}" if name else record.id
+
+
+def _find_places(
+    records: Sequence[layouts.Record],
+) -> dict[tuple[str, str], int]:
+    """Gives a row to each (record.id, name), by split and then by id."""
+    names = files.read_many(images.names, [r.path for r in records])
+    places = [
+        (dataset.SPLITS.index(record.split), _image_id(record, name), key)
+        for record, own in zip(records, names, strict=True)
+        for name, key in ((name, (record.id, name)) for name in own)
+    ]
+    return {key: row for row, (_, _, key) in enumerate(sorted(places))}
+
+
+def refuse_problems(items: Sequence[Item]):
+    """Refuses images that should not be used as they are.
+
+    Raises:
+        ValueError: some have a problem; the first few are named, and where a
+            window would solve it, one is proposed.
+    """
+    sentence = describe_problems(items)
+    if sentence:
+        raise ValueError(sentence)
+
+
+def describe_problems(items: Sequence[Item]) -> str:
+    """One sentence on the images with a problem, or an empty text."""
+    affected = [item for item in items if item.facts.problem]
+    if not affected:
+        return ""
+    named = [f"{item.id} {item.facts.problem}" for item in affected]
+    text = (
+        f"{len(affected)} of {len(items)} images should not be used as they "
+        f"are ({files.first_names(named)})"
     )
-    row_of = {i: row for row, i in enumerate(order)}
-    pixels = _make_pixels(shape, scratch)
+    ranges = [i.facts.bulk for i in affected if i.facts.needs_window]
+    if not ranges:
+        return f"{text}: remove or replace them."
+    return (
+        f"{text}: state the window of all as data.window, or --window of "
+        f"aeent data, for example {gray.advise(ranges)}."
+    )
 
-    def read(i: int) -> tuple[float | None, tuple[int, int]]:
-        found = images.read_image(
-            records[i].path,
-            image_size=spec.image_size,
-            channels=spec.channels,
-            window=spec.window,
-        )
-        pixels[row_of[i]] = found.pixels
-        return found.wide_max, found.size
 
-    found = files.read_many(read, range(len(records)))
-    images.check_window([wide_max for wide_max, _ in found], spec.window)
+def _make_splits(
+    listing: layouts.Listing,
+    spec: Spec,
+    items: list[Item],
+    pixels: np.ndarray,
+) -> dict[str, dataset.Split]:
+    """Cuts the rows of all images, which are sorted, into splits."""
     splits = {}
     for split in dataset.SPLITS:
-        rows = [i for i in order if records[i].split == split]
+        rows = [i for i, item in enumerate(items) if item.record.split == split]
         if not rows:
             continue
-        chosen = [records[i] for i in rows]
-        begin = row_of[rows[0]]
+        chosen = [items[i] for i in rows]
         splits[split] = dataset.Split(
-            images=pixels[begin : begin + len(rows)],
-            labels=np.array([r.label for r in chosen], np.int32),
-            masks=_read_masks(
-                listing,
-                chosen,
-                [found[i][1] for i in rows],
-                spec.image_size,
-            ),
-            ids=tuple(r.id for r in chosen),
+            images=pixels[rows[0] : rows[-1] + 1],
+            labels=np.array([i.record.label for i in chosen], np.int32),
+            masks=_read_masks(listing, chosen, spec),
+            ids=tuple(item.id for item in chosen),
         )
     return splits
 
@@ -235,30 +315,37 @@ def _make_pixels(
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
+def needs_strict_masks(listing: layouts.Listing) -> bool:
+    """Whether masks must have two values; the benchmark's own may have more."""
+    return listing.layout == layouts.CLASS_FOLDERS
+
+
 def _read_masks(
-    listing: layouts.Listing,
-    records: list[layouts.Record],
-    sizes: list[tuple[int, int]],
-    image_size: int,
+    listing: layouts.Listing, items: list[Item], spec: Spec
 ) -> np.ndarray | None:
     """Reads the masks [N, S, S] of test images; without a file it is empty."""
-    if not listing.has_masks or records[0].split != "test":
+    if not listing.has_masks or items[0].record.split != "test":
         return None
+    strict = needs_strict_masks(listing)
 
-    size_of = {r.mask: size for r, size in zip(records, sizes, strict=True)}
+    def read(item: Item) -> np.ndarray:
+        mask = masks_lib.read(
+            item.record.mask,
+            item.facts.name,
+            like=item.facts.size,
+            strict=strict,
+        )
+        return masks_lib.to_network(mask, spec.image_size, spec.resize)
 
-    def read(path: pathlib.Path) -> np.ndarray:
-        return images.read_mask(path, image_size=image_size, like=size_of[path])
-
-    rows = [i for i, record in enumerate(records) if record.mask is not None]
-    paths = [record.mask for record in records if record.mask is not None]
-    masks = np.zeros((len(records), image_size, image_size), bool)
-    for row, mask in zip(rows, files.read_many(read, paths), strict=True):
+    rows = [i for i, item in enumerate(items) if item.record.mask is not None]
+    masks = np.zeros((len(items), spec.image_size, spec.image_size), bool)
+    chosen = [items[row] for row in rows]
+    for row, mask in zip(rows, files.read_many(read, chosen), strict=True):
         masks[row] = mask
     marked = [
-        record.id
-        for record, mask in zip(records, masks, strict=True)
-        if record.label == dataset.NORMAL and mask.any()
+        item.id
+        for item, mask in zip(items, masks, strict=True)
+        if item.record.label == dataset.NORMAL and mask.any()
     ]
     if marked:
         raise ValueError(

@@ -101,6 +101,7 @@ _PROTOCOL = {
     "entropy.weight": 0.0,
     "data.image_size": 64,
     "data.channels": 1,
+    "data.resize": "stretch",
     "data.validation_fraction": 0.0,
     "model.base_width": 16,
     "model.hidden_dim": 1024,

@@ -94,6 +94,7 @@ def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
         validation_fraction=config.data.validation_fraction,
         seed=config.train.seed,
         window=sources.parse_window(window.split(",") if window else []),
+        resize=config.data.resize,
         memory_budget_mb=config.data.memory_budget_mb,
     )
 

@@ -1,6 +1,8 @@
 import json
 
 import data_support
+import numpy as np
+import PIL.Image
 import pytest
 from absl import flags
 
@@ -98,3 +100,29 @@ def test_wrong_use_is_one_sentence(run, args, sentence):
     assert status == 1
     assert sentence in err
     assert len(err.splitlines()) == 1
+
+
+def test_check_takes_the_window_that_it_advises(tmp_path, run):
+    for i in range(3):
+        values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60 + i
+        PIL.Image.fromarray(values).save(tmp_path / f"{i}.png")
+    status, out, _ = run("check", f"--root={tmp_path}")
+    assert status == 1
+    assert "example 0,4095" in out
+    status, out, _ = run("check", f"--root={tmp_path}", "--window=0,4095")
+    assert status == 0
+    assert "windows 0,4095 stated (3)" in out
+
+
+def test_check_as_json_names_every_file(tmp_path, run):
+    data_support.make_flat(tmp_path, 9)
+    status, out, _ = run("check", f"--root={tmp_path}", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert report["counts"] == {"train/normal": 9}
+    (finding,) = report["findings"]
+    assert finding["kind"] == "not_square"
+    assert finding["severity"] == "note"
+    assert finding["names"] == [f"n{i}.png" for i in range(9)]
+    _, out, _ = run("check", f"--root={tmp_path}", "--resize=pad")
+    assert "images are not square and are padded to a square" in out

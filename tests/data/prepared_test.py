@@ -171,7 +171,7 @@ def test_code_that_makes_the_pixels_is_part_of_the_key(
     root = "root" if name == "folder" else ""
     before = _prepare(tmp_path, root, name=name)
     hash_file = files.hash_file
-    changed = "phantoms.py" if name == "phantom_cxr" else "images.py"
+    changed = "mri.py" if name == "phantom_cxr" else "images.py"
 
     def edited(path, **kwargs):
         return "other" if path.name == changed else hash_file(path, **kwargs)
