@@ -62,7 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.entropy.weight = 5e-4  # of one nat beside the reconstruction loss
     config.entropy.bandwidth = "channel"  # = sigma; or a rule; or "0.5", say
     config.entropy.allow_unsound = False  # a weight without a channel, say
-    config.entropy.queue_size = 0  # latents of earlier steps, as more samples
+    config.entropy.queue_size = 0  # 0 alone: there is no queue any more
     config.entropy.controller = "fixed"  # schedule, target_{rate,distortion}
     config.entropy.target = 0.0  # of the rate in nats, or of the squared error
     config.entropy.controller_rate = 1e-2  # largest change of log weight a step

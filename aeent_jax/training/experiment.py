@@ -75,6 +75,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             f"parallel.mode is {config.parallel.mode!r}, but pmap is the only"
             " one; leave that key out."
         )
+    if config.entropy.queue_size:
+        raise ValueError(
+            f"entropy.queue_size is {config.entropy.queue_size}, but there is"
+            " no queue of earlier latents any more; set it to 0."
+        )
     profiling.parse_steps(config.log.profile)
     # What needs no data is refused before any is read.
     step_config = make_step_config(config, config.optimizer.warmup_steps + 1)
@@ -122,7 +127,6 @@ def make_step_config(
         estimator=group.estimator,
         weight=group.weight,
         bandwidth=group.bandwidth,
-        queue_size=group.queue_size,
         allow_unsound=group.allow_unsound,
         options=group.to_dict(),
     )

@@ -66,7 +66,6 @@ def share(
         mask=inputs.mask,
         positions=inputs.positions,
         axis_name=parallel.AXIS,
-        queue=state.queue,
     )
 
     def weighted_rate(latents, estimator_params):

@@ -312,7 +312,7 @@ def _save(run, checkpoints, state, step) -> None:
 def _warn_of_saturation(run, say) -> None:
     """Says so, once, where the training estimator is at its ceiling."""
     rate, interval = run.step_config.rate, run.interval
-    count = round(interval.count / interval.steps) + rate.queue_size
+    count = round(interval.count / interval.steps)
     if run.has_warned or not rate.is_measured or count < 2:
         return
     # In nats of rate, what an estimator with the self term reads is at most

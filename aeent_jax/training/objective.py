@@ -19,7 +19,6 @@ from jax import lax
 
 from aeent_jax import entropy
 from aeent_jax.entropy import channel
-from aeent_jax.training import latent_queue
 
 PyTree = Any
 
@@ -36,7 +35,6 @@ class Rate:
         positive number in the unit of the latents.
       noise: law of the channel noise, a name of `channel.NOISES`.
       hyper: further keywords of the estimator, as pairs.
-      queue_size: latents of earlier steps that are kept as samples.
     """
 
     sigma: float
@@ -45,7 +43,6 @@ class Rate:
     bandwidth: str | float = "channel"
     noise: str = "gaussian"
     hyper: tuple[tuple[str, Any], ...] = ()
-    queue_size: int = 0
 
     @property
     def is_measured(self) -> bool:
@@ -99,7 +96,6 @@ def make_rate(
     bandwidth: str,
     allow_unsound: bool,
     noise: str = "gaussian",
-    queue_size: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Rate:
     """Checks the combination.
@@ -112,7 +108,6 @@ def make_rate(
       allow_unsound: whether a weight without a channel is allowed, for the
         ablation that shows why it controls nothing.
       noise: a name of `channel.NOISES`.
-      queue_size: latents of earlier steps to keep as samples, at least 0.
       options: values by name, of which the estimator takes what its entry's
         `hyper` names; a number in digits becomes a number.
 
@@ -128,7 +123,6 @@ def make_rate(
     for name, value in (
         ("channel.sigma", sigma),
         ("entropy.weight", weight),
-        ("entropy.queue_size", queue_size),
     ):
         if not 0 <= value < float("inf"):
             raise ValueError(
@@ -141,7 +135,6 @@ def make_rate(
         _parse_bandwidth(bandwidth),
         noise,
         tuple((name, _parse((options or {})[name])) for name in entry.hyper),
-        queue_size if estimator != "none" else 0,
     )
     _check_use(rate)
     if sigma > 0 or estimator == "none":
@@ -159,12 +152,6 @@ def _check_use(rate: Rate) -> None:
             f"entropy.bandwidth is {rate.bandwidth!r}, but {rate.estimator}"
             " takes the noise of the channel or a number; set"
             " entropy.bandwidth=channel."
-        )
-    if rate.queue_size and rate.is_learned:
-        raise ValueError(
-            f"entropy.queue_size is {rate.queue_size}, but {rate.estimator}"
-            " compares no latents with others: it remembers earlier ones in"
-            " its parameters; set entropy.queue_size=0."
         )
 
 
@@ -212,11 +199,6 @@ def _parse_bandwidth(bandwidth: str) -> str | float:
     return value
 
 
-def samples_of(rate: Rate, z: jax.Array, z_noisy: jax.Array) -> jax.Array:
-    """Of clean and noisy latents, those that the estimator has as samples."""
-    return z_noisy if rate.entry.noisy_samples else z
-
-
 def rate_share(
     rate: Rate,
     z: jax.Array,
@@ -225,7 +207,6 @@ def rate_share(
     positions: jax.Array,
     axis_name: str,
     *,
-    queue: latent_queue.Queue | None = None,
     estimator_params: PyTree = None,
 ) -> jax.Array:
     """This device's share of the rate of the global batch, in nats.
@@ -241,7 +222,6 @@ def rate_share(
       mask: `[B]` bool, the valid rows.
       positions: `[B]` int, places in the global batch.
       axis_name: the mapped axis.
-      queue: replicated latents of earlier steps, as further samples.
       estimator_params: of a learned estimator, replicated.
 
     Returns:
@@ -256,9 +236,17 @@ def rate_share(
             estimator_params, queries, query_mask=mask, **rate.noise_options
         )
     else:
-        own = samples_of(rate, z, z_noisy)
-        estimate = _estimate(
-            rate, queries, positions, mask, own, axis_name, queue
+        own = z_noisy if rate.entry.noisy_samples else z
+        samples, sample_mask = lax.all_gather(
+            (own, mask), axis_name, tiled=True
+        )
+        estimate = rate.entry(
+            queries,
+            samples,
+            positions,
+            query_mask=mask,
+            sample_mask=sample_mask,
+            **dict(rate.hyper) | rate.noise_options,
         )
     value = estimate.value
     if rate.sigma > 0:
@@ -268,41 +256,4 @@ def rate_share(
         share = value * jnp.sum(mask) / jnp.maximum(count, 1)
     else:
         share = value / lax.axis_size(axis_name)
-        if queue is not None:
-            share = _undiluted(share, queue.count / jnp.maximum(count, 1))
     return jnp.where(count >= 2, share, 0.0)
-
-
-def _estimate(rate, queries, positions, mask, own, axis_name, queue):
-    """Of this device's queries against the samples of all and of the queue."""
-    samples, sample_mask = lax.all_gather((own, mask), axis_name, tiled=True)
-    if queue is not None:
-        samples = jnp.concatenate([samples, queue.latents])
-        sample_mask = jnp.concatenate([sample_mask, queue.mask])
-    return rate.entry(
-        queries,
-        samples,
-        positions,
-        query_mask=mask,
-        sample_mask=sample_mask,
-        **dict(rate.hyper) | rate.noise_options,
-    )
-
-
-def _undiluted(value: jax.Array, queued: jax.Array) -> jax.Array:
-    """The value, with the gradient that it has in all of its samples.
-
-    Of `1 + queued` parts of the samples the gradient reaches one; the others,
-    in the queue, would have moved like it. Estimators with a value for each
-    query need no such factor: they are cross-entropies of the queries under
-    the samples' density, which have no gradient in the latter where the two
-    agree, and all of their queries are of this step.
-
-    Args:
-      value: an estimate of the whole of the samples.
-      queued: latents in the queue, over those of this batch.
-
-    Returns:
-      `value`.
-    """
-    return value + queued * (value - lax.stop_gradient(value))

@@ -20,7 +20,6 @@ from aeent_jax.training import (
     adversary,
     controller,
     gradient,
-    latent_queue,
     objective,
 )
 
@@ -45,7 +44,6 @@ class TrainState:
       opt_state: of the optimizer.
       estimator_params: of a learned estimator.
       estimator_opt_state: of its optimizer.
-      queue: latents of earlier steps, the same on every device.
       ascent: of a controller of the weight.
       adversary: `adversary.State` of a method that is trained against one.
     """
@@ -56,7 +54,6 @@ class TrainState:
     opt_state: PyTree
     estimator_params: PyTree = flax.struct.field(default_factory=dict)
     estimator_opt_state: PyTree = ()
-    queue: latent_queue.Queue | None = None
     ascent: PyTree = ()
     adversary: PyTree = ()
 
@@ -119,9 +116,6 @@ def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
         estimator_params = rate.entry.init(
             estimator_rng, dim, **dict(rate.hyper)
         )
-    queue = None
-    if rate.queue_size:
-        queue = latent_queue.create(rate.queue_size, dim)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -131,7 +125,6 @@ def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
         estimator_opt_state=step_config.estimator_optimizer.init(
             estimator_params
         ),
-        queue=queue,
         ascent=controller.create(step_config.control),
         adversary=adversary.create(
             step_config.method, step_config.optimizer, rng
@@ -211,7 +204,6 @@ def train_step(
     state = dataclasses.replace(
         state,
         step=state.step + 1,
-        queue=_pushed(step_config, state.queue, outputs, mask),
         ascent=controller.update(
             step_config.control,
             state.ascent,
@@ -246,15 +238,6 @@ def _with_new_parameters(step_config, state, grads, stats, scale):
         ),
         estimator_opt_state=estimator_opt_state,
     )
-
-
-def _pushed(step_config, queue, outputs, mask):
-    """The queue, if there is one, with the latents of this step."""
-    if queue is None:
-        return None
-    latents = objective.samples_of(step_config.rate, outputs.z, outputs.z_noisy)
-    gathered = lax.all_gather((latents, mask), parallel.AXIS, tiled=True)
-    return latent_queue.push(queue, *gathered)
 
 
 def train_steps(

@@ -42,11 +42,10 @@ def warnings(
     else:
         found += _without_a_channel(rate, normalisation)
     if rate.includes_self:
-        samples = batch_size + rate.queue_size
         found.append(
             f"{rate.estimator} counts each latent as its own neighbour, so it"
-            f" cannot read more than log n = {math.log(samples):.1f} nats of"
-            f" rate from {samples} latents, and its gradient vanishes there."
+            f" cannot read more than log n = {math.log(batch_size):.1f} nats of"
+            f" rate from {batch_size} latents, and its gradient vanishes there."
         )
     return found
 

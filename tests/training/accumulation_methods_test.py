@@ -67,7 +67,6 @@ def mapped_step(name, parts, num_devices):
             "microbatches": parts,
             "control": controller.Controller("target_rate", 1.0, 0.1),
         },
-        queue_size=7,
     )
     mapping = parallel.make_parallel(num_devices)
     mapped = mapping.map(

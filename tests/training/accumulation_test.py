@@ -43,7 +43,7 @@ def losses(x, outputs):
 UNMIXED = methods.Method(init, forward, losses, "squared", DIM)
 RATES = {
     "kde_loo": {},
-    "queued": {"queue_size": 7, "noise": "uniform"},
+    "uniform": {"noise": "uniform"},
     "coding_rate": {"estimator": "coding_rate"},
     "learned": {"estimator": "density"},
 }
@@ -93,7 +93,7 @@ def make_arguments(program, mapping, count, rows):
 
 
 def steps(program, num_devices=1, count=12, rows=12):
-    """The state and metrics after two steps; the second has a queue."""
+    """The state and metrics after two steps."""
     mapping = parallel.make_parallel(num_devices)
     state, *rest = make_arguments(program, mapping, count, rows)
     step = mapped(program, mapping)
@@ -120,7 +120,7 @@ def test_parts_add_up_to_the_whole(name, count, rows):
 @pytest.mark.slow
 def test_parts_are_the_same_on_any_number_of_devices():
     # With BatchNorm, so that it matters which images are in a part.
-    program = make_step_config("queued", 2, training_support.make_method())
+    program = make_step_config("uniform", 2, training_support.make_method())
     assert_close(steps(program, 2), steps(program, 1))
 
 

@@ -15,8 +15,7 @@ from aeent_jax.training import experiment, loop, restore
 
 # Runs whose state holds more than a network.
 CARRIED = {
-    "queued": {
-        "entropy__queue_size": 6,
+    "controlled": {
         "entropy__controller": "target_rate",
         "entropy__target": 1.0,
         "channel__noise": "uniform",
@@ -174,7 +173,7 @@ def test_nothing_compiles_after_the_first_epoch(make_config, tmp_path):
             compiled.append(duration)
 
     # With all that a step may carry, as less of it compiles no more often.
-    config = make_config(**CARRIED["queued"])
+    config = make_config(**CARRIED["controlled"])
     say = Recorder(lambda done: at_step.update({done: len(compiled)}))
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
@@ -395,7 +394,6 @@ def test_weights_of_another_run_are_a_start(
         train__epochs=1,
         # What that run had not: weights are weights.
         optimizer__clip_norm=1.0,
-        entropy__queue_size=8,
     )
     say = Recorder()
     loop.train(config, tmp_path / "run", say=say)
@@ -595,7 +593,7 @@ def test_steps_of_one_call_resume_bitwise(make_config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["queued", pytest.param("learned", marks=pytest.mark.slow)]
+    "name", ["controlled", pytest.param("learned", marks=pytest.mark.slow)]
 )
 def test_all_that_training_carries_resumes_bitwise(
     make_config, tmp_path, monkeypatch, name
@@ -610,8 +608,7 @@ def test_all_that_training_carries_resumes_bitwise(
     state = training_support.final_state(stopped, config).state
     # It is there, and has moved.
     assert state.ascent.log_factor != 0
-    if name == "queued":
-        assert state.queue.count == 6
+    if name == "controlled":
         assert state.batch_stats["encoder"]["latent_norm"]["power"] != 1
     else:
         assert np.abs(state.estimator_params["log_scale"]).max() > 0
@@ -622,7 +619,7 @@ def test_all_that_training_carries_resumes_bitwise(
 
 def test_nothing_is_carried_without_need(uninterrupted, make_config):
     state = training_support.final_state(uninterrupted[0], make_config()).state
-    extra = state.estimator_params, state.estimator_opt_state, state.queue
+    extra = state.estimator_params, state.estimator_opt_state
     assert jax.tree.leaves((extra, state.ascent)) == []
 
 

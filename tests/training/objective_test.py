@@ -10,7 +10,7 @@ import training_support
 from aeent_jax import entropy
 from aeent_jax.entropy import channel
 from aeent_jax.runtime import parallel
-from aeent_jax.training import latent_queue, objective
+from aeent_jax.training import objective
 
 SIGMA = 0.7
 BATCH, DIM = 16, 3
@@ -20,10 +20,6 @@ RATES = {
     "kde_kl": objective.Rate(SIGMA, "kde_kl", 1.0, bandwidth="scott"),
     "coding_rate": objective.Rate(SIGMA, "coding_rate", 1.0),
     "none": objective.Rate(SIGMA, "none", 1.0),
-    "kde_loo_queued": objective.Rate(SIGMA, "kde_loo", 1.0, queue_size=8),
-    "coding_rate_queued": objective.Rate(
-        SIGMA, "coding_rate", 1.0, queue_size=8
-    ),
     "density": objective.Rate(SIGMA, "density", 1.0, noise="uniform"),
     "no_channel": objective.Rate(0.0, "kde_loo", 1.0, bandwidth=0.4),
 }
@@ -40,7 +36,6 @@ DENSITY = {
     "mean": np.float32([0.5, -1.0, 0.2]),
     "log_scale": np.float32([0.3, 0.1, -0.2]),
 }
-QUEUED = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,13 +43,6 @@ def density():
     with pytest.MonkeyPatch.context() as patch:
         training_support.add_density(patch)
         yield
-
-
-def latents_in_queue():
-    """`[8, DIM]`, of which the last three rows count nowhere."""
-    rows = np.random.default_rng(5).normal(size=(8, DIM)).astype(np.float32)
-    rows[QUEUED:] = 1e3
-    return rows
 
 
 def latents():
@@ -72,10 +60,6 @@ def place_and_noise(z, key):
 def shares_of_one_device(key, z, mask):
     """Sum over devices of the share, its gradient in `z`, and noisy latents."""
 
-    queue = latent_queue.Queue(
-        jnp.asarray(latents_in_queue()), jnp.int32(QUEUED)
-    )
-
     def share(z, rate):
         positions, noisy = place_and_noise(z, key)
         noisy = noisy if rate.sigma else z
@@ -86,7 +70,6 @@ def shares_of_one_device(key, z, mask):
             mask,
             positions,
             parallel.AXIS,
-            queue=queue if rate.queue_size else None,
             estimator_params=DENSITY,
         )
 
@@ -152,13 +135,6 @@ def rate_by_definition(name, z, noise):
     if name == "coding_rate":
         cov = np.cov(z.T, bias=True) / SIGMA**2
         return 0.5 * np.linalg.slogdet(np.eye(DIM) + cov)[1]
-    if name == "kde_loo_queued":
-        samples = np.concatenate([z, latents_in_queue()[:QUEUED]])
-        h = kernel_entropy(z + noise, samples, SIGMA, True)
-        return h - noise_entropy
-    if name == "coding_rate_queued":
-        samples = np.concatenate([z, latents_in_queue()[:QUEUED]])
-        return rate_by_definition("coding_rate", samples, None)
     if name == "density":
         law = scipy.stats.norm(DENSITY["mean"], np.exp(DENSITY["log_scale"]))
         width = SIGMA * np.sqrt(12)
@@ -188,9 +164,6 @@ def test_shares_add_up_to_the_estimate_of_the_valid_rows(shares, name):
     for rate in RATES:
         expected = np.zeros((BATCH, DIM))
         expected[mask] = gradient_by_differences(rate, z, noise)
-        if rate == "coding_rate_queued":
-            # As if the rows in the queue moved like those of the batch.
-            expected *= 1 + QUEUED / len(z)
         # Float32 against float64, for sums of terms of order 1 to 10.
         np.testing.assert_allclose(
             values[rate],
@@ -294,50 +267,6 @@ def test_clean_latents_need_no_bandwidth_where_none_is_taken(monkeypatch):
     assert (found.estimator, found.is_measured) == ("knn", False)
 
 
-def test_queue_leaves_the_mean_gradient_of_a_batch_right():
-    # Clean Gaussian latents of variance s^2 per dimension, behind noise 1: the
-    # rate is dim/2 log(1 + s^2), and its derivative in log s is known.
-    variance, dim, batch, queued = 4.0, 2, 32, 992
-    slope = dim * variance / (1 + variance)
-
-    def radial(rate, rng):
-        z = 2 * jax.random.normal(rng, (batch + queued, dim))
-        queue = latent_queue.Queue(z[batch:], jnp.int32(queued))
-        mask, positions = jnp.ones(batch, bool), jnp.arange(batch)
-
-        def value(log_scale):
-            own = z[:batch] * jnp.exp(log_scale)
-            noisy = channel.add_noise(own, 1.0, rng, positions)
-            return objective.rate_share(
-                rate, own, noisy, mask, positions, "devices", queue=queue
-            )
-
-        return jax.grad(value)(0.0)
-
-    for name in ("kde_loo", "coding_rate"):
-        rate = objective.Rate(1.0, name, 1.0, queue_size=queued)
-        mapped = jax.vmap(
-            jax.vmap(functools.partial(radial, rate), axis_name="devices")
-        )
-        keys = jax.random.split(jax.random.key(1), (256, 1))
-        found = np.asarray(jax.jit(mapped)(keys))
-        error = found.std() / 256**0.5
-        # Four standard errors, and 1 % for the finite number of samples.
-        assert abs(found.mean() - slope) < 4 * error + 0.01 * slope, name
-        assert error < 0.03 * slope
-
-
-def test_queue_is_of_no_use_to_a_learned_estimator():
-    given = {"estimator": "density", "options": {"components": 4}}
-    with pytest.raises(ValueError, match=r".") as caught:
-        objective.make_rate(**VALID | given | {"queue_size": 8})
-    assert str(caught.value) == (
-        "entropy.queue_size is 8, but density compares no latents with others:"
-        " it remembers earlier ones in its parameters; set"
-        " entropy.queue_size=0."
-    )
-
-
 def test_the_width_of_no_noise_is_refused():
     given = {"estimator": "density", "options": {"components": 4}}
     with pytest.raises(ValueError, match="needs the width of the channel"):
@@ -352,11 +281,6 @@ def test_the_width_of_no_noise_is_refused():
         (
             {"noise": "laplace"},
             "channel.noise is 'laplace'; choose one of gaussian, uniform.",
-        ),
-        (
-            {"queue_size": -1},
-            "entropy.queue_size is -1, but must be a finite number of at"
-            " least 0.",
         ),
         (
             {"sigma": -1.0},

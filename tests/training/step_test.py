@@ -25,9 +25,8 @@ DEVICES = [2, pytest.param(4, marks=pytest.mark.slow), 8]
 # What a step is compiled from, beside a tiny network.
 PROGRAMS = {
     "plain": {},
-    "queued": {
+    "controlled": {
         "noise": "uniform",
-        "queue_size": 7,
         "fields": {
             "method": training_support.make_method(normalisation="power"),
             "control": controller.Controller("target_rate", 1.0, 0.1),
@@ -134,7 +133,7 @@ def leaves_by_name(*trees):
     return {jax.tree_util.keystr(path): leaf for path, leaf in paths}
 
 
-@pytest.mark.parametrize("name", ["queued", "learned"])
+@pytest.mark.parametrize("name", ["controlled", "learned"])
 @pytest.mark.parametrize("num_devices", DEVICES[2:])
 def test_whatever_a_step_changes_is_the_same_on_any_devices(name, num_devices):
     first, last, metrics = run_epoch(num_devices, name)
@@ -153,31 +152,13 @@ def latents_of_first_batch(name="plain"):
     x = methods.normalise(IMAGES[indices[mask]])
     network = training_support.make_network(
         axis_name=None,
-        normalisation="power" if name == "queued" else "none",
+        normalisation="power" if name == "controlled" else "none",
     )
     z, _ = jax.jit(functools.partial(network.encode, train=True))(
         state.variables, x
     )
     rng = jax.random.fold_in(jax.random.key(SEED), 0)
     return z, channel.add_noise(z, rate.sigma, rng, jnp.arange(5), rate.noise)
-
-
-def test_queue_holds_the_valid_latents_of_the_latest_steps():
-    first, last, _ = run_epoch(8, "queued")
-    z, _ = latents_of_first_batch("queued")
-    assert (first.queue.count, last.queue.count) == (5, 7)
-    np.testing.assert_allclose(
-        first.queue.latents[:5],
-        z,
-        rtol=1e-5,  # float32 sums over 8 devices in another order
-        atol=1e-5,
-    )
-    np.testing.assert_array_equal(first.queue.latents[5:], 0)
-    # The last batch had four valid rows, so three are of the one before.
-    middle, _ = run(8, [batch_of(i, 8) for i in range(2)], "queued")
-    np.testing.assert_array_equal(
-        last.queue.latents[4:], middle.queue.latents[:3]
-    )
 
 
 @pytest.mark.parametrize("weight", [0.0, WEIGHT])
@@ -223,7 +204,7 @@ def test_encoder_sees_the_weighted_rate_of_a_learned_estimator():
     np.testing.assert_allclose(two, 2 * one, rtol=1e-2, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["queued", "learned"])
+@pytest.mark.parametrize("name", ["controlled", "learned"])
 def test_controlled_weight_moves_after_the_step_that_measured(name):
     _, _, metrics = run_epoch(8, name)
     control = program(name).control
