@@ -42,7 +42,6 @@ from aeent_jax.methods.method import (
     Outputs,
     no_noise,
     normalise,
-    row_keys,
 )
 from aeent_jax.methods.scores import SCORES, Score, check_score, get_score
 
@@ -61,7 +60,6 @@ __all__ = [
     "make_method",
     "normalise",
     "no_noise",
-    "row_keys",
 ]
 
 COMPATS = ("", "medianomaly")

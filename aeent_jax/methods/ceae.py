@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from aeent_jax import models
-from aeent_jax.methods import autoencoders
-from aeent_jax.methods.method import Inputs, Method, Noise, Outputs, row_keys
+from aeent_jax.methods import autoencoders, streams
+from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
 
-_STREAM = 1
 _BLACK = -1.0
 
 
@@ -38,7 +37,9 @@ def blacken_squares(inputs: Inputs, size: int) -> jax.Array:
         row, column = jax.random.randint(key, (2,), 0, room)
         return jax.lax.dynamic_update_slice(image, square, (row, column, 0))
 
-    return jax.vmap(blacken)(row_keys(inputs, _STREAM), inputs.x)
+    return jax.vmap(blacken)(
+        streams.row_keys(inputs, streams.CEAE_SQUARE), inputs.x
+    )
 
 
 def from_network(network: models.Autoencoder, size: int) -> Method:

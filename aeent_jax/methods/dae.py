@@ -23,18 +23,14 @@ import jax.numpy as jnp
 import ml_collections
 
 from aeent_jax import models
-from aeent_jax.methods import autoencoders
+from aeent_jax.methods import autoencoders, streams
 from aeent_jax.methods.method import (
     Inputs,
     Method,
     Noise,
     Outputs,
-    batch_key,
-    row_keys,
 )
 
-_NOISE_STREAM = 2
-_ROLL_STREAM = 3
 _BLACK = -1.0
 
 
@@ -71,7 +67,7 @@ def coarse_noise(inputs: Inputs, std: float, size: int) -> jax.Array:
     def draw(key):
         return jax.random.normal(key, (size, size, channels), inputs.x.dtype)
 
-    grids = std * jax.vmap(draw)(row_keys(inputs, _NOISE_STREAM))
+    grids = std * jax.vmap(draw)(streams.row_keys(inputs, streams.DAE_NOISE))
     # Pixel i is at i / scale of the grid, where centres are at i + 1/2.
     scale = (jnp.array(sides) - 1) / (size - 1)
     return jax.image.scale_and_translate(
@@ -91,7 +87,7 @@ def corrupt(inputs: Inputs, corruption: Corruption) -> jax.Array:
     """
     x = inputs.x
     noise = coarse_noise(inputs, corruption.noise_std, corruption.noise_size)
-    key = batch_key(inputs, _ROLL_STREAM)
+    key = streams.batch_key(inputs, streams.DAE_ROLL)
     shift = jax.random.randint(key, (2,), 0, jnp.array(x.shape[1:3]))
     noise = jnp.roll(noise, shift, axis=(1, 2))
     if corruption.foreground_only:

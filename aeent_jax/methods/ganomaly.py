@@ -25,17 +25,15 @@ import jax.numpy as jnp
 import ml_collections
 
 from aeent_jax import models
-from aeent_jax.methods import autoencoders
+from aeent_jax.methods import autoencoders, streams
 from aeent_jax.methods.method import (
     Adversary,
     Inputs,
     Method,
     Noise,
     Outputs,
-    batch_key,
 )
 
-_RENEWAL_STREAM = 4
 _WON_BELOW = 1e-5
 _DEVIATION = 0.02
 _WEIGHTS = ("feature_weight", "image_weight", "latent_weight")
@@ -181,7 +179,7 @@ def make_adversary(
         return loss, updated["batch_stats"]
 
     def renew(params, loss, inputs):
-        rng = batch_key(inputs, _RENEWAL_STREAM)
+        rng = streams.batch_key(inputs, streams.GANOMALY_RENEWAL)
         return jax.lax.cond(
             has_won(loss), functools.partial(redraw, rng), lambda p: p, params
         )

@@ -13,11 +13,9 @@ import ml_collections
 from jax import lax
 
 from aeent_jax import models
-from aeent_jax.methods import autoencoders
+from aeent_jax.methods import autoencoders, streams
 from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
 
-# Of the keys by step, one of a step that never comes.
-_INIT_STREAM = 2**32 - 2
 # The reference's, against the logarithm of 0 and the division by 0.
 _EPSILON = 1e-12
 
@@ -77,7 +75,7 @@ def from_network(
         # As the reference: U(+-1/sqrt(D)).
         bound = network.latent_dim**-0.5
         slots = jax.random.uniform(
-            jax.random.fold_in(rng, _INIT_STREAM),
+            jax.random.fold_in(rng, streams.MEMORY_INIT),
             (num_slots, network.latent_dim),
             minval=-bound,
             maxval=bound,

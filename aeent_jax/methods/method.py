@@ -21,8 +21,7 @@ class Inputs(NamedTuple):
       mask: `[B]` bool, False in padding; None means all rows count.
       positions: `[B]` int, places in the global batch, or in the split in
         evaluation.
-      rng: the key of this step; what a method draws comes from `row_keys`, or
-        from `batch_key`.
+      rng: the key of this step; what a method draws has a key of `streams`.
     """
 
     x: jax.Array
@@ -126,31 +125,3 @@ def without_padding(array: jax.Array, mask: jax.Array | None) -> jax.Array:
     if mask is None:
         return array
     return jnp.where(mask.reshape(-1, *[1] * (array.ndim - 1)), array, 0)
-
-
-def batch_key(inputs: Inputs, stream: int) -> jax.Array:
-    """A key for a whole batch, the same on every device.
-
-    Args:
-      inputs: one device's rows.
-      stream: a number of what is drawn, at least 0: one for each purpose.
-
-    Returns:
-      A key, apart from those of the channel.
-    """
-    # The channel folds positions into the key itself.
-    return jax.random.fold_in(inputs.rng, 2**31 + stream)
-
-
-def row_keys(inputs: Inputs, stream: int) -> jax.Array:
-    """A key for each image, the same on every number of devices.
-
-    Args:
-      inputs: one device's rows.
-      stream: as of `batch_key`.
-
-    Returns:
-      `[B]` keys, apart from those of the channel.
-    """
-    rng = batch_key(inputs, stream)
-    return jax.vmap(lambda i: jax.random.fold_in(rng, i))(inputs.positions)

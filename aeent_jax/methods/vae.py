@@ -19,17 +19,14 @@ import jax.numpy as jnp
 import ml_collections
 
 from aeent_jax import models
-from aeent_jax.methods import autoencoders
+from aeent_jax.methods import autoencoders, streams
 from aeent_jax.methods.method import (
     Inputs,
     Method,
     Noise,
     Outputs,
-    row_keys,
     without_padding,
 )
-
-_STREAM = 0
 
 # From inputs and the size of the latent to `eps`, `[B, D]`.
 Draw = Callable[[Inputs, int], jax.Array]
@@ -37,7 +34,7 @@ Draw = Callable[[Inputs, int], jax.Array]
 
 def standard_normal(inputs: Inputs, dim: int) -> jax.Array:
     """Independent standard normal numbers for each image, `[B, dim]`."""
-    keys = row_keys(inputs, _STREAM)
+    keys = streams.row_keys(inputs, streams.VAE_SAMPLE)
     return jax.vmap(lambda key: jax.random.normal(key, (dim,)))(keys)
 
 

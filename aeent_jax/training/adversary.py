@@ -15,12 +15,10 @@ import optax
 from jax import lax
 
 from aeent_jax import methods, models
+from aeent_jax.methods import streams
 from aeent_jax.runtime import parallel
 
 PyTree = Any
-
-# Of the keys by step, one of a step that never comes; no other use has it.
-_STREAM = 2**32 - 2
 
 
 @flax.struct.dataclass
@@ -60,7 +58,9 @@ def create(
     """
     if method.adversary is None:
         return ()
-    variables = method.adversary.init(jax.random.fold_in(rng, _STREAM))
+    variables = method.adversary.init(
+        jax.random.fold_in(rng, streams.ADVERSARY_INIT)
+    )
     return State(opt_state=optimizer.init(variables["params"]), **variables)
 
 

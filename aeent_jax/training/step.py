@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from aeent_jax import methods
+from aeent_jax.methods import streams
 from aeent_jax.runtime import parallel
 from aeent_jax.training import (
     adversary,
@@ -25,9 +26,6 @@ from aeent_jax.training import (
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
-
-# Of the keys by step, one of a step that never comes.
-_ESTIMATOR_STREAM = 2**32 - 1
 
 
 @flax.struct.dataclass
@@ -112,7 +110,7 @@ def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
     dim = step_config.method.latent_dim
     estimator_params = {}
     if rate.is_learned:
-        estimator_rng = jax.random.fold_in(rng, _ESTIMATOR_STREAM)
+        estimator_rng = jax.random.fold_in(rng, streams.ESTIMATOR_INIT)
         estimator_params = rate.entry.init(
             estimator_rng, dim, **dict(rate.hyper)
         )

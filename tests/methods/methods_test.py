@@ -8,7 +8,7 @@ import perceptual_support
 import pytest
 
 from aeent_jax import methods
-from aeent_jax.methods import autoencoders
+from aeent_jax.methods import autoencoders, streams
 from configs import default
 
 
@@ -113,7 +113,7 @@ def test_unknown_compat_says_which_there_is():
 def test_keys_of_images_do_not_depend_on_how_they_are_dealt_out():
     def keys(positions, stream=0):
         inputs = methods.Inputs(None, None, positions, jax.random.key(3))
-        return jax.random.key_data(methods.row_keys(inputs, stream))
+        return jax.random.key_data(streams.row_keys(inputs, stream))
 
     whole = keys(jnp.arange(4))
     np.testing.assert_array_equal(whole[2:], keys(jnp.arange(2, 4)))
