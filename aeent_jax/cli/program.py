@@ -48,7 +48,7 @@ def _help(main: Callable[..., Any]) -> str:
     """The program's docstring and its flags; absl knows those of one module."""
     module = sys.modules[main.__module__]
     texts = [module.__doc__ or ""]
-    shared = (config_flag.__name__, "aeent_jax.cli.hosts_flag")
+    shared = (__name__, config_flag.__name__, "aeent_jax.cli.hosts_flag")
     for name in (module.__name__, sys.argv[0], *shared):
         if name in flags.FLAGS.flags_by_module_dict():
             texts.append(flags.FLAGS.module_help(name))
@@ -57,6 +57,18 @@ def _help(main: Callable[..., Any]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def define_interrupted_status() -> flags.FlagHolder:
+    """Defines --interrupted_status, which is 0 where it is not given."""
+    return flags.DEFINE_integer(
+        "interrupted_status",
+        0,
+        "Exit status after a stop by a signal, when the state is saved;"
+        " schedulers that start anew what failed need one above 0, such as 75.",
+        lower_bound=0,
+        upper_bound=255,
+    )
 
 
 def refuse_positional(rest: Sequence[str]) -> None:

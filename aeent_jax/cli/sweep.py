@@ -37,6 +37,7 @@ _POPULATION = flags.DEFINE_integer(
     "Members that one compiled program trains, at most; 1: each by itself; 0:"
     " what is fastest here, 1 on CPU and 64 on accelerators.",
 )
+_INTERRUPTED_STATUS = program.define_interrupted_status()
 _RECORDS = flags.DEFINE_list(
     "records", None, "Folders of records to make tables of, without training."
 )
@@ -89,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
             names = sweep.find_names(_CONFIG.value, _get_members())
     except sweep.InterruptedSweepError as stop:
         print(stop, file=sys.stderr)
-        return 0
+        return _INTERRUPTED_STATUS.value
     # Another sweep may have left records in the same folder.
     if names is None or any(
         (folders[0] / f"{n}.json").is_file() for n in names

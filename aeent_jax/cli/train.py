@@ -20,14 +20,7 @@ from aeent_jax.cli import config_flag, hosts_flag, program
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run.")
-_INTERRUPTED_STATUS = flags.DEFINE_integer(
-    "interrupted_status",
-    0,
-    "Exit status of a run that was asked to stop and saved; schedulers that"
-    " start anew what failed need one above 0, such as 75.",
-    lower_bound=0,
-    upper_bound=255,
-)
+_INTERRUPTED_STATUS = program.define_interrupted_status()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -186,11 +186,11 @@ def test_longer_run_is_not_finished(swept, folder):
 
 def test_stopped_sweep_says_how_to_go_on(start, folder):
     args = sweep_args("--out=FOLDER/stopped", "--only=first", "--workers=1")
-    args += ["--config.train.epochs=2000"]
+    args += ["--config.train.epochs=2000", "--interrupted_status=75"]
     command = start(*args)
     log = folder / "stopped/first/metrics.jsonl"
     wait_for(log.exists, command)
-    assert command.kill(signal.SIGTERM) == 0
+    assert command.kill(signal.SIGTERM) == 75
     assert command.err.splitlines()[-1] == (
         "Stopped by SIGTERM after 0 of 1 members; those at work have saved"
         " their state, and the same command goes on from it."
