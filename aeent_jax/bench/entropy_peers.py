@@ -10,58 +10,35 @@ import importlib.util
 import math
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jax import lax
 from sklearn import neighbors
 
 from aeent_jax import entropy
-from aeent_jax.runtime import parallel
 
-# Of an estimate at a choice of queries, and of all above 65536 samples.
-MOST_QUERIES = 4096
-
-# Queries, and pairs, that are visited at a time by what maps over queries.
+# Queries, and pairs, that `lax.map` visits at a time.
 _CHUNK = 256
 _MOST_PAIRS = 2**24
-# Pairs up to which one more run, to trace its memory, takes seconds.
-_MOST_TRACED = 4096**2
-
-
-class Result(NamedTuple):
-    """What a computation returns; nats.
-
-    Attributes:
-      value: the number.
-      gradients: in queries and samples, where asked for.
-      standard_error: of a choice of queries, where one is made.
-    """
-
-    value: Any
-    gradients: Any = ()
-    standard_error: Any = None
 
 
 class Call(NamedTuple):
     """A computation that is ready to run.
 
     Attributes:
-      run: computes it to its end.
-      compile_seconds: what getting ready took; 0 where nothing is compiled.
-      memory: bytes beside arguments and results at the peak: of compiled
-        programs by the compiler's account, of each device; of numpy's by
-        tracemalloc's; None where nobody keeps one.
+      run: computes value and gradients, numpy arrays, to the end.
+      compile_seconds: seconds to get ready; 0 where nothing is compiled.
+      memory: bytes at the peak beside arguments and results, by the compiler's
+        account; None where there is no compiler.
     """
 
-    run: Callable[[], Result]
-    compile_seconds: float
-    memory: int | None
+    run: Callable[[], tuple]
+    compile_seconds: float = 0.0
+    memory: int | None = None
 
 
 class Peer(NamedTuple):
@@ -102,13 +79,9 @@ def _constant(n: int, dim: int) -> float:
     return math.log(n) + 0.5 * dim * math.log(2 * math.pi)
 
 
-def _from_nowhere(q: jax.Array) -> jax.Array:
-    """The indices of queries that are no sample, so that none is left out."""
-    return jnp.full(q.shape[0], -1, jnp.int32)
-
-
 def _ours(q: jax.Array, z: jax.Array) -> jax.Array:
-    return entropy.kde_loo(q, z, _from_nowhere(q), bandwidth=1.0).value
+    no_sample = jnp.full(q.shape[0], -1, jnp.int32)  # So none is left out.
+    return entropy.kde_loo(q, z, no_sample, bandwidth=1.0).value
 
 
 def _log_sums(q: jax.Array, z: jax.Array) -> jax.Array:
@@ -133,98 +106,30 @@ def _mapped(q: jax.Array, z: jax.Array) -> jax.Array:
 def _prepare_jax(function, q, z, with_gradient: bool) -> Call:
     def compute(q, z):
         if not with_gradient:
-            return Result(function(q, z))
-        return Result(*jax.value_and_grad(function, (0, 1))(q, z))
+            return (function(q, z),)
+        value, gradients = jax.value_and_grad(function, (0, 1))(q, z)
+        return value, *gradients
 
-    return _compile(jax.jit(compute), jnp.asarray(q), jnp.asarray(z))
-
-
-def _prepare_on_devices(q, z, with_gradient: bool) -> Call:
-    """Ours, with the queries spread over all devices, as in a training step."""
-    mapping = parallel.make_parallel()
-    m = len(q)
-
-    def share(q, z, mask):
-        found = entropy.kde_loo(
-            q, z, _from_nowhere(q), query_mask=mask, bandwidth=1.0
-        )
-        return found.value * jnp.sum(mask) / m
-
-    def step(q, z, mask):
-        if not with_gradient:
-            return lax.psum(share(q, z, mask), parallel.AXIS)
-        value, (dq, dz) = jax.value_and_grad(share, (0, 1))(q, z, mask)
-        value, dz = lax.psum((value, dz), parallel.AXIS)
-        return value, dq, dz
-
-    function = mapping.map(step)
-    rows = mapping.padded(m)
-    padded = np.pad(q, ((0, rows - m), (0, 0)))
-    call = _compile(
-        function,
-        mapping.shard(padded),
-        mapping.replicate(z),
-        mapping.shard(np.arange(rows) < m),
-    )
-
-    def run() -> Result:
-        # Mapped arrays have a leading axis of devices.
-        if not with_gradient:
-            return Result(call.run()[0])
-        value, dq, dz = call.run()
-        return Result(value[0], (dq.reshape(rows, -1)[:m], dz[0]))
-
-    return call._replace(run=run)
-
-
-def _prepare_sampled(q, z, with_gradient: bool) -> Call:
-    """The entropy of the samples, at some of them."""
-    del q, with_gradient
-
-    def compute(z, rng):
-        found = entropy.sample_queries(
-            entropy.ESTIMATORS["kde_loo"],
-            z,
-            max_queries=MOST_QUERIES,
-            rng=rng,
-            bandwidth=1.0,
-        )
-        error = found.diagnostics["standard_error"]
-        return Result(found.value, standard_error=error)
-
-    return _compile(jax.jit(compute), jnp.asarray(z), jax.random.key(0))
-
-
-def _compile(function, *arguments) -> Call:
+    arguments = jnp.asarray(q), jnp.asarray(z)
     begun = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
+    compiled = jax.jit(compute).lower(*arguments).compile()
     seconds = time.perf_counter() - begun
     analysis = compiled.memory_analysis()
-    memory = None if analysis is None else analysis.temp_size_in_bytes
     return Call(
-        lambda: jax.tree.map(np.asarray, compiled(*arguments)), seconds, memory
+        lambda: jax.device_get(compiled(*arguments)),
+        seconds,
+        analysis.temp_size_in_bytes if analysis else None,
     )
 
 
-def _prepare_numpy(function, q, z, with_gradient: bool) -> Call:
+def _prepare_sklearn(q, z, with_gradient: bool) -> Call:
     del with_gradient
-    memory = None
-    if len(q) * len(z) <= _MOST_TRACED:
-        tracemalloc.start()
-        function(q, z)
-        _, memory = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    return Call(lambda: Result(function(q, z)), 0.0, memory)
 
+    def run() -> tuple:
+        density = neighbors.KernelDensity(bandwidth=1.0, rtol=0, atol=0).fit(z)
+        return (-np.mean(density.score_samples(q)),)
 
-def _sklearn(q: np.ndarray, z: np.ndarray) -> float:
-    density = neighbors.KernelDensity(bandwidth=1.0, rtol=0, atol=0).fit(z)
-    return -float(np.mean(density.score_samples(q)))
-
-
-def _scipy(q: np.ndarray, z: np.ndarray) -> float:
-    # Its kernel has the covariance of the samples, so the number is another.
-    return -float(np.mean(scipy.stats.gaussian_kde(z.T, 1.0).logpdf(q.T)))
+    return Call(run)
 
 
 def _prepare_torch(q, z, with_gradient: bool) -> Call:
@@ -237,7 +142,7 @@ def _prepare_torch(q, z, with_gradient: bool) -> Call:
 
 
 def _prepare_keops(q, z, with_gradient: bool) -> Call:
-    # It tells what it finds and compiles on stdout, where our JSON goes.
+    # It reports its compiler on stdout, which is for our JSON.
     with contextlib.redirect_stdout(sys.stderr):
         import pykeops  # Not a dependency of the project.
         from pykeops.torch import LazyTensor
@@ -248,9 +153,8 @@ def _prepare_keops(q, z, with_gradient: bool) -> Call:
         pairs = LazyTensor(q[:, None, :]) - LazyTensor(z[None, :, :])
         return (-0.5 * (pairs**2).sum(-1)).logsumexp(dim=1)
 
-    few = q[:8], z[:8]
     begun = time.perf_counter()
-    _prepare_in_torch(log_sums, *few, with_gradient).run()
+    _prepare_in_torch(log_sums, q[:8], z[:8], with_gradient).run()
     seconds = time.perf_counter() - begun
     call = _prepare_in_torch(log_sums, q, z, with_gradient)
     return call._replace(compile_seconds=seconds)
@@ -259,20 +163,20 @@ def _prepare_keops(q, z, with_gradient: bool) -> Call:
 def _prepare_in_torch(log_sums, q, z, with_gradient: bool) -> Call:
     import torch  # Not a dependency of the project.
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     arrays = [
-        torch.from_numpy(np.array(a)).requires_grad_(with_gradient)
+        torch.tensor(a, device=device, requires_grad=with_gradient)
         for a in (q, z)
     ]
 
-    def run() -> Result:
+    def run() -> tuple:
         value = _constant(*z.shape) - log_sums(*arrays).mean()
-        if not with_gradient:
-            return Result(value.numpy())
-        gradients = torch.autograd.grad(value, arrays)
-        numbers = tuple(gradient.numpy() for gradient in gradients)
-        return Result(value.detach().numpy(), numbers)
+        gradients: Any = ()
+        if with_gradient:
+            gradients = torch.autograd.grad(value, arrays)
+        return tuple(a.detach().cpu().numpy() for a in (value, *gradients))
 
-    return Call(run, 0.0, None)
+    return Call(run)
 
 
 # In the order in which they get time.
@@ -281,27 +185,12 @@ PEERS: Mapping[str, Peer] = {
     "map": Peer(
         "lax.map and checkpoint", functools.partial(_prepare_jax, _mapped)
     ),
-    "devices": Peer("ours, all devices", _prepare_on_devices),
     "keops": Peer("PyKeOps", _prepare_keops, needs="pykeops"),
-    "sampled": Peer(
-        f"kde_loo(z), {MOST_QUERIES} queries",
-        _prepare_sampled,
-        has_gradient=False,
-    ),
     "dense": Peer(
         "dense JAX", functools.partial(_prepare_jax, _dense), square_bytes=12
     ),
     "torch": Peer(
-        "torch cdist", _prepare_torch, square_bytes=16, needs="torch"
+        "PyTorch cdist", _prepare_torch, square_bytes=16, needs="torch"
     ),
-    "scipy": Peer(
-        "gaussian_kde",
-        functools.partial(_prepare_numpy, _scipy),
-        has_gradient=False,
-    ),
-    "sklearn": Peer(
-        "KernelDensity",
-        functools.partial(_prepare_numpy, _sklearn),
-        has_gradient=False,
-    ),
+    "sklearn": Peer("KernelDensity", _prepare_sklearn, has_gradient=False),
 }

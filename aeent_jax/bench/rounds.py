@@ -9,13 +9,9 @@ import contextlib
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from multiprocessing import connection as connection_lib
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-
-from aeent_jax.bench import machine
+from typing import Any, Protocol
 
 EPOCH = "epoch"
 _SECONDS_TO_END = 20.0
@@ -93,15 +89,6 @@ class Contender:
         """
         self._connection.send(order)
         return self._receive()
-
-    def peak_memory(self) -> int | None:
-        """Most bytes of memory that it had; None where that is not told.
-
-        A thread has no memory of its own, and not every system tells.
-        """
-        if isinstance(self._task, threading.Thread):
-            return None
-        return machine.peak_memory(self._task.pid)
 
     def close(self) -> None:
         """Ends it."""
@@ -194,25 +181,3 @@ def take_turns(
         for name, contender in contenders.items():
             rates[name].append(contender.images_per_second(order))
     return {name: listed[uncounted:] for name, listed in rates.items()}
-
-
-class Ratio(NamedTuple):
-    """How many times faster one contender is, over the rounds."""
-
-    median: float
-    low: float
-    high: float
-
-
-def ratio(rates: Sequence[float], base: Sequence[float]) -> Ratio:
-    """Compares what was measured in the same rounds.
-
-    Args:
-      rates: `[rounds]`, of the one.
-      base: `[rounds]`, of the other.
-
-    Returns:
-      Median, least and largest of the rounds' ratios.
-    """
-    ratios = np.asarray(rates) / np.asarray(base)
-    return Ratio(*(float(f(ratios)) for f in (np.median, np.min, np.max)))

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-# Of our cores, taken by others, from which absolute numbers are too low.
-_BUSY = 0.1
 _PHASES = ("imports", "data", "init", "first step")
 
 
@@ -75,10 +73,10 @@ def _second_start(startup: Mapping[str, float] | None) -> list[str]:
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    environment, size = result["environment"], result["size"]
+    size = result["size"]
     plain = result["entries"]["plain"]
     step_rounds, epochs = (len(plain[k]["rounds"]) for k in ("step", "epoch"))
-    notes = [
+    return [
         f"Images per second are medians of {step_rounds} rounds of"
         f" {size['steps_per_round']} steps, and of {epochs} epochs of the real",
         "loop; all take turns. Times plain flax: median (least-largest) of the"
@@ -86,10 +84,3 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         "that names an estimator has channel and rate; the others do what"
         " plain flax does.",
     ]
-    others, cores = environment["other_work_cores"], environment["cores"]
-    if others is not None and others > _BUSY * cores:
-        notes.append(
-            f"Other work took {others:.1f} of {cores} cores meanwhile, so only"
-            " the ratios mean something."
-        )
-    return notes

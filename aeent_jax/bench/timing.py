@@ -1,69 +1,95 @@
-"""Runs of several calls in one process, taking turns."""
+"""Calls of one process that take turns, their ratios, and the machine."""
 
+import pathlib
+import re
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aeent_jax.runtime import parallel, workdir
+
 _ROUNDS = 5
-# Of all calls, after which none is run a third time.
+# After so many seconds of all calls together, none runs a third time.
 _ENOUGH_SECONDS = 15.0
-# Of one run: a single short call would measure caches that others have filled.
+# A single shorter call would measure caches that other calls have filled.
 _LEAST_SECONDS = 0.1
 
 
-class Run(NamedTuple):
-    """One run: a call, repeated for a tenth of a second where it is shorter.
+class Ratio(NamedTuple):
+    """How many times one thing is another, over rounds measured in turns.
 
     Attributes:
-      result: what the call returned.
-      seconds: how long one call took, in the mean.
-      cores: the mean number of cores that this process kept busy.
+      median: median of the ratios of the rounds.
+      low: the least of them.
+      high: the largest of them.
     """
 
-    result: Any
-    seconds: float
-    cores: float
+    median: float
+    low: float
+    high: float
 
 
-def run(call: Callable[[], Any]) -> Run:
-    """Runs a call to its end."""
-    begun, cpu_begun = time.perf_counter(), time.process_time()
-    calls, seconds = 0, 0.0
+def ratio(numbers: Sequence[float], base: Sequence[float]) -> Ratio:
+    """Compares numbers that were measured in the same rounds.
+
+    Args:
+      numbers: `[rounds]`.
+      base: `[rounds]`, the numbers to divide by.
+
+    Returns:
+      The ratio in a round; a machine that slows down in between changes none.
+    """
+    ratios = [a / b for a, b in zip(numbers, base, strict=True)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def time_call(call: Callable[[], Any]) -> float:
+    """Mean seconds of a call, which is repeated for a tenth of a second."""
+    calls, seconds, begun = 0, 0.0, time.perf_counter()
     while seconds < _LEAST_SECONDS:
-        result = call()
+        call()
         calls += 1
         seconds = time.perf_counter() - begun
-    cores = (time.process_time() - cpu_begun) / seconds
-    return Run(result, seconds / calls, cores)
+    return seconds / calls
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], Any]],
-    most_seconds: float,
-    say: Callable[[str], None],
-) -> dict[str, list[Run]]:
-    """Runs all calls, then again those for which there is time: A B A B A.
+    calls: Mapping[str, Callable[[], Any]], most_seconds: float
+) -> dict[str, list[float]]:
+    """Times all calls, then again those for which there is time: A B A B A.
 
     Args:
       calls: by name.
-      most_seconds: of all runs together, but that each call is run once.
-      say: takes the name of each call before its first run.
+      most_seconds: of all runs together; each call runs once in any case.
 
     Returns:
-      The runs of each call in order, up to 5. The first one, which warms up, is
-      left out wherever there is another.
+      Seconds of the runs of each call in order, at most 5. The first run, which
+      warms up, is left out wherever there is another.
     """
-    runs: dict[str, list[Run]] = {key: [] for key in calls}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     begun = time.perf_counter()
     for turn in range(1 + _ROUNDS):
-        limit = most_seconds
-        if turn > 1:
-            limit = min(limit, _ENOUGH_SECONDS)
-        for key, call in calls.items():
+        limit = most_seconds if turn < 2 else min(most_seconds, _ENOUGH_SECONDS)
+        for name, call in calls.items():
             spent = time.perf_counter() - begun
-            if turn == 0:
-                say(key)
-            elif spent + runs[key][-1].seconds > limit:
-                continue
-            runs[key].append(run(call))
-    return {key: listed[1:] or listed for key, listed in runs.items()}
+            if turn == 0 or spent + seconds[name][-1] <= limit:
+                seconds[name].append(time_call(call))
+    return {name: runs[1:] or runs for name, runs in seconds.items()}
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions and devices, with the `processor` and the usable `cores`."""
+    return workdir.environment() | {
+        "processor": _processor(),
+        "cores": parallel.count_cores(),
+    }
+
+
+def _processor() -> str:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    line = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return line[1] if line else "an unnamed processor"

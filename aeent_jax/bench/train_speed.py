@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from aeent_jax.bench import machine, rounds, trainers
-from aeent_jax.runtime import workdir
+from aeent_jax.bench import rounds, timing, trainers
 from aeent_jax.training import experiment
 
 _STEP_ROUNDS = 5
@@ -103,8 +102,8 @@ def measure(
 
     Returns:
       What `--json` prints: `environment`, `size`, `entries` with startup, step
-      and epoch of each, and `second_start_seconds` of a
-      process whose programs are compiled already (None on an accelerator).
+      and epoch of each, and `second_start_seconds` of a process whose programs
+      are compiled already (None on an accelerator).
 
     Raises:
       ValueError: bad configuration or number of steps.
@@ -117,7 +116,6 @@ def measure(
     say("Preparing the data ...")
     images = len(experiment.load_data(config).splits["train"])
     entries = list_entries(config, num_devices or jax.local_device_count())
-    other_work = machine.OtherWork()
     with tempfile.TemporaryDirectory(prefix="aeent-bench-") as folder:
         start = functools.partial(_start, config, folder, own_processes, say)
         measured = _compete(entries, start, steps, say)
@@ -125,10 +123,9 @@ def measure(
         if own_processes:
             with contextlib.closing(start(entries["default"])) as contender:
                 second_start = contender.startup
-    environment = workdir.environment() | machine.describe()
     return {
         "benchmark": "train",
-        "environment": environment | {"other_work_cores": other_work.cores()},
+        "environment": timing.describe_machine(),
         "size": _size(config, images) | {"steps_per_round": steps},
         "entries": _summarise(entries, measured),
         "second_start_seconds": second_start,
@@ -196,7 +193,7 @@ def _summarise(entries: dict[str, Entry], measured: _Measured):
         summary = {"name": entry.name, "num_devices": entry.num_devices}
         summary["startup_seconds"] = measured.startup[key]
         for unit, rates in measured.rates.items():
-            ratio = rounds.ratio(rates[key], rates["plain"])
+            ratio = timing.ratio(rates[key], rates["plain"])
             summary[unit] = {
                 "images_per_second": statistics.median(rates[key]),
                 "over_plain_flax": ratio._asdict(),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from aeent_jax import data, methods
+from aeent_jax import methods
 from aeent_jax.bench import plain, plain_torch, rounds
 from aeent_jax.runtime import parallel, progress
 from aeent_jax.training import experiment, loop
@@ -113,62 +113,6 @@ class Ours:
         images = len(self._run.dataset.splits["train"])
         epoch = _EndsOfEpochs(self._run.plan.steps_per_epoch, images, gate)
         loop.train(self._config, self._directory, say=epoch)
-
-
-class Fed:
-    """Steps of this project's loop, each with the images that are its turn."""
-
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        directory: pathlib.Path,
-        load: Callable[[], data.Dataset],
-    ):
-        """Builds a run and does its first step.
-
-        Args:
-          config: the resolved configuration.
-          directory: where nothing is written.
-          load: returns the data set, in memory or in files.
-        """
-        parallel.keep_freed_memory()
-        watch = _Stopwatch()
-        dataset = load()
-        self._run = experiment.Experiment(config, directory, dataset)
-        self.startup = {"data": watch.lap()}
-        state = self._run.initial_state()
-        self._state = self._run.parallel.replicate(state)
-        self._knobs = self._run.parallel.replicate(self._run.hyper())
-        self._step = 0
-        # What is read ahead between rounds would be for nothing in the next.
-        self._feed_ends = dataset.splits["train"].is_stored
-        self._feed = None
-        self.run_steps(1)
-        self.startup["first step"] = watch.lap()
-
-    def run_steps(self, steps: int) -> int:
-        """Runs steps to their end, as the loop does; returns the images."""
-        run, end, images = self._run, self._step + steps, 0
-        feed = self._feed or run.make_feed(self._step)
-        while self._step < end:
-            size = run.plan.steps_from(self._step)
-            rows = feed.next(self._step, size)
-            self._state, metrics = run.step_fn(self._state, self._knobs, *rows)
-            if run.parallel.waits_for_each_step:
-                run.parallel.fetch_replicated(metrics)
-            self._step += size
-            images += int(np.asarray(rows.mask).sum())
-        jax.block_until_ready(self._state)
-        if self._feed_ends:
-            feed.close()
-        else:
-            self._feed = feed
-        return images
-
-    def run_epochs(self, gate: rounds.Gate) -> None:
-        """Does one epoch of steps after another."""
-        while True:
-            gate(self.run_steps(self._run.plan.steps_per_epoch))
 
 
 class _EndsOfEpochs(progress.Progress):

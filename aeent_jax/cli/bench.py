@@ -1,10 +1,8 @@
-"""`aeent bench train | entropy | sweep | data`: speed on this hardware.
+"""`aeent bench train | entropy`: speed on this hardware.
 
 aeent bench train [--json] [--config=FILE] [--steps=6]
 aeent bench entropy [--json] [--sizes=1024,8192,65536] [--dims=16,64]
     [--peers=ours,dense,map] [--most_seconds=90]
-aeent bench sweep [--json] [--config=FILE] [--members=1,2,8] [--steps=6]
-aeent bench data [--json] [--config=FILE] [--images=200000] [--steps=6]
 
 With --config all take --batch_size=64 and --latent_dim=64, for short.
 """
@@ -32,13 +30,7 @@ _SIZES = flags.DEFINE_list(
 _DIMS = flags.DEFINE_list("dims", ["16", "64"], "Latent dimensions.")
 _PEERS = flags.DEFINE_list("peers", [], "What is compared; default all.")
 _MOST_SECONDS = flags.DEFINE_float(
-    "most_seconds", 90.0, "Of the runs at one size, dimension and kind."
-)
-_MEMBERS = flags.DEFINE_list(
-    "members", ["1", "2", "8"], "Members of the populations."
-)
-_IMAGES = flags.DEFINE_integer(
-    "images", 200_000, "Images of the set that is drawn for the data bench."
+    "most_seconds", 90.0, "Seconds of the runs at one size and dimension."
 )
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 
@@ -69,18 +61,18 @@ def _entropy() -> None:
     program.configure_jax()
     import jax
 
-    # Else a second benchmark would report how long it is to read programs.
+    # With it, a second benchmark would report the seconds to read programs.
     jax.config.update("jax_enable_compilation_cache", False)
-    from aeent_jax.bench import entropy, entropy_peers, entropy_tables
+    from aeent_jax.bench import entropy_peers, entropy_speed
 
-    result = entropy.measure(
+    result = entropy_speed.measure(
         sizes,
         dims,
         _PEERS.value or list(entropy_peers.PEERS),
-        say=lambda line: print(line, file=sys.stderr),
+        log=lambda line: print(line, file=sys.stderr),
         most_seconds=_MOST_SECONDS.value,
     )
-    text = json.dumps if _JSON.value else entropy_tables.format_entropy
+    text = json.dumps if _JSON.value else entropy_speed.format_entropy
     print(text(result))
 
 
@@ -103,40 +95,9 @@ def parse_numbers(flag: str, words: Sequence[str], example: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _sweep() -> None:
-    sizes = parse_numbers("members", _MEMBERS.value, "1,2,8")
-    program.configure_jax()
-    from aeent_jax.bench import populations
-
-    result = populations.measure(
-        _config(),
-        sizes,
-        steps=_STEPS.value,
-        most_seconds=_MOST_SECONDS.value,
-        say=lambda line: print(line, file=sys.stderr),
-    )
-    text = json.dumps if _JSON.value else populations.format_populations
-    print(text(result))
-
-
-def _data() -> None:
-    program.configure_jax()
-    from aeent_jax.bench import reading
-
-    result = reading.measure(
-        _config(),
-        _IMAGES.value,
-        _STEPS.value,
-        say=lambda line: print(line, file=sys.stderr),
-    )
-    print(json.dumps(result) if _JSON.value else reading.format_reading(result))
-
-
 _BENCHES = {
     "train": _train,
     "entropy": _entropy,
-    "sweep": _sweep,
-    "data": _data,
 }
 
 

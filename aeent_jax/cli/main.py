@@ -15,7 +15,7 @@ COMMANDS = {
     "report": "set runs side by side: a table and one HTML file",
     "theory": "rates, errors and what kinds of image share",
     "data": "list, prepare and check data sets",
-    "cost": "parameters, FLOP, memory and time of a configuration",
+    "cost": "parameters, FLOP, bytes and memory of a step",
     "bench": "measure speed on this hardware",
 }
 

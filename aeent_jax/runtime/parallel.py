@@ -31,6 +31,13 @@ _M_MMAP_THRESHOLD = -3
 _LARGE = 2**31 - 1
 
 
+def count_cores() -> int:
+    """How many cores this process may use; macOS tells how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def use_one_cpu_device_per_core() -> None:
     """Splits the CPU into devices; call it before anything else touches JAX.
 
@@ -40,8 +47,7 @@ def use_one_cpu_device_per_core() -> None:
     """
     chosen = "xla_force_host_platform_device_count"
     if chosen not in os.environ.get("XLA_FLAGS", ""):
-        cores = len(os.sched_getaffinity(0))
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", count_cores())
 
 
 def keep_freed_memory() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import ml_collections
 
-from aeent_jax.runtime import progress, workdir
+from aeent_jax.runtime import parallel, progress, workdir
 from aeent_jax.sweep import records, workers
 from aeent_jax.sweep.members import Member
 from aeent_jax.training import loop
@@ -229,7 +229,7 @@ def _make_workers(
                 " all devices; leave the flag out."
             )
         return [set()], 0
-    cores = workers.count_cores()
+    cores = parallel.count_cores()
     shares = workers.share_cores(num_workers or cores)
     return shares, max(1, cores // len(shares))
 

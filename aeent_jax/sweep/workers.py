@@ -39,13 +39,6 @@ def find_platform() -> str:
     ).stdout.strip()
 
 
-def count_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def share_cores(count: int) -> list[set[int]]:
     """Deals the cores of this process out to workers.
 

@@ -322,8 +322,6 @@ def test_commands_are_listed_and_have_help(run):
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["--members=1,many"], "--members has 'many', but must list whole"),
-        (["--hardware=abacus"], "--hardware has 'abacus'; choose among v5e-"),
         (["--train_images=-1"], "--train_images is -1, but must be at least"),
         (["now"], "'now' is no flag of this command;"),
     ],
@@ -335,13 +333,12 @@ def test_cost_refuses_a_wrong_command_line(run, folder, args, sentence):
 @pytest.mark.slow
 def test_cost_is_printed_for_the_devices_that_are_asked_for(run):
     flags = tiny_flags(parallel__num_devices=1)
-    args = ("--train_images=14", "--devices=3", "--hardware=", "--json")
+    args = ("--train_images=14", "--devices=3", "--json")
     status, out, err = run("cost", *flags, *args)
     assert status == 0, err
     cost = json.loads(out)
     assert cost["step"]["devices"] == 3
     assert cost["training"]["images"] == 14
-    assert cost["estimates"] == []
 
 
 def test_unknown_command_names_the_nearest(run, folder):

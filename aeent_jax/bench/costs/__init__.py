@@ -1,1 +1,0 @@
-"""What a configuration costs, read from its compiled step, not guessed."""
