@@ -1,9 +1,15 @@
 """Made records of sweeps over the latent size."""
 
+from aeent_jax.results import runs
 from aeent_jax.runtime import workdir
 from configs import default
 
 EPOCHS = {"rsna": 250, "brain_mri": 200}
+
+
+def run(**settings):
+    """The run of a record, as `read_records` returns it."""
+    return runs.from_record(record(**settings))
 
 
 def record(

@@ -46,8 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _evaluate():
-    from aeent_jax.evaluation import findings
-    from aeent_jax.results import report
+    from aeent_jax.results import evaluations
     from aeent_jax.runtime import hosts
     from aeent_jax.training import restore
 
@@ -58,12 +57,9 @@ def _evaluate():
             directory, best=_BEST.value, scores=_SCORE.value
         )
         if not _SCORE.value and hosts.is_first():
-            print(findings.describe(found[directory][0]))
+            print(evaluations.describe(found[directory][0]))
     if _SCORE.value and hosts.is_first():
-        print(findings.format_scores(found))
-        over_seeds = report.describe_scores(found)
-        if over_seeds:
-            print(f"\n{over_seeds}")
+        print(evaluations.describe_scores(found))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise ValueError("give the folder of this run with --workdir=DIR.")
     hosts_flag.configure_jax()
-    from aeent_jax.evaluation import findings
+    from aeent_jax.results import evaluations
     from aeent_jax.runtime import hosts
     from aeent_jax.training import loop
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
             print(stop, file=sys.stderr)
             return _INTERRUPTED_STATUS.value
         if hosts.is_first():
-            print(findings.describe(results))
+            print(evaluations.describe(results))
             print(f"Everything is in {_WORKDIR.value}")
     return 0
 

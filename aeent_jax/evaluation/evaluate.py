@@ -34,6 +34,15 @@ from aeent_jax.runtime import parallel
 
 _PANEL_IMAGES = 4  # of each label
 
+_LOGGED = (
+    "auroc",
+    "ap",
+    "pixel_ap",
+    "pixel_auroc",
+    "oracle_dice",
+    "images_per_second",
+)
+
 # That baselines are fitted to where the training images are not in memory.
 _BASELINE_IMAGES = 4096
 
@@ -279,6 +288,30 @@ def _diagnostics(z: np.ndarray, sigma: float) -> dict[str, Any]:
         return {"num_latents": len(z), "variance": z.var(axis=0).tolist()}
     found = rates.diagnostics(z, sigma)
     return {"num_latents": len(z)} | jax.tree.map(np.ndarray.tolist, found)
+
+
+def flat_metrics(results: Mapping[str, Any]) -> dict[str, float | None]:
+    """Numbers of an evaluation under flat keys, for metrics.jsonl.
+
+    Args:
+      results: as `Evaluator.evaluate` returns.
+
+    Returns:
+      `eval/<split>/auroc` and so on, `eval/rate_nats`, and for each kind of
+      image its reconstruction error and diagnostics.
+    """
+    split = results["split"]
+    flat: dict[str, float | None] = {"eval/rate_nats": results["rate_nats"]}
+    for name in _LOGGED:
+        if name in results:
+            flat[f"eval/{split}/{name}"] = results[name]
+    for kind, error in results["reconstruction_error"].items():
+        flat[f"eval/{kind}/reconstruction_error"] = error
+    for kind, diagnostics in results["diagnostics"].items():
+        for name, value in diagnostics.items():
+            if not isinstance(value, list):
+                flat[f"eval/{kind}/{name}"] = value
+    return flat
 
 
 def _intervals(found: Mapping[str, metrics.Interval]) -> dict[str, list[float]]:

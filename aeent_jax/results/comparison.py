@@ -1,13 +1,15 @@
 """Tables of runs side by side, baselines below, and paired differences."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from aeent_jax.evaluation import metrics
-from aeent_jax.results.runs import Run
+from aeent_jax.results import groups, tables
+from aeent_jax.results.groups import Group
+from aeent_jax.results.runs import Run, Scores
 
 # Column of the table -> key in metrics.json.
 _IMAGE_METRICS = {"AUROC": "auroc", "AP": "ap"}
@@ -18,24 +20,34 @@ BASELINES: dict[str, str] = {
     "mean_image": "mean image",
     "pca": "PCA",
 }
-# Keys of a configuration's group `data` that make other pixels of an image.
-_PREPARATION = ("image_size", "channels", "window")
-_NOTHING = "-"
+# Keys of a configuration that make other pixels of an image.
+_PREPARATION = ("data.image_size", "data.channels", "data.window")
+
+PAIRED = (
+    "Points of percent, with intervals from the same resampled images for "
+    "both runs."
+)
+SPREAD = "Mean and standard deviation over seeds."
+OVER_SEEDS = (
+    f"{SPREAD} Differences are of means over seeds, with 95 % intervals over "
+    "the test images; the seeds themselves are not resampled."
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
-    """A run's metrics minus the first run's, on the same images.
+class Comparison:
+    """Metrics of one side minus those of another, on the same images.
 
     Attributes:
-      name: The run.
-      reference: The first run.
-      values: Key of the metric -> (difference, low, high), fractions.
+      name: the first side, a run or a group.
+      reference: the other side.
+      values: key of the metric -> difference and its interval, fractions; the
+        interval is None where all resamples agree.
     """
 
     name: str
     reference: str
-    values: dict[str, tuple[float, float, float]]
+    values: Mapping[str, metrics.Difference]
 
 
 def has_masks(runs: Sequence[Run]) -> bool:
@@ -48,65 +60,43 @@ def columns(runs: Sequence[Run]) -> dict[str, str]:
     return _IMAGE_METRICS | (_PIXEL_METRICS if has_masks(runs) else {})
 
 
-def ranked(runs: Sequence[Run]) -> list[Run]:
-    """The runs that have rank metrics: evaluated, with abnormal images."""
-    return [run for run in runs if "auroc" in run.evaluation]
-
-
-def main_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+def main_table(runs: Sequence[Run]) -> tables.Table:
     """The table of runs, and below them the baselines.
 
     Args:
-      runs: The runs.
+      runs: the runs.
 
     Returns:
-      The names of the columns, and a row of text a run and a baseline: metrics
-      in percent with their intervals, the rate, the speed of training.
+      A row per run and per baseline: metrics in percent with their intervals,
+      the rate, the speed of training.
     """
     shown = columns(runs)
     rows = [
         [
             run.name,
-            *_metric_cells(run.evaluation, shown),
+            *(tables.metric(run.evaluation, key) for key in shown.values()),
             _rate(run.evaluation),
-            _speed(run),
+            tables.number(run.images_per_second, ".0f"),
         ]
         for run in runs
     ]
     rows += [
-        [name, *_metric_cells(entry, shown), _NOTHING, _NOTHING]
+        [
+            name,
+            *(tables.metric(entry, key) for key in shown.values()),
+            *[tables.NOTHING] * 2,
+        ]
         for name, entry in baselines(runs).items()
     ]
-    return ["run", *shown, "rate, nats", "images/s"], rows
+    return tables.Table(["run", *shown, "rate, nats", "images/s"], rows)
 
 
-def difference_table(
-    runs: Sequence[Run], found: Sequence[Difference]
-) -> tuple[list[str], list[list[str]]]:
-    """The table of differences.
-
-    Args:
-      runs: The runs.
-      found: Their differences.
-
-    Returns:
-      The names of the columns, and a row of text a difference, in points of
-      percent.
-    """
-    shown = columns(runs)
-    rows = [
-        [
-            f"{difference.name} - {difference.reference}",
-            *(
-                points(difference.values[key])
-                if key in difference.values
-                else _NOTHING
-                for key in shown.values()
-            ),
-        ]
-        for difference in found
-    ]
-    return ["difference", *shown], rows
+def _rate(evaluation):
+    """The rate, "infinite" where the latents carry no noise."""
+    if "rate_nats" not in evaluation:
+        return tables.NOTHING
+    rate = evaluation["rate_nats"]
+    return "infinite" if rate is None else f"{rate:.1f}"
 
 
 def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
@@ -116,101 +106,167 @@ def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     numbers of components differ, the baselines do, and are told apart.
 
     Args:
-      runs: The runs.
+      runs: the runs.
 
     Returns:
       The entries of `metrics.json`, in the order of the runs.
     """
-    found: dict[str, dict[str, Any]] = {}
+    distinct: dict[str, dict[str, Any]] = {}
     for run in runs:
-        entries = run.evaluation.get("baselines", {})
-        for key, entry in entries.items():
+        for key, entry in run.evaluation.get("baselines", {}).items():
             name = BASELINES[key]
             if "num_components" in entry:
                 name = f"{name}, {entry['num_components']} components"
             # As printed: rounding may differ between machines.
-            other = found.get(name, entry)
-            if _metric_cells(other, _IMAGE_METRICS) != _metric_cells(
-                entry, _IMAGE_METRICS
-            ):
+            if _shown(distinct.get(name, entry)) != _shown(entry):
                 name = f"{name} (images of {run.name})"
-            found.setdefault(name, entry)
-    return found
+            distinct.setdefault(name, entry)
+    return distinct
 
 
-def differences(runs: Sequence[Run]) -> tuple[list[Difference], list[str]]:
+def _shown(entry):
+    return [tables.metric(entry, key) for key in _IMAGE_METRICS.values()]
+
+
+def over_seeds(runs: Sequence[Run]) -> list[Group]:
+    """Groups of the runs that have rank metrics, if any has several seeds.
+
+    Args:
+      runs: in any order.
+
+    Returns:
+      The groups; none where every experiment has one seed alone.
+    """
+    gathered = groups.by_experiment([run for run in runs if run.is_ranked])
+    several = any(len(group.runs) > 1 for group in gathered)
+    return gathered if several else []
+
+
+def seed_table(gathered: Sequence[Group]) -> tables.Table:
+    """The table of groups, with differences to the first.
+
+    Args:
+      gathered: as `over_seeds` returns.
+
+    Returns:
+      A row per group, in percent and nats.
+    """
+    shown = columns([run for group in gathered for run in group.runs])
+    first = gathered[0]
+    rows = []
+    for group in gathered:
+        rates = group.values("rate_nats")
+        rows.append(
+            [
+                group.name,
+                str(len(group.runs)),
+                *(
+                    tables.spread(100 * group.values(key))
+                    for key in shown.values()
+                ),
+                tables.spread(rates) if len(rates) else "infinite",
+                tables.NOTHING
+                if group is first
+                else _auroc_minus(group, first),
+            ]
+        )
+    header = ["runs", "seeds", *shown, "rate, nats"]
+    return tables.Table([*header, f"AUROC minus {first.name}"], rows)
+
+
+def _auroc_minus(group, first):
+    if obstacle(first.runs, group.runs):
+        return "other images"
+    return tables.points(*difference(group.runs, first.runs)["auroc"])
+
+
+def difference_table(
+    runs: Sequence[Run], differences: Sequence[Comparison]
+) -> tables.Table:
+    """The table of differences.
+
+    Args:
+      runs: the runs, for the columns.
+      differences: between some of them.
+
+    Returns:
+      A row per difference, in points of percent.
+    """
+    shown = columns(runs)
+    rows = [
+        [
+            f"{one.name} - {one.reference}",
+            *(
+                tables.points(*one.values[key])
+                if key in one.values
+                else tables.NOTHING
+                for key in shown.values()
+            ),
+        ]
+        for one in differences
+    ]
+    return tables.Table(["difference", *shown], rows)
+
+
+def to_first(runs: Sequence[Run]) -> tuple[list[Comparison], list[str]]:
     """Differences of the other runs to the first, with paired intervals.
 
     Args:
-      runs: The runs.
+      runs: the runs.
 
     Returns:
       The differences, and a sentence for each run that has rank metrics but no
       paired difference.
     """
-    first, found, notes = runs[0], [], []
-    for run in ranked(runs[1:]) if ranked([first]) else []:
-        obstacle = _obstacle(first, run)
-        if obstacle:
-            notes.append(obstacle)
+    first, differences, notes = runs[0], [], []
+    if not first.is_ranked:
+        return [], []
+    for run in runs[1:]:
+        if not run.is_ranked:
+            continue
+        reason = obstacle([first], [run])
+        if reason:
+            notes.append(reason)
         else:
-            values = _paired(first, run)
-            found.append(Difference(run.name, first.name, values))
-    return found, notes
+            values = difference([run], [first], pixels=True)
+            differences.append(Comparison(run.name, first.name, values))
+    return differences, notes
 
 
-def have_other_pixels(first: Run, run: Run) -> bool:
-    """Whether two runs are known to have seen other images under one name.
+def obstacle(theirs: Sequence[Run], ours: Sequence[Run]) -> str:
+    """Says why runs cannot be paired, in a sentence; "" where they can.
 
-    Known only where both evaluations hold a digest of their images, as those of
-    this version do, and where both prepared them alike: at another size the
-    same images are other pixels, and may be paired by id.
+    Args:
+      theirs: the runs of one side, evaluated.
+      ours: the runs of the other side.
+
+    Returns:
+      The first reason.
     """
-    digests = {r.evaluation.get("images_sha256") for r in (first, run)}
-    if None in digests or len(digests) == 1:
-        return False
-    data = [r.config.get("data", {}) for r in (first, run)]
-    return all(data[0].get(key) == data[1].get(key) for key in _PREPARATION)
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns also line up as plain text."""
-    widths = [
-        max(len(cell) for cell in column)
-        for column in zip(header, *rows, strict=True)
-    ]
-
-    def line(cells):
-        first, *rest = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    rules = [
-        "-" * widths[0],
-        *("-" * (width - 1) + ":" for width in widths[1:]),
-    ]
-    return "\n".join([line(header), line(rules), *(line(row) for row in rows)])
+    first = theirs[0]
+    for run in [*theirs[1:], *ours]:
+        reason = _obstacle(first, run)
+        if reason:
+            return reason
+    return ""
 
 
 def _obstacle(first, run):
-    """Why two runs cannot be paired, in a sentence, or ""."""
-    if set(first.ids) != set(run.ids):
-        shared = len(set(first.ids) & set(run.ids))
+    one, other = first.scores, run.scores
+    if set(one.ids) != set(other.ids):
+        shared = len(set(one.ids) & set(other.ids))
         return (
             f"{run.name} and {first.name} were tested on different images "
-            f"({shared} ids in common of {len(run.ids)} and "
-            f"{len(first.ids)}), so their difference has no paired interval."
+            f"({shared} ids in common of {len(other.ids)} and "
+            f"{len(one.ids)}), so their difference has no paired interval."
         )
-    labels = dict(zip(first.ids, first.labels, strict=True))
-    if [labels[i] for i in run.ids] != run.labels.tolist():
+    if not np.array_equal(other.labels[_order(other, one)], one.labels):
         return (
             f"{run.name} and {first.name} label the same images differently, "
             "so their difference means nothing: evaluate both on the same "
             "data."
         )
-    if have_other_pixels(first, run):
+    if _have_other_pixels(first, run):
         return (
             f"{run.name} and {first.name} were tested on other pixels under "
             "the same ids, so their difference means nothing: evaluate both "
@@ -219,57 +275,58 @@ def _obstacle(first, run):
     return ""
 
 
-def _paired(first, run):
-    """Paired differences, of pixel metrics too where the masks agree."""
-    place = {name: i for i, name in enumerate(run.ids)}
-    order = np.array([place[name] for name in first.ids])
-    ours, theirs = run.arrays("score_maps"), first.arrays("score_maps")
-    maps = {}
-    if "masks" in ours and "masks" in theirs:
-        masks = theirs["masks"]
-        if np.array_equal(ours["masks"][order], masks):
-            maps = {
-                "maps_a": ours["score_maps"][order],
-                "maps_b": theirs["score_maps"],
-                "masks": masks,
-            }
-    return metrics.paired_bootstrap(
-        run.scores[order], first.scores, first.labels, **maps
+def _have_other_pixels(first: Run, run: Run) -> bool:
+    """Whether two runs are known to have seen other images under one name.
+
+    Known only where both evaluations hold a digest of their images, as those of
+    this version do, and where both prepared them alike: at another size the
+    same images are other pixels, and may be paired by id.
+    """
+    digests = {r.scores.images_sha256 for r in (first, run) if r.scores}
+    if None in digests or len(digests) == 1:
+        return False
+    return all(first.config.get(k) == run.config.get(k) for k in _PREPARATION)
+
+
+def _order(scores: Scores, like: Scores) -> np.ndarray:
+    """The places of the other's images in these scores."""
+    place = {name: i for i, name in enumerate(scores.ids)}
+    return np.array([place[name] for name in like.ids], np.int64)
+
+
+def difference(
+    ours: Sequence[Run], theirs: Sequence[Run], *, pixels: bool = False
+) -> dict[str, metrics.Difference]:
+    """Paired differences of the means over seeds.
+
+    Args:
+      ours: the runs of one experiment, which `obstacle` lets pass.
+      theirs: the runs of another, whose metrics are subtracted.
+      pixels: whether to compare pixel metrics too, where both sides are one
+        run and the masks agree.
+
+    Returns:
+      Key of the metric -> difference and interval.
+    """
+    like = theirs[0].scores
+    a, b = (
+        np.stack([run.scores.values[_order(run.scores, like)] for run in side])
+        for side in (ours, theirs)
     )
+    maps = _maps(ours[0], theirs[0]) if pixels else {}
+    return metrics.paired_bootstrap(a, b, like.labels, **maps)
 
 
-def _metric_cells(entry, shown):
-    """Cells such as "74.1 [70.3, 77.8]" for the columns that are shown."""
-    cells = []
-    for key in shown.values():
-        if entry.get(key) is None:
-            cells.append(_NOTHING)
-            continue
-        low, high = entry[f"{key}_interval"]
-        cells.append(f"{percent(entry[key])} [{percent(low)}, {percent(high)}]")
-    return cells
-
-
-def percent(fraction: float) -> str:
-    """A fraction as percent, without the sign: 74.1."""
-    return f"{100 * fraction:.1f}"
-
-
-def points(triple: tuple[float, float, float]) -> str:
-    """A difference with its interval, each with its sign: +1.2 [-0.3, +2.7]."""
-    value, low, high = (f"{100 * part:+.1f}" for part in triple)
-    return f"{value} [{low}, {high}]"
-
-
-def _rate(evaluation):
-    """The rate, "infinite" where the latents carry no noise."""
-    if "rate_nats" not in evaluation:
-        return _NOTHING
-    rate = evaluation["rate_nats"]
-    return "infinite" if rate is None else f"{rate:.1f}"
-
-
-def _speed(run):
-    """The median training speed."""
-    _, speeds = run.curve("train/images_per_second")
-    return f"{np.median(speeds):.0f}" if len(speeds) else _NOTHING
+def _maps(run, first):
+    """Score maps of both runs, where their masks agree."""
+    ours, theirs = run.arrays("score_maps"), first.arrays("score_maps")
+    if "masks" not in ours or "masks" not in theirs:
+        return {}
+    order = _order(run.scores, first.scores)
+    if not np.array_equal(ours["masks"][order], theirs["masks"]):
+        return {}
+    return {
+        "maps_a": ours["score_maps"][order],
+        "maps_b": theirs["score_maps"],
+        "masks": theirs["masks"],
+    }

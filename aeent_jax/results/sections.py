@@ -1,17 +1,14 @@
-"""Sections of a report: figures and tables with their captions, as HTML.
-
-Each function returns the HTML of its parts, and nothing where the runs have
-nothing to show.
-"""
+"""Figures and tables of a report; each is None where runs have none to show."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aeent_jax import figures
-from aeent_jax.results import comparison, page, seeds
-from aeent_jax.results.comparison import Difference
+from aeent_jax.results import comparison, tables
+from aeent_jax.results.comparison import Comparison
 from aeent_jax.results.runs import Run
+from aeent_jax.runtime import workdir
 
 _MAX_PANEL_RUNS = 4
 _MAX_PANEL_ROWS = 10
@@ -30,16 +27,6 @@ _CURVES = (
         "meter of the table; a run without noise on its latent has none.",
     ),
 )
-_LATENTS = (
-    "A detector works where abnormal images have a larger reconstruction error "
-    "than normal ones that it has not seen. What the latents tell is in nats, "
-    "between two bounds that depend on the number of latents, the same in all "
-    "rows of a run. Active dimensions are those whose signal stands out from "
-    "the noise, told only where the rate is below log n - 3 of n latents, and "
-    "effective rank those in which the latents spread. Saturation "
-    "concerns only a run trained with an estimator that counts each latent as "
-    "its own neighbour: near 1, such an estimator no longer controls anything."
-)
 _DIAGNOSTICS = {
     "coding_rate": "coding rate",
     "rate_low": "information, at least",
@@ -50,114 +37,84 @@ _DIAGNOSTICS = {
 }
 
 
-def interval_section(runs: Sequence[Run]) -> list[str]:
-    """AUROC of runs and baselines as dots with whiskers."""
+class Figure(NamedTuple):
+    """A drawn figure.
+
+    Attributes:
+      svg: the element.
+      description: read aloud in its place.
+      caption: shown below it.
+    """
+
+    svg: str
+    description: str
+    caption: str
+
+
+def intervals(runs: Sequence[Run]) -> str | None:
+    """AUROC of runs and baselines as dots with whiskers, as SVG."""
+    entries = {
+        run.name: (run.evaluation, figures.RUNS[i % len(figures.RUNS)])
+        for i, run in enumerate(runs)
+    }
+    for name, entry in comparison.baselines(runs).items():
+        entries[name] = (entry, figures.NORMAL)
     rows = [
-        (
-            run.name,
-            run.evaluation["auroc"],
-            *run.evaluation["auroc_interval"],
-            figures.RUNS[runs.index(run) % len(figures.RUNS)],
-        )
-        for run in comparison.ranked(runs)
-    ]
-    rows += [
-        (name, entry["auroc"], *entry["auroc_interval"], figures.NORMAL)
-        for name, entry in comparison.baselines(runs).items()
-        if "auroc" in entry
+        (name, entry["auroc"], *entry["auroc_interval"], color)
+        for name, (entry, color) in entries.items()
+        if entry.get("auroc") is not None
     ]
     if not rows:
-        return []
-    svg = figures.to_svg(figures.intervals(rows, "AUROC, percent", 0.5))
-    return [
-        page.figure(
-            svg,
-            "AUROC of runs and baselines with intervals",
-            "AUROC with its 95 % interval; runs in colour, baselines in grey, "
-            "chance dotted.",
-        )
-    ]
+        return None
+    return figures.to_svg(figures.intervals(rows, "AUROC, percent", 0.5))
 
 
-def seed_section(runs: Sequence[Run]) -> list[str]:
-    """Runs that differ only in their seed, summed up."""
-    grouped = seeds.groups(runs)
-    if not grouped:
-        return []
-    return [
-        page.heading("Over seeds"),
-        page.table(*seeds.table(grouped)),
-        page.paragraph(seeds.CAPTION, "caption"),
-    ]
-
-
-def difference_section(
-    runs: Sequence[Run], differences: Sequence[Difference]
-) -> list[str]:
-    """Paired differences to the first run, as a table and a figure."""
+def difference_intervals(differences: Sequence[Comparison]) -> str | None:
+    """Differences of AUROC as dots with whiskers, as SVG."""
     if not differences:
-        return []
-    reference = differences[0].reference
-    rows = [
-        (difference.name, *difference.values["auroc"], figures.INK)
-        for difference in differences
-    ]
-    label = f"AUROC minus that of {reference}, points"
-    svg = figures.to_svg(figures.intervals(rows, label, 0.0))
-    return [
-        page.heading(f"Differences to {reference}"),
-        page.table(*comparison.difference_table(runs, differences)),
-        page.figure(
-            svg,
-            f"Differences of AUROC to {reference}, with intervals",
-            "In points of percent, from the same resampled images for both "
-            "runs. Where a whisker crosses the dotted line, the test images "
-            "do not tell the two apart.",
-        ),
-    ]
+        return None
+    rows = []
+    for one in differences:
+        value, interval = one.values["auroc"]
+        # Without an interval there is no whisker.
+        rows.append((one.name, value, *(interval or [value] * 2), figures.INK))
+    label = f"AUROC minus that of {differences[0].reference}, points"
+    return figures.to_svg(figures.intervals(rows, label, 0.0))
 
 
-def histogram_section(runs: Sequence[Run]) -> list[str]:
-    """Histograms of the scores of every run that was evaluated."""
-    scores = {run.name: (run.scores, run.labels) for run in runs if run.ids}
+def histograms(runs: Sequence[Run]) -> str | None:
+    """Histograms of the scores of every run that was evaluated, as SVG."""
+    scores = {
+        run.name: (run.scores.values, run.scores.labels)
+        for run in runs
+        if run.scores
+    }
     if not scores:
-        return []
-    return [
-        page.heading("How well the scores separate"),
-        page.figure(
-            figures.to_svg(figures.score_histograms(scores)),
-            "Histograms of anomaly scores of normal and abnormal images",
-            "Anomaly scores of the test images. The less the two overlap, the "
-            "higher the AUROC. Each run has its own scale; the last bin holds "
-            "all that lies beyond it.",
-        ),
-    ]
+        return None
+    return figures.to_svg(figures.score_histograms(scores))
 
 
-def panel_section(runs: Sequence[Run]) -> list[str]:
-    """Panels: runs on the same images side by side, others below."""
-    groups = {}
-    for run in runs:
-        # An evaluation that did not end may have left the panel of another.
-        arrays = run.arrays("panel") if run.evaluation else {}
+def panels(runs: Sequence[Run]) -> list[Figure]:
+    """Panels: runs on the same images side by side, others apart."""
+    groups: dict[tuple, dict[str, dict[str, Any]]] = {}
+    evaluated = {run.name: run for run in runs if run.evaluation}
+    # An evaluation that did not end may have left the panel of another.
+    for name, run in evaluated.items():
+        arrays = run.arrays("panel")
         if arrays:
             images = (tuple(arrays["ids"]), arrays["images"].shape)
-            groups.setdefault(images, {})[run.name] = arrays
-    scores = {r.name: r.evaluation["score"] for r in runs if r.evaluation}
-    mapless = {
-        r.name for r in runs if not r.evaluation.get("has_score_map", True)
-    }
-    parts = [_panel(group, scores, mapless) for group in groups.values()]
-    return [page.heading("What the runs see"), *parts] if parts else []
+            groups.setdefault(images, {})[name] = arrays
+    return [_panel(group, evaluated) for group in groups.values()]
 
 
-def _panel(group, scores, mapless):
+def _panel(group, evaluated):
     """Runs on the same images, at most four of them, as one figure."""
     shown = {
         name: {key: value[:_MAX_PANEL_ROWS] for key, value in arrays.items()}
         for name, arrays in list(group.items())[:_MAX_PANEL_RUNS]
     }
-    one_scale = len({scores[name] for name in shown}) == 1
+    scores = {name: evaluated[name].evaluation["score"] for name in shown}
+    one_scale = len(set(scores.values())) == 1
     caption = [
         "A random few of each class; the number below a map is the image's "
         "anomaly score."
@@ -165,10 +122,10 @@ def _panel(group, scores, mapless):
     if any("masks" in arrays for arrays in shown.values()):
         caption.append("The outline is the lesion's mask.")
     caption += [
-        f"{name} shows the squared error: its score ({scores[name]}) is one "
+        f"{name} shows the squared error: its score ({score}) is one "
         "number for a whole image and has no map."
-        for name in shown
-        if name in mapless
+        for name, score in scores.items()
+        if not evaluated[name].evaluation.get("has_score_map", True)
     ]
     if len(shown) > 1:
         caption.append(
@@ -178,118 +135,91 @@ def _panel(group, scores, mapless):
         )
     if len(group) > len(shown):
         caption.append(f"The first {len(shown)} of {len(group)} runs.")
-    return page.figure(
+    return Figure(
         figures.to_svg(figures.panels(shown, common_scale=one_scale)),
         f"Images, reconstructions and score maps of {', '.join(shown)}",
         " ".join(caption),
     )
 
 
-def curve_section(runs: Sequence[Run]) -> list[str]:
+def curves(runs: Sequence[Run]) -> Figure | None:
     """Curves of loss and rate over training."""
     plots, captions = [], []
     for label, key, caption in _CURVES:
-        found = {run.name: run.curve(key) for run in runs}
-        if any(len(x) for x, _ in found.values()):
-            plots.append((label, found))
+        lines = {run.name: run.curve(key) for run in runs}
+        if any(len(x) for x, _ in lines.values()):
+            plots.append((label, lines))
             captions.append(caption)
     if not plots:
-        return []
-    return [
-        page.heading("Training"),
-        page.figure(
-            figures.to_svg(figures.curves(plots, "epoch")),
-            "Curves over training",
-            " ".join(captions),
-        ),
-    ]
+        return None
+    svg = figures.to_svg(figures.curves(plots, "epoch"))
+    return Figure(svg, "Curves over training", " ".join(captions))
 
 
-def latent_section(runs: Sequence[Run]) -> list[str]:
+def latent_table(runs: Sequence[Run]) -> tables.Table | None:
     """Reconstruction errors and diagnostics by group of images."""
-    rows, seen = [], set()
-    for run in runs:
-        if not run.evaluation:
-            continue
-        for group, error in run.evaluation["reconstruction_error"].items():
-            found = _reliable(run.evaluation["diagnostics"].get(group, {}))
-            name = f"{run.name}, {group.replace('_', ' ')}"
-            rows.append((name, error, found))
-            seen |= found.keys()
-    if not rows:
-        return []
-    keys = [key for key in _DIAGNOSTICS if key in seen]
-    cells = [
+    entries = [
+        (
+            f"{run.name}, {group.replace('_', ' ')}",
+            error,
+            _reliable(run.evaluation["diagnostics"].get(group, {})),
+        )
+        for run in runs
+        if run.evaluation
+        for group, error in run.evaluation["reconstruction_error"].items()
+    ]
+    if not entries:
+        return None
+    keys = [k for k in _DIAGNOSTICS if any(k in d for _, _, d in entries)]
+    rows = [
         [
             name,
-            _number(error, 4),
-            *(_number(found.get(key)) for key in keys),
+            tables.number(error, ".4g"),
+            *(tables.number(diagnostics.get(key), ".3g") for key in keys),
         ]
-        for name, error, found in rows
+        for name, error, diagnostics in entries
     ]
-    columns = [
+    header = [
         "images",
         "reconstruction error",
         *(_DIAGNOSTICS[key] for key in keys),
     ]
-    return [
-        page.heading("Errors and latents, by group of images"),
-        page.paragraph(_LATENTS),
-        page.table(columns, cells),
-    ]
+    return tables.Table(header, rows)
 
 
-def _reliable(found: Mapping[str, Any]) -> dict[str, Any]:
+def _reliable(diagnostics: Mapping[str, Any]) -> dict[str, Any]:
     """Diagnostics without the active dimensions where these read low.
 
     As `entropy.diagnostics` says, that is where the rate is not well below
     log n: each latent is then its own neighbour alone.
     """
-    kept = dict(found)
-    up, n = found.get("rate_up"), found.get("num_latents", 0)
+    kept = dict(diagnostics)
+    up, n = kept.get("rate_up"), kept.get("num_latents", 0)
     if up is None or up > math.log(max(n, 1)) - 3:
         kept.pop("rho", None)
     return kept
 
 
-def _number(value, digits=3):
-    return "-" if value is None else f"{value:.{digits}g}"
+def differing_settings(runs: Sequence[Run]) -> tables.Table:
+    """The settings in which runs differ, and where the runs are."""
+    rows = [["workdir", *(str(run.workdir) for run in runs)]]
+    rows += [row for row in _settings(runs) if len(set(row[1:])) > 1]
+    return tables.Table(["key", *(run.name for run in runs)], rows)
 
 
-def settings_section(runs: Sequence[Run]) -> list[str]:
-    """What differs between the runs, and the rest behind a click."""
+def shared_settings(runs: Sequence[Run]) -> tables.Table:
+    """The settings that are the same in all runs."""
+    rows = [row[:2] for row in _settings(runs) if len(set(row[1:])) == 1]
+    return tables.Table(["key", "value"], rows)
+
+
+def _settings(runs):
+    """A row per key: its name, and its value in each run."""
     flat = [
-        _flatten(run.config) | _flatten({"environment": run.environment})
+        run.config | workdir.flatten({"environment": run.environment})
         for run in runs
     ]
-    keys = list(dict.fromkeys(key for settings in flat for key in settings))
-    rows = [[key, *(str(s.get(key, "-")) for s in flat)] for key in keys]
-    differing = [row for row in rows if len(set(row[1:])) > 1]
-    shared = [row[:2] for row in rows if len(set(row[1:])) == 1]
-    names = [run.name for run in runs]
-    places = [["workdir", *(str(run.workdir) for run in runs)]]
+    keys = dict.fromkeys(key for settings in flat for key in settings)
     return [
-        page.heading("Settings"),
-        page.paragraph("What differs between the runs:")
-        if len(runs) > 1
-        else "",
-        page.table(["key", *names], places + differing, text=True),
-        page.folded(
-            f"{len(shared)} settings that the runs share"
-            if len(runs) > 1
-            else f"All {len(shared)} settings",
-            page.table(["key", "value"], shared, text=True),
-        ),
+        [key, *(str(s.get(key, tables.NOTHING)) for s in flat)] for key in keys
     ]
-
-
-def _flatten(tree, prefix=""):
-    """Nested settings as `group.key` -> value."""
-    flat = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat

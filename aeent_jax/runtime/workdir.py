@@ -148,6 +148,11 @@ def decisive(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {key: v for key, v in flat.items() if not _may_differ(key)}
 
 
+def decides(key: str) -> bool:
+    """Whether a flat key decides the trained parameters."""
+    return not _may_differ(key)
+
+
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested groups under flat keys, with dots between the names."""
     flat = {}
@@ -254,6 +259,44 @@ def _finite(tree: Any) -> Any:
     return tree
 
 
+def read_metrics(
+    workdir: pathlib.Path, *, skip_damaged: bool = False
+) -> list[dict[str, Any]]:
+    """Reads the records of metrics.jsonl, in the order of writing.
+
+    Args:
+      workdir: the run's folder.
+      skip_damaged: leave damaged lines out instead of refusing them.
+
+    Returns:
+      The records, each with a `step`; none where there is no file. Half a last
+      line is left out: a run that was killed leaves it.
+
+    Raises:
+      ValueError: a line is damaged, or no record of a step.
+    """
+    path = workdir / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text().splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record, reason = json.loads(line), "no record of a step"
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            record, reason = None, error.msg
+        if isinstance(record, dict) and "step" in record:
+            records.append(record)
+        elif not skip_damaged:
+            raise ValueError(
+                f"Found damage in {path}, line {number}: {reason}; delete "
+                "that line."
+            )
+    return records
+
+
 class MetricsWriter:
     """Appends to metrics.jsonl, and to TensorBoard events where possible."""
 
@@ -286,17 +329,15 @@ class MetricsWriter:
     def _forget_after(self, step: int) -> None:
         if not self._path.exists():
             return
-        kept = []
-        for line in self._path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # The line that a killed run did not finish.
-            if not isinstance(record, dict) or "step" not in record:
-                continue  # No line of ours.
-            trained = any(key.startswith("train/") for key in record)
-            if record["step"] < step or (record["step"] == step and trained):
-                kept.append(line + "\n")
+        kept = [
+            json.dumps(record) + "\n"
+            for record in read_metrics(self._path.parent, skip_damaged=True)
+            if record["step"] < step
+            or (
+                record["step"] == step
+                and any(key.startswith("train/") for key in record)
+            )
+        ]
         storage.write_text(self._path, "".join(kept))
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -64,10 +64,10 @@ class _Sweep:
 
     def _record(self, name: str) -> bool:
         member, directory = self._members[name], self._out / name
-        evaluation = records.find_evaluation(directory, member.config)
-        if evaluation is None:
+        run = records.find_finished(directory, member.config)
+        if run is None:
             return False
-        record = records.make_record(member, directory, evaluation)
+        record = records.make_record(member, run)
         records.write_record(self._out / "records", record)
         return True
 

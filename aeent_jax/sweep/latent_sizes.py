@@ -1,24 +1,14 @@
 """What changes with the latent size: curves, errors, and the best size."""
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
 
 from matplotlib import figure
 
 from aeent_jax import figures
-from aeent_jax.results import comparison
-from aeent_jax.sweep import published
-from aeent_jax.sweep.groups import (
-    DATA,
-    LATENT,
-    METHOD,
-    Group,
-    deviation,
-    setting,
-)
+from aeent_jax.results import published, tables
+from aeent_jax.results.groups import DATA, LATENT, METHOD, Group, deviation
 
 # Fewer sizes make no curve.
 _LEAST_SIZES = 3
@@ -90,20 +80,22 @@ def _tell_apart(group: Group, others: Sequence[Group]) -> str:
         if key != LATENT
         and any(g.config[key] != group.config[key] for g in here)
     ]
-    return ", ".join(setting(group.config[key]) for key in apart or [METHOD])
+    return ", ".join(
+        tables.setting(group.config[key]) for key in apart or [METHOD]
+    )
 
 
 def best_sizes(found: Sequence[Group]) -> list[str]:
     """A sentence a family: its best size, which is an oracle's choice."""
     sentences = []
     for family in families(found):
-        points = family.points("evaluation", "auroc")
+        points = family.points("auroc")
         if not points:
             continue
         size, mean, sd = max(points, key=lambda point: point[1])
-        value = comparison.percent(mean)
+        value = tables.percent(mean)
         if sd:
-            value += f" ± {comparison.percent(sd)}"
+            value += f" ± {tables.percent(sd)}"
         sentences.append(
             f"Of {len(points)} latent sizes of {family.name} on {family.data},"
             f" {size} has the largest AUROC, {value}: chosen with the test"
@@ -151,7 +143,7 @@ def _color(place: int) -> str:
 
 def _curves(family: Family, color: str) -> list[figures.SizeCurve]:
     """A family's curve, and the points that have been published of it."""
-    points = _percent(family.points("evaluation", "auroc"))
+    points = _percent(family.points("auroc"))
     if not points:
         return []
     curves = [figures.SizeCurve(family.name, points, color)]
@@ -180,7 +172,7 @@ def _principal_components(found: Sequence[Group]) -> list[figures.SizeCurve]:
     """The baseline that has a latent size too."""
     points = {}
     for group in found:
-        entry = group.records[0]["evaluation"].get("baselines", {}).get("pca")
+        entry = group.evaluation.get("baselines", {}).get("pca")
         if entry:
             size = entry["num_components"]
             points[size] = (size, 100 * entry["auroc"], 0.0)
@@ -198,12 +190,12 @@ def _single(
     """Groups of one size, a colour each."""
     curves = []
     for i, group in enumerate(found):
-        values = 100 * group.values("evaluation", "auroc")
+        values = 100 * group.values("auroc")
         if len(values):
             point = (group.config[LATENT], values.mean(), deviation(values))
             name = (
                 f"{group.config['entropy.estimator']},"
-                f" weight {setting(group.config['entropy.weight'])}"
+                f" weight {tables.setting(group.config['entropy.weight'])}"
             )
             color = _color(first_color + i)
             curves.append(figures.SizeCurve(name, [point], color, "single"))
@@ -236,10 +228,10 @@ def error_against_size(found: Sequence[Group]) -> figure.Figure | None:
 
 def _errors(family: Family):
     """The paths of errors in the records, with how they are drawn."""
-    kinds = family.groups[0].records[0]["evaluation"]["reconstruction_error"]
+    kinds = family.groups[0].evaluation["reconstruction_error"]
     return [
         (
-            ("evaluation", "reconstruction_error", kind),
+            ("reconstruction_error", kind),
             _KINDS.get(kind) or _KINDS[kind.split("_")[-1]],
         )
         for kind in kinds
@@ -268,10 +260,4 @@ def errors_csv(found: Sequence[Group]) -> str:
         for path, _ in _errors(family)
         for size, mean, sd in family.points(*path)
     ]
-    if not rows:
-        return ""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    return tables.to_csv(rows)

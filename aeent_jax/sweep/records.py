@@ -3,7 +3,6 @@
 A record holds no path and no time of day, so it can be kept in a repository.
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -11,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from aeent_jax import entropy
+from aeent_jax.results import runs
 from aeent_jax.runtime import workdir
 from aeent_jax.sweep.members import Member
 
@@ -36,59 +36,42 @@ _EVALUATION = (
     "baselines",
 )
 
-Record = dict[str, Any]
 
-
-def find_evaluation(
+def find_finished(
     directory: pathlib.Path, config: ml_collections.ConfigDict
-) -> dict[str, Any] | None:
-    """The closing evaluation of a run, or None where it is not finished.
+) -> runs.Run | None:
+    """The run of a workdir, or None where it is not finished.
 
     Args:
       directory: the workdir, which need not exist.
       config: the resolved configuration that it belongs to.
 
     Returns:
-      What `eval/<split>/metrics.json` holds.
+      The run with its closing evaluation.
+
+    Raises:
+      ValueError: a file in it is damaged.
     """
-    history = _read_history(directory)
+    if not (directory / "config.json").is_file():
+        return None
+    (run,) = runs.read([directory])
+    last = run.metrics[-1] if run.metrics else {}
     # The last line is of the closing evaluation, which trains nothing; a run
     # that is to be longer than it was is not finished.
-    if (
-        not history
-        or "train/loss" in history[-1]
-        or history[-1]["epoch"] != config.train.epochs
-    ):
-        return None
-    for path in sorted(directory.glob("eval/*/metrics.json")):
-        evaluation = workdir.read_json(path)
-        if evaluation["step"] == history[-1]["step"]:
-            return evaluation
-    return None
+    is_finished = (
+        "train/loss" not in last
+        and last.get("epoch") == config.train.epochs
+        and run.evaluation.get("step") == last["step"]
+    )
+    return run if is_finished else None
 
 
-def _read_history(directory: pathlib.Path) -> list[dict[str, Any]]:
-    path = directory / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    history = []
-    for line in path.read_text().splitlines():
-        try:
-            history.append(json.loads(line))
-        except ValueError:
-            break  # The line that a killed run did not finish.
-    return history
-
-
-def make_record(
-    member: Member, directory: pathlib.Path, evaluation: dict[str, Any]
-) -> Record:
-    """Sums a finished member up.
+def make_record(member: Member, run: runs.Run) -> dict[str, Any]:
+    """Sums a finished member up, for `runs.from_record`.
 
     Args:
       member: the member.
-      directory: its workdir.
-      evaluation: what `find_evaluation` found.
+      run: its finished run.
 
     Returns:
       Its name, overrides, the configuration as far as it decides the result,
@@ -96,90 +79,53 @@ def make_record(
       the median speed, and a note: the member's own, and "saturated" or
       "collapsed" where that is so.
     """
-    trained = [r for r in _read_history(directory) if "train/loss" in r]
-    speeds = [r.get("train/images_per_second") for r in trained]
-    speeds = [speed for speed in speeds if speed is not None]
-    last = trained[-1] if trained else {}
-    record = {
+    trained = [line for line in run.metrics if "train/loss" in line]
+    notes = [note for note in (member.note, _note(member.config, run)) if note]
+    return {
         "member": member.name,
         "overrides": member.overrides,
         "config": workdir.decisive(member.config),
         "evaluation": {
-            key: evaluation[key] for key in _EVALUATION if key in evaluation
+            key: run.evaluation[key]
+            for key in _EVALUATION
+            if key in run.evaluation
         },
         "diagnostics": {
             kind: {
                 key: value
-                for key, value in found.items()
+                for key, value in diagnostics.items()
                 if not isinstance(value, list)
             }
-            for kind, found in evaluation["diagnostics"].items()
+            for kind, diagnostics in run.evaluation["diagnostics"].items()
         },
-        "train": {k: v for k, v in last.items() if k.startswith("train/")},
-        "images_per_second": float(np.median(speeds)) if speeds else None,
-        "wall_seconds": last.get("wall_seconds"),
+        "train": run.trained,
+        "images_per_second": run.images_per_second,
+        "wall_seconds": trained[-1]["wall_seconds"] if trained else None,
+        "note": ", ".join(notes),
     }
-    notes = [note for note in (member.note, _note(record)) if note]
-    return record | {"note": ", ".join(notes)}
 
 
-def _note(record: Record) -> str:
-    """What went wrong with the control of the rate, in a word."""
-    config, train = record["config"], record["train"]
-    rate = train.get("train/rate_nats")
+def _note(config: ml_collections.ConfigDict, run: runs.Run) -> str:
+    """A word for what went wrong with the control of the rate, or ""."""
+    rate = run.trained.get("train/rate_nats")
     # A learned estimator is in another table, and has no self term.
-    estimator = entropy.ESTIMATORS.get(config["entropy.estimator"])
+    estimator = entropy.ESTIMATORS.get(config.entropy.estimator)
     if rate is not None and estimator is not None:
-        n = config["train.batch_size"]
+        n = config.train.batch_size
         if entropy.saturation_warning(
-            config["entropy.estimator"],
+            config.entropy.estimator,
             estimator.includes_self,
             rate / np.log(n),
             n,
         ):
             return "saturated"
-    meter = record["evaluation"]["rate_nats"]
+    meter = run.evaluation["rate_nats"]
     if meter is not None and meter < _COLLAPSED_NATS:
         return "collapsed"
     return ""
 
 
-def write_record(folder: pathlib.Path, record: Record) -> None:
+def write_record(folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Writes `<member>.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     workdir.write_json(folder / f"{record['member']}.json", record)
-
-
-def read_records(folder: pathlib.Path) -> list[Record]:
-    """Reads all records of a folder.
-
-    Args:
-      folder: `records` of a sweep, or a copy of it.
-
-    Returns:
-      The records, by name.
-
-    Raises:
-      FileNotFoundError: there are none.
-      ValueError: one is damaged or no record.
-    """
-    paths = sorted(folder.glob("*.json"))
-    if not paths:
-        raise FileNotFoundError(
-            f"{folder} holds no records of a sweep; give the folder `records`"
-            " that `aeent sweep` has written."
-        )
-    records = []
-    for path in paths:
-        record = workdir.read_json(path)
-        groups = ("config", "evaluation")
-        if (
-            not isinstance(record, dict)
-            or "member" not in record
-            or not all(isinstance(record.get(g), dict) for g in groups)
-        ):
-            raise ValueError(
-                f"{path} is no record of a sweep; take it out of the folder."
-            )
-        records.append(record)
-    return records

@@ -6,9 +6,11 @@ from collections.abc import Collection, Sequence
 from matplotlib import figure
 
 from aeent_jax import figures
-from aeent_jax.sweep import agreement, differences, latent_sizes, tables
-from aeent_jax.sweep import groups as groups_lib
-from aeent_jax.sweep import records as records_lib
+from aeent_jax.results import groups as groups_lib
+from aeent_jax.results import published, runs, tables
+from aeent_jax.results.groups import Group
+from aeent_jax.sweep import latent_sizes
+from aeent_jax.sweep import tables as sweep_tables
 
 
 def write_results(
@@ -37,38 +39,39 @@ def write_results(
       FileNotFoundError: there are no records.
       ValueError: one is damaged, or two are of the same training.
     """
-    records = [
-        record
+    members = [
+        run
         for folder in folders
-        for record in records_lib.read_records(folder)
-        if names is None or record["member"] in names
+        for run in runs.read_records(folder)
+        if names is None or run.name in names
     ]
-    if not records:
+    if not members:
         raise FileNotFoundError(
             f"{folders[0]} holds no record of a member of this sweep; train one"
             " first."
         )
-    found = groups_lib.groups(records)
-    header, rows = tables.make_table(records)
+    groups_lib.refuse_repeated_seeds(members)
+    groups = groups_lib.in_order(groups_lib.by_experiment(members))
+    table = sweep_tables.make_table(groups)
     markdown = "\n\n".join(
         [
-            tables.to_markdown(header, rows),
-            *latent_sizes.best_sizes(found),
-            *agreement.summary(found),
+            tables.markdown(table),
+            *latent_sizes.best_sizes(groups),
+            *published.summary(groups),
         ]
     )
     texts = {
         "table.md": markdown + "\n",
-        "table.tex": tables.to_latex(header, rows) + "\n",
-        "table.csv": tables.to_csv(records),
-        "published.csv": agreement.to_csv(found),
-        "error_against_size.csv": latent_sizes.errors_csv(found),
-        "differences.md": differences.make_differences(found, folders),
+        "table.tex": tables.latex(table) + "\n",
+        "table.csv": sweep_tables.to_csv(groups),
+        "published.csv": published.to_csv(groups),
+        "error_against_size.csv": latent_sizes.errors_csv(groups),
+        "differences.md": sweep_tables.differences(groups),
     }
     drawn = {
-        "auroc_against_nats.png": auroc_against_nats(records),
-        "auroc_against_size.png": latent_sizes.auroc_against_size(found),
-        "error_against_size.png": latent_sizes.error_against_size(found),
+        "auroc_against_nats.png": auroc_against_nats(groups),
+        "auroc_against_size.png": latent_sizes.auroc_against_size(groups),
+        "error_against_size.png": latent_sizes.error_against_size(groups),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -80,13 +83,11 @@ def write_results(
     return markdown
 
 
-def auroc_against_nats(
-    records: Sequence[records_lib.Record],
-) -> figure.Figure | None:
-    """AUROC against the one meter of rates, one curve an estimator.
+def auroc_against_nats(groups: Sequence[Group]) -> figure.Figure | None:
+    """AUROC against the one meter of rates, one curve per estimator.
 
     Args:
-      records: of the members.
+      groups: of the members.
 
     Returns:
       The figure; None where no member with a penalty has an AUROC, or where
@@ -96,14 +97,13 @@ def auroc_against_nats(
     """
     curves: dict[str, list] = {}
     points, lines = {}, {}
-    found = groups_lib.groups(records)
     for key in (groups_lib.DATA, groups_lib.LATENT):
-        if len({group.config.get(key) for group in found}) > 1:
+        if len({group.config.get(key) for group in groups}) > 1:
             return None
-    for group in found:
+    for group in groups:
         config = group.config
-        aurocs = group.values("evaluation", "auroc")
-        rates = group.values("evaluation", "rate_nats")
+        aurocs = group.values("auroc")
+        rates = group.values("rate_nats")
         if not len(aurocs):
             continue
         weight = config["entropy.weight"]

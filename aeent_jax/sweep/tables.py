@@ -1,31 +1,19 @@
-"""Tables of a sweep, made of its records: Markdown, CSV and LaTeX.
+"""The table of a sweep: a row per group of seeds, baselines below.
 
-Members that differ by their seed alone are one row of Markdown and LaTeX, which
-are for people: percent, and nats with one decimal. Published numbers stand
-beside ours, and the trivial baselines below. CSV is for programs: a row a
-member, fractions in full precision.
+Published numbers stand beside ours. `differences` compares experiments under a
+penalty of the rate with those without; `to_csv` is for programs.
 """
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from aeent_jax.results import comparison
-from aeent_jax.sweep import agreement
-from aeent_jax.sweep.groups import (
-    DATA,
-    LATENT,
-    METHOD,
-    SEED,
-    Group,
-    groups,
-    setting,
-)
-from aeent_jax.sweep.records import Record
+from aeent_jax.results import comparison, published, tables
+from aeent_jax.results.comparison import Comparison
+from aeent_jax.results.groups import DATA, LATENT, METHOD, Group
+from aeent_jax.results.tables import NOTHING
 
 _METRICS = {
     "AUROC": "auroc",
@@ -34,23 +22,23 @@ _METRICS = {
     "oracle Dice": "oracle_dice",
 }
 _LABELS = {DATA: "data"}
-_NOTHING = "-"
-_EMPTY = (_NOTHING, "")
+
+# Column of a metric -> its key, and whether it is of published numbers.
+_Columns = dict[str, tuple[str, bool]]
 
 
-def make_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+def make_table(groups: Sequence[Group]) -> tables.Table:
     """The table for people.
 
     Args:
-      records: of the members.
+      groups: of the members, in the order of their settings.
 
     Returns:
-      The names of the columns that hold something, and a row of text a group;
-      below those of a data set its baselines, each distinct one once.
+      The columns that hold something, and a row per group; below those of a
+      data set its baselines, each distinct one once.
     """
-    found = groups(records)
-    columns = _columns(found)
-    keys = list(found[0].settings)
+    columns = _columns(groups)
+    keys = list(groups[0].settings)
     header = [
         *(_LABELS.get(key, key.split(".")[-1]) for key in keys),
         "seeds",
@@ -61,178 +49,168 @@ def make_table(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
         "note",
     ]
     rows = []
-    for data in dict.fromkeys(group.config.get(DATA) for group in found):
-        here = [group for group in found if group.config.get(DATA) == data]
+    for data in dict.fromkeys(group.config.get(DATA) for group in groups):
+        here = [group for group in groups if group.config.get(DATA) == data]
         rows += [_row(group, columns) for group in here]
         rows += _baseline_rows(here, keys, columns)
-    return _without_empty_columns(header, rows)
+    return tables.without_empty_columns(tables.Table(header, rows))
 
 
-def _without_empty_columns(
-    header: list[str], rows: list[list[str]]
-) -> tuple[list[str], list[list[str]]]:
-    kept = [
-        i
-        for i in range(len(header))
-        if any(row[i] not in _EMPTY for row in rows)
-    ]
-    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
-
-
-def _columns(found: Sequence[Group]) -> dict[str, tuple[str, bool]]:
-    """Columns of metrics -> its key, and whether it is of published numbers."""
+def _columns(groups: Sequence[Group]) -> _Columns:
     columns = {}
     for name, key in _METRICS.items():
-        if any(len(group.values("evaluation", key)) for group in found):
+        if any(len(group.values(key)) for group in groups):
             columns[name] = (key, False)
-        if any(key in agreement.cells(group) for group in found):
+        if any(key in published.cells(group) for group in groups):
             columns[f"published {name}"] = (key, True)
     return columns
 
 
-def _row(group: Group, columns: dict[str, tuple[str, bool]]) -> list[str]:
-    def diagnostic(name):
-        return group.values("diagnostics", "train_normal", name)
-
-    rates = group.values("evaluation", "rate_nats")
-    low, high = diagnostic("rate_low"), diagnostic("rate_up")
-    bracket = f"{low.mean():.1f} to {high.mean():.1f}" if len(low) else _NOTHING
-    speeds = group.values("images_per_second")
-    notes = dict.fromkeys(r["note"] for r in group.records if r["note"])
-    beside = agreement.cells(group)
+def _row(group: Group, columns: _Columns) -> list[str]:
+    rates = group.values("rate_nats")
+    low, high = (
+        group.values("diagnostics", "train_normal", end)
+        for end in ("rate_low", "rate_up")
+    )
+    bracket = f"{low.mean():.1f} to {high.mean():.1f}" if len(low) else NOTHING
+    speeds = [
+        run.images_per_second for run in group.runs if run.images_per_second
+    ]
+    notes = dict.fromkeys(note for run in group.runs for note in run.notes)
+    beside = published.cells(group)
     return [
-        *(setting(value) for value in group.settings.values()),
-        str(len(group.records)),
+        *(tables.setting(value) for value in group.settings.values()),
+        str(len(group.runs)),
         *(
             _published(beside.get(key)) if is_published else _metric(group, key)
             for key, is_published in columns.values()
         ),
-        _spread(rates) if len(rates) else "infinite",
+        tables.spread(rates) if len(rates) else "infinite",
         bracket,
-        f"{np.median(speeds):.0f}" if len(speeds) else _NOTHING,
+        f"{np.median(speeds):.0f}" if speeds else NOTHING,
         ", ".join(notes),
     ]
 
 
-def _published(cell: agreement.Cell | None) -> str:
+def _metric(group: Group, key: str) -> str:
+    """Percent: one member with its interval, several with their spread."""
+    if len(group.runs) == 1:
+        return tables.metric(group.evaluation, key)
+    return tables.spread(100 * group.values(key))
+
+
+def _published(cell: published.Cell | None) -> str:
     """A published number in percent, and whether ours agrees with it."""
     if cell is None:
-        return _NOTHING
-    number = comparison.percent(cell.published.mean)
+        return NOTHING
+    number = tables.percent(cell.published.mean)
     if cell.published.seeds > 1:
-        number += f" ± {comparison.percent(cell.published.sd)}"
+        number += f" ± {tables.percent(cell.published.sd)}"
     return f"{number} {'pass' if cell.passes else 'FAIL'}"
 
 
 def _baseline_rows(
-    found: Sequence[Group],
-    keys: Sequence[str],
-    columns: dict[str, tuple[str, bool]],
+    groups: Sequence[Group], keys: Sequence[str], columns: _Columns
 ) -> list[list[str]]:
     """Rows of what needs no network, which members on the same images share."""
     rows: dict[str, tuple[tuple, list[str]]] = {}
-    for group in found:
+    for group in groups:
         data = {k: v for k, v in group.config.items() if k.startswith("data.")}
-        entries = group.records[0]["evaluation"].get("baselines", {})
+        entries = group.evaluation.get("baselines", {})
         for place, name in enumerate(comparison.BASELINES):
-            entry = entries.get(name, {})
-            size = entry.get("num_components", _NOTHING)
+            if name not in entries:
+                continue
+            entry = entries[name]
+            size = entry.get("num_components", NOTHING)
             settings = data | {
                 METHOD: comparison.BASELINES[name],
                 LATENT: size,
             }
             cells = [
-                *(setting(settings.get(key, _NOTHING)) for key in keys),
-                _NOTHING,
+                *(tables.setting(settings.get(key, NOTHING)) for key in keys),
+                NOTHING,
                 *(
-                    _NOTHING if is_published else _interval(entry, key)
+                    NOTHING if is_published else tables.metric(entry, key)
                     for key, is_published in columns.values()
                 ),
-                *[_NOTHING] * 3,
+                *[NOTHING] * 3,
                 "",
             ]
-            if entry:
-                order = (place, size)
-                rows.setdefault(json.dumps(settings), (order, cells))
+            rows.setdefault(json.dumps(settings), ((place, size), cells))
     return [cells for _, cells in sorted(rows.values(), key=lambda r: r[0])]
 
 
-def _metric(group: Group, key: str) -> str:
-    """Percent: one member with its interval, several with their spread."""
-    values = group.values("evaluation", key)
-    evaluation = group.records[0]["evaluation"]
-    if len(values) == 1 and f"{key}_interval" in evaluation:
-        return _interval(evaluation, key)
-    return _spread(100 * values)
+def differences(groups: Sequence[Group]) -> str:
+    """Paired differences of each group under control to each that is not.
 
+    Both means are over the seeds that both have; the intervals are over
+    resampled images, the same ones for both.
 
-def _interval(entry: dict[str, Any], key: str) -> str:
-    """Percent, as 74.1 [70.3, 77.8]."""
-    if key not in entry:
-        return _NOTHING
-    low, high = (comparison.percent(end) for end in entry[f"{key}_interval"])
-    return f"{comparison.percent(entry[key])} [{low}, {high}]"
+    Args:
+      groups: of the members.
 
-
-def _spread(values: np.ndarray) -> str:
-    if not len(values):
-        return _NOTHING
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
-
-
-def to_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The table in Markdown, which also lines up as plain text."""
-    return comparison.markdown(header, rows)
-
-
-def to_latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""The table in LaTeX, with the rules of `\usepackage{booktabs}`."""
-    lines = [
-        f"\\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-        "\\toprule",
-        _latex_row(header),
-        "\\midrule",
-        *(_latex_row(row) for row in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    return "\n".join(lines)
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    escaped = (c.replace("_", "\\_").replace("±", "$\\pm$") for c in cells)
-    return " & ".join(escaped) + " \\\\"
-
-
-def to_csv(records: Sequence[Record]) -> str:
-    """All numbers of all members, a row each, in full precision."""
-    settings = [*groups(records)[0].settings, SEED]
+    Returns:
+      A table in Markdown, in points of percent; "" where no pair of groups has
+      the scores of single images, which records do not hold.
+    """
     rows = [
-        {"member": record["member"]}
-        | {key: record["config"].get(key) for key in settings}
-        | _numbers("", record["evaluation"])
-        | _numbers("", record["diagnostics"])
-        | _numbers("", record["train"])
-        | {"images_per_second": record["images_per_second"]}
-        | {"note": record["note"]}
-        for group in groups(records)
-        for record in group.records
+        [
+            str(ours.config.get(DATA)),
+            f"{one.name} - {one.reference}",
+            str(num_seeds),
+            *(tables.points(*one.values[key]) for key in ("auroc", "ap")),
+        ]
+        for ours in groups
+        for theirs in groups
+        if ours.is_controlled
+        and not theirs.is_controlled
+        and ours.config.get(DATA) == theirs.config.get(DATA)
+        for one, num_seeds in _compare(ours, theirs)
     ]
-    header = list(dict.fromkeys(key for row in rows for key in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    if not rows:
+        return ""
+    table = tables.Table(["data", "difference", "seeds", "AUROC", "AP"], rows)
+    return f"{tables.markdown(table)}\n\n{comparison.PAIRED}\n"
+
+
+def _compare(ours: Group, theirs: Group) -> list[tuple[Comparison, int]]:
+    """The difference of a pair, or none where they have no seed in common."""
+    ours_at, theirs_at = (
+        {run.seed: run for run in group.runs if run.scores}
+        for group in (ours, theirs)
+    )
+    seeds = sorted(ours_at.keys() & theirs_at.keys())
+    a, b = ([side[seed] for seed in seeds] for side in (ours_at, theirs_at))
+    if not seeds or comparison.obstacle(b, a):
+        return []
+    values = comparison.difference(a, b)
+    return [(Comparison(ours.name, theirs.name, values), len(seeds))]
+
+
+def to_csv(groups: Sequence[Group]) -> str:
+    """All numbers of all members, a row each, in full precision."""
+    settings = [*groups[0].settings, "train.seed"]
+    return tables.to_csv(
+        [
+            {"member": run.name}
+            | {key: run.config.get(key) for key in settings}
+            | _numbers("", run.evaluation)
+            | _numbers("", run.trained)
+            | {"images_per_second": run.images_per_second}
+            | {"note": ", ".join(run.notes)}
+            for group in groups
+            for run in group.runs
+        ]
+    )
 
 
 def _numbers(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
     """Leaves under names such as train_normal/rho and auroc_low."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if key == "diagnostics":
+            flat |= _numbers(prefix, value)
+        elif isinstance(value, dict):
             flat |= _numbers(f"{prefix}{key}/", value)
         elif isinstance(value, list):
             name = f"{prefix}{key}".removesuffix("_interval")

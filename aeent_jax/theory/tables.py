@@ -4,9 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aeent_jax.results import comparison
-
-_NOTHING = "-"
+from aeent_jax.results import tables
 
 PROPOSITIONS = """\
 **Proposition 1: normal images need nats.** Whatever encoder, decoder and
@@ -83,10 +81,10 @@ def format_page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
             f"# The theory on {found['data']}",
             PROPOSITIONS,
             "## Nats and errors",
-            comparison.markdown(*rate_table(found["runs"])),
+            tables.markdown(rate_table(found["runs"])),
             _explain_rates(found),
             "## What the kinds share of the channel",
-            comparison.markdown(*shared_table(found["runs"])),
+            tables.markdown(shared_table(found["runs"])),
             _SHARED,
             "## What the images alone predict",
             _explain_energy(found["linear"]),
@@ -97,7 +95,7 @@ def format_page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
 
 def rate_table(
     runs: Mapping[str, Mapping[str, Any]],
-) -> tuple[list[str], list[list[str]]]:
+) -> tables.Table:
     """Nats and errors of each run: names of columns, rows of text."""
     header = [
         "run",
@@ -122,27 +120,27 @@ def rate_table(
                 name,
                 str(run["latent_dim"]),
                 "infinite" if infinite else f"{run['rate_nats']:.1f}{mark}",
-                _number(normal["rate_nats"], 1),
-                _number(abnormal["rate_nats"], 1),
+                tables.number(normal["rate_nats"], ".1f"),
+                tables.number(abnormal["rate_nats"], ".1f"),
                 *(f"{k['error']:.4f}" for k in (train, normal, abnormal)),
                 _percent(run["excess"]),
-                comparison.percent(run["auroc"]),
+                tables.percent(run["auroc"]),
                 _through(run["through_channel"]),
             ]
         )
-    return header, rows
+    return tables.Table(header, rows)
 
 
 def _through(compared: Mapping[str, Any] | None) -> str:
     if compared is None:
-        return _NOTHING
-    auroc = comparison.percent(compared["error_auroc"])
+        return tables.NOTHING
+    auroc = tables.percent(compared["error_auroc"])
     return f"{_percent(compared['excess'])}, {auroc}"
 
 
 def shared_table(
     runs: Mapping[str, Mapping[str, Any]],
-) -> tuple[list[str], list[list[str]]]:
+) -> tables.Table:
     """What the kinds share, of runs with a finite rate."""
     header = [
         "run, nats",
@@ -161,15 +159,15 @@ def shared_table(
         rows.append(
             [
                 name,
-                _number(shared["normal"] - shared["shared"], 2),
-                _number(shared["shared"], 2),
-                _number(shared["abnormal"] - shared["shared"], 2),
-                _number(shared["by_chance"], 2),
-                _number(shared["label"], 2),
-                _number(shared["together"], 1),
+                tables.number(shared["normal"] - shared["shared"], ".2f"),
+                tables.number(shared["shared"], ".2f"),
+                tables.number(shared["abnormal"] - shared["shared"], ".2f"),
+                tables.number(shared["by_chance"], ".2f"),
+                tables.number(shared["label"], ".2f"),
+                tables.number(shared["together"], ".1f"),
             ]
         )
-    return header, rows
+    return tables.Table(header, rows)
 
 
 def _explain_rates(found: Mapping[str, Any]) -> str:
@@ -221,16 +219,12 @@ def _explain_energy(linear: Mapping[str, Any]) -> str:
         f" from {_percent(linear['excess'][0])} % at"
         f" {linear['rates'][0]:.2g} nats to"
         f" {_percent(linear['excess'][-1])} % at {linear['rates'][-1]:.0f}, and"
-        f" the AUROC from {comparison.percent(aurocs[0])} to"
-        f" {comparison.percent(aurocs[-1])}, at best"
-        f" {comparison.percent(aurocs[best])} at {linear['rates'][best]:.2g}"
+        f" the AUROC from {tables.percent(aurocs[0])} to"
+        f" {tables.percent(aurocs[-1])}, at best"
+        f" {tables.percent(aurocs[best])} at {linear['rates'][best]:.2g}"
         " nats."
     )
 
 
-def _number(value: float | None, digits: int) -> str:
-    return _NOTHING if value is None else f"{value:.{digits}f}"
-
-
 def _percent(value: float | None) -> str:
-    return _NOTHING if value is None else f"{100 * value:+.1f}"
+    return tables.NOTHING if value is None else f"{100 * value:+.1f}"

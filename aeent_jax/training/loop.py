@@ -20,7 +20,7 @@ import ml_collections
 import numpy as np
 
 from aeent_jax import entropy
-from aeent_jax.evaluation import findings
+from aeent_jax.evaluation import evaluate
 from aeent_jax.runtime import (
     checkpoint,
     claims,
@@ -93,7 +93,7 @@ def train(
             results = run.evaluator.evaluate(
                 state.variables, run.dataset, step, directory
             )
-            writer.write(run.stamp(step) | findings.flat_metrics(results))
+            writer.write(run.stamp(step) | evaluate.flat_metrics(results))
     return results
 
 
@@ -284,7 +284,7 @@ def _end_epoch(run, state, step, writer, say) -> None:
     evaluated = {}
     if every and epoch % every == 0 and not is_last:
         results = run.evaluator.evaluate(state.variables, run.dataset, step)
-        evaluated = findings.flat_metrics(results)
+        evaluated = evaluate.flat_metrics(results)
     if epoch % config.log.every_epochs == 0 or evaluated or is_last:
         record = run.stamp(step) | run.interval.summary(run.step_config.rate)
         writer.write(record | evaluated)

@@ -22,7 +22,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from aeent_jax.evaluation import findings
+from aeent_jax.evaluation import evaluate
 from aeent_jax.runtime import checkpoint, claims, parallel, progress, workdir
 from aeent_jax.training import batch_feed, experiment, metrics_window
 from aeent_jax.training import loop as train
@@ -327,7 +327,7 @@ class _Population:
                 run.directory,
             )
             writers[place].write(
-                run.stamp(step) | findings.flat_metrics(results)
+                run.stamp(step) | evaluate.flat_metrics(results)
             )
 
 

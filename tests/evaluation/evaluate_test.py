@@ -11,7 +11,8 @@ from sklearn import metrics as sklearn_metrics
 
 from aeent_jax import data, entropy, figures
 from aeent_jax.data import dataset as dataset_lib
-from aeent_jax.evaluation import evaluate, findings
+from aeent_jax.evaluation import evaluate
+from aeent_jax.results import evaluations
 from aeent_jax.runtime import parallel
 from configs import default
 
@@ -221,7 +222,7 @@ def test_baselines_are_measured_beside_the_network(written):
     table = results["baselines"]
     assert sorted(table) == ["mean_image", "mean_intensity", "pca"]
     for row in table.values():
-        assert {"auroc", "ap", "auroc_interval", "ap_interval"} <= set(row)
+        assert {"auroc", "ap", "auroc_interval"} <= set(row)
     assert table["pca"]["num_components"] == training_support.LATENT_DIM
 
 
@@ -319,7 +320,7 @@ def test_normals_alone_have_scores_and_a_rate_but_no_rank_metrics(
     assert set(results["diagnostics"]) == wanted
     assert len((tmp_path / f"eval/{name}/scores.csv").read_text().split()) == 8
     assert (tmp_path / f"eval/{name}/panel.png").stat().st_size > 0
-    text = findings.describe(results)
+    text = evaluations.describe(results)
     assert "no rank metrics: they need normal and abnormal images" in text
 
 
@@ -359,13 +360,13 @@ def test_rate_without_a_channel_is_null():
         "num_latents",
         "variance",
     ]
-    assert findings.flat_metrics(results)["eval/rate_nats"] is None
-    assert "infinite (no channel)" in findings.describe(results)
+    assert evaluate.flat_metrics(results)["eval/rate_nats"] is None
+    assert "infinite (no channel)" in evaluations.describe(results)
 
 
 def test_flat_metrics_are_numbers_under_flat_keys():
     results = run(DATASET)
-    flat = findings.flat_metrics(results)
+    flat = evaluate.flat_metrics(results)
     assert flat["eval/test/auroc"] == results["auroc"]
     assert flat["eval/rate_nats"] == results["rate_nats"]
     kinds = ("train_normal", "test_normal", "test_abnormal")
@@ -403,7 +404,7 @@ def test_flat_metrics_are_numbers_under_flat_keys():
 
 def test_description_is_in_percent(written):
     _, results = written
-    lines = findings.describe(results | {"auroc": 0.7414}).splitlines()
+    lines = evaluations.describe(results | {"auroc": 0.7414}).splitlines()
     assert lines[0] == "test: 6 normal and 5 abnormal images, step 42"
     assert lines[1].startswith("  auroc         74.1 %  (")
     assert f"rate         {results['rate_nats']:.2f} nats" in "\n".join(lines)

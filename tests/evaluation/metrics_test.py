@@ -8,7 +8,6 @@ import pytest
 from sklearn import metrics as sk_metrics
 
 from aeent_jax.evaluation import metrics
-from aeent_jax.evaluation.metrics import resampling
 
 _FROZEN = pathlib.Path(__file__).parents[1] / "testdata" / "metrics.npz"
 # Two float64 sums over at most 1e6 terms in another order.
@@ -163,7 +162,7 @@ def test_bins_of_the_pixel_bootstrap_change_metrics_little(change):
     maps = change(maps, masks)
     exact = metrics.pixel_metrics(maps, masks)
     every_image_once = np.ones((1, len(maps)))
-    binned = resampling._pixel_samples(maps, masks, every_image_once)
+    binned = metrics._pixel_samples(maps, masks, every_image_once)
     for name, values in binned.items():
         assert values[0] == pytest.approx(exact[name], abs=1e-3), name
 
@@ -177,10 +176,64 @@ def test_pixel_bootstrap_of_400_images_is_fast():
     assert time.process_time() - begin < 4
 
 
-def test_perfect_scores_have_an_interval_of_no_width():
-    labels = np.repeat([0, 1], [3, 2])
-    found = metrics.bootstrap(labels.astype(float), labels)
-    assert found == {"auroc": (1.0, 1.0), "ap": (1.0, 1.0)}
+def _in_perfect_order(count):
+    """Scores and labels of as many normal images as abnormal ones above."""
+    labels = np.repeat([0, 1], count)
+    return np.arange(2.0 * count), labels
+
+
+@pytest.mark.parametrize(
+    ("count", "low"),
+    [
+        # By hand for one of each: 1 - t = 1.96**2 t.
+        (1, 1 / (1 + 1.959964**2)),
+        # As published for a perfect order, to two digits.
+        (10, 0.80),
+    ],
+)
+def test_perfect_order_of_few_images_has_a_wide_auroc(count, low):
+    scores, labels = _in_perfect_order(count)
+    found = metrics.bootstrap(scores, labels)
+    # All resamples agree, on AUROC and on average precision.
+    assert set(found) == {"auroc"}
+    assert found["auroc"][0] == pytest.approx(low, abs=5e-3)
+    assert found["auroc"][1] == 1
+    mirrored = metrics.bootstrap(-scores, labels)["auroc"]
+    np.testing.assert_allclose(mirrored, (0, 1 - found["auroc"][0]), atol=1e-9)
+
+
+def test_score_interval_ends_where_its_equation_holds():
+    auroc, m, n = 0.9, 20, 30
+    for end in metrics.score_interval(auroc, m, n):
+        # Hanley and McNeil, each variance with the mean of both sizes.
+        q1, q2 = end / (2 - end), 2 * end**2 / (1 + end)
+        more = (m + n) / 2 - 1
+        variance = (end * (1 - end) + more * (q1 + q2 - 2 * end**2)) / (m * n)
+        distance = abs(auroc - end) / np.sqrt(variance)
+        assert distance == pytest.approx(1.959964, rel=1e-5)
+
+
+def test_auroc_interval_holds_the_score_interval_and_the_resampled_one():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [400, 100])
+    # Abnormal scores of a wide spread: the score interval alone is narrow.
+    scores = rng.normal(size=500) * np.where(labels, 4, 1) + 2 * labels
+    auroc = metrics.image_metrics(scores, labels)["auroc"]
+    counts = metrics._resample(labels, 1000, 0)
+    resampled = metrics._image_samples(scores, labels, counts)["auroc"]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    narrow = metrics.score_interval(auroc, 400, 100)
+    assert low < narrow[0]
+    found = metrics.bootstrap(scores, labels)["auroc"]
+    assert found == (min(low, narrow[0]), max(high, narrow[1]))
+
+
+def test_there_is_no_paired_interval_where_all_resamples_agree():
+    scores, labels = _in_perfect_order(5)
+    found = metrics.paired_bootstrap(scores, -scores, labels)
+    assert found["auroc"] == (1.0, None)
+    same = metrics.paired_bootstrap(scores, scores + 1, labels)
+    assert same["ap"] == (0.0, None)
 
 
 def test_an_interval_contains_its_value_though_resampling_is_biased():
@@ -189,21 +242,19 @@ def test_an_interval_contains_its_value_though_resampling_is_biased():
     labels = np.repeat([0, 1], [8, 8])
     scores = -np.arange(16.0)
     exact = metrics.image_metrics(scores, labels)["ap"]
-    counts = resampling._resample(labels, 1000, 0)
-    resampled = resampling._image_samples(scores, labels, counts)["ap"]
+    counts = metrics._resample(labels, 1000, 0)
+    resampled = metrics._image_samples(scores, labels, counts)["ap"]
     assert np.percentile(resampled, 2.5) > exact
     low, high = metrics.bootstrap(scores, labels)["ap"]
     assert low == exact
     assert high == np.percentile(resampled, 97.5)
-    _, low, _ = metrics.paired_bootstrap(scores, -scores, labels)["ap"]
+    _, (low, _) = metrics.paired_bootstrap(scores, -scores, labels)["ap"]
     assert low == exact - 1
-    # One image of a kind is in every resample; only bins move the value.
+    # One image of a kind is in every resample, and nothing is learned.
     maps, masks = _maps_and_masks(count=2, size=64)
-    exact = metrics.pixel_metrics(maps, masks)
-    for name, (low, high) in metrics.bootstrap(
-        maps.mean((1, 2)), np.arange(2), maps, masks
-    ).items():
-        assert low <= exact.get(name, low) <= high
+    assert set(
+        metrics.bootstrap(maps.mean((1, 2)), np.arange(2), maps, masks)
+    ) == {"auroc"}
 
 
 def test_intervals_depend_on_the_seed_alone():
@@ -239,7 +290,7 @@ def test_a_run_does_not_differ_from_itself():
         *("auroc", "ap"),
         *("pixel_ap", "pixel_auroc", "oracle_dice"),
     }
-    assert set(found.values()) == {(0.0, 0.0, 0.0)}
+    assert set(found.values()) == {(0.0, None)}
 
 
 def test_difference_is_first_minus_second():
@@ -250,19 +301,20 @@ def test_difference_is_first_minus_second():
         metrics.image_metrics(better, labels)["auroc"]
         - metrics.image_metrics(scores, labels)["auroc"]
     )
-    difference, low, high = found["auroc"]
+    difference, (low, high) = found["auroc"]
     assert difference == pytest.approx(exact, abs=_ROUNDING)
     assert 0 < low < difference < high
     back = metrics.paired_bootstrap(scores, better, labels)["auroc"]
+    assert back.value == -difference
     # The percentiles of mirrored samples are mirrored.
-    np.testing.assert_allclose(back, (-difference, -high, -low), atol=1e-12)
+    np.testing.assert_allclose(back.interval, (-high, -low), atol=1e-12)
 
 
 def test_pairing_cancels_what_both_runs_share():
     scores, labels = _ranked_images()
     rng = np.random.default_rng(1)
     close = scores + 0.1 * rng.normal(size=len(scores))
-    _, low, high = metrics.paired_bootstrap(close, scores, labels)["auroc"]
+    _, (low, high) = metrics.paired_bootstrap(close, scores, labels)["auroc"]
     alone = metrics.bootstrap(scores, labels)["auroc"]
     # Measured: a quarter of the width.
     assert high - low < 0.5 * (alone[1] - alone[0])
@@ -277,10 +329,10 @@ def test_seeds_are_averaged_inside_each_resample():
     exact = mean - metrics.image_metrics(scores, labels)["auroc"]
     assert found["auroc"][0] == pytest.approx(exact, abs=_ROUNDING)
     widths = [
-        np.diff(metrics.paired_bootstrap(s, scores, labels)["auroc"][1:])[0]
+        np.diff(metrics.paired_bootstrap(s, scores, labels)["auroc"].interval)
         for s in a
     ]
-    assert np.diff(found["auroc"][1:])[0] < np.mean(widths)
+    assert np.diff(found["auroc"].interval) < np.mean(widths)
 
 
 def test_repeating_a_seed_changes_nothing():
@@ -297,8 +349,11 @@ def test_repeating_a_seed_changes_nothing():
         maps_b=-maps,
         masks=masks,
     )
-    for name, triple in once.items():
-        np.testing.assert_allclose(twice[name], triple, atol=_ROUNDING)
+    for name, (value, interval) in once.items():
+        assert twice[name].value == pytest.approx(value, abs=_ROUNDING)
+        np.testing.assert_allclose(
+            twice[name].interval, interval, atol=_ROUNDING
+        )
 
 
 def test_tells_whether_rank_metrics_are_defined():

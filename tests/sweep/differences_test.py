@@ -8,7 +8,8 @@ import pytest
 from sweep_support import record
 
 from aeent_jax.evaluation import metrics
-from aeent_jax.sweep import differences, groups
+from aeent_jax.results import groups, runs
+from aeent_jax.sweep import records, tables
 
 LABELS = np.arange(40) % 2
 
@@ -53,7 +54,11 @@ def members():
 
 
 def table(members, folder):
-    text = differences.make_differences(groups.groups(members), [folder])
+    for one in members:
+        records.write_record(folder, one)
+    loaded = runs.read_records(folder)
+    found = groups.in_order(groups.by_experiment(loaded))
+    text = tables.differences(found)
     return [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in text.splitlines()
@@ -70,7 +75,8 @@ def test_differences_are_of_means_over_the_seeds_of_both(members, tmp_path):
         np.stack(scores[:2]), np.stack(scores[3:5]), LABELS
     )
     for cell, key in zip(row[3:], ("auroc", "ap"), strict=True):
-        value, low, high = (f"{100 * x:+.1f}" for x in expected[key])
+        ends = (expected[key].value, *expected[key].interval)
+        value, low, high = (f"{100 * x:+.1f}" for x in ends)
         assert cell == f"{value} [{low}, {high}]"
 
 

@@ -5,9 +5,10 @@ import io
 
 import numpy as np
 import pytest
-from sweep_support import record
+from sweep_support import run
 
-from aeent_jax.sweep import groups, latent_sizes
+from aeent_jax.results import groups
+from aeent_jax.sweep import latent_sizes
 
 # Size -> AUROC of two seeds.
 AUROCS = {2: (0.70, 0.72), 4: (0.74, 0.75), 8: (0.72, 0.72)}
@@ -15,23 +16,24 @@ AUROCS = {2: (0.70, 0.72), 4: (0.74, 0.75), 8: (0.72, 0.72)}
 
 def table_1(data="kermany_cxr", **settings):
     return [
-        record(size=size, seed=seed, auroc=auroc, data=data, **settings)
+        run(size=size, seed=seed, auroc=auroc, data=data, **settings)
         for size, aurocs in AUROCS.items()
         for seed, auroc in enumerate(aurocs)
     ]
 
 
-OURS = [record(size=64, seed=s, auroc=0.78, controlled=True) for s in (0, 1)]
+OURS = [run(size=64, seed=s, auroc=0.78, controlled=True) for s in (0, 1)]
 
 
 def found(*records):
-    return groups.groups([one for some in records for one in some])
+    runs = [one for some in records for one in some]
+    return groups.in_order(groups.by_experiment(runs))
 
 
 def test_groups_that_differ_by_size_alone_are_a_family():
     (family,) = latent_sizes.families(found(table_1(), OURS))
     assert (family.data, family.name) == ("kermany_cxr", "ae")
-    points = family.points("evaluation", "auroc")
+    points = family.points("auroc")
     expected = [
         (size, np.mean(aurocs), np.std(aurocs, ddof=1))
         for size, aurocs in AUROCS.items()
@@ -40,7 +42,7 @@ def test_groups_that_differ_by_size_alone_are_a_family():
 
 
 def test_two_sizes_are_no_family():
-    few = [one for one in table_1() if one["config"]["model.latent_dim"] > 2]
+    few = [one for one in table_1() if one.config["model.latent_dim"] > 2]
     assert latent_sizes.families(found(few, OURS)) == []
     assert latent_sizes.auroc_against_size(found(few)) is None
     assert latent_sizes.error_against_size(found(few)) is None
@@ -130,7 +132,7 @@ def test_errors_of_each_kind_of_image_are_drawn_and_written():
 def test_without_abnormal_images_errors_alone_are_drawn():
     records = table_1()
     for one in records:
-        evaluation = one["evaluation"]
+        evaluation = one.evaluation
         for key in ("auroc", "auroc_interval", "ap", "ap_interval"):
             del evaluation[key]
         del evaluation["baselines"]

@@ -1,7 +1,6 @@
 """`aeent sweep` in real processes: killed, stopped and started again."""
 
 import json
-import pathlib
 import signal
 import time
 
@@ -10,6 +9,7 @@ import pytest
 import training_support
 
 from aeent_jax import sweep
+from aeent_jax.results import runs
 from aeent_jax.sweep import records as records_lib
 
 MEMBERS = """
@@ -179,9 +179,10 @@ def test_longer_run_is_not_finished(swept, folder):
     config = training_support.make_config(
         folder / "images", folder / "prepared"
     )
-    assert records_lib.find_evaluation(directory, config)["step"] == 12
+    run = records_lib.find_finished(directory, config)
+    assert run.evaluation["step"] == 12
     config.train.epochs = 4
-    assert records_lib.find_evaluation(directory, config) is None
+    assert records_lib.find_finished(directory, config) is None
 
 
 def test_stopped_sweep_says_how_to_go_on(start, folder):
@@ -262,12 +263,14 @@ def test_saturated_and_collapsed_members_are_noted(
     config = training_support.make_config(
         tmp_path, tmp_path, entropy__estimator=estimator
     )
-    line = {"step": 12, "epoch": 3.0, "wall_seconds": 1.0, "train/loss": 1.0}
-    text = json.dumps(line | {"train/rate_nats": rate})
-    pathlib.Path(tmp_path / "metrics.jsonl").write_text(text + "\n")
-    record = records_lib.make_record(
-        sweep.Member("a", {}, config),
-        tmp_path,
-        {"rate_nats": meter, "diagnostics": {}},
+    trained = {"train/loss": 1.0, "train/rate_nats": rate}
+    run = runs.Run(
+        name="a",
+        config={},
+        evaluation={"rate_nats": meter, "diagnostics": {}},
+        trained=trained,
+        images_per_second=None,
+        notes=[],
     )
+    record = records_lib.make_record(sweep.Member("a", {}, config), run)
     assert record["note"] == note

@@ -8,8 +8,10 @@ import pytest
 import sweep_support
 from PIL import Image
 
-from aeent_jax.sweep import groups, results, tables
+from aeent_jax.results import groups, runs
+from aeent_jax.results import tables as printer
 from aeent_jax.sweep import records as records_lib
+from aeent_jax.sweep import results, tables
 
 
 def record(estimator, weight, auroc, rate, *, seed=0, sigma=1.0, note=""):
@@ -54,6 +56,11 @@ RECORDS = [
     record("coding_rate", 1e-4, 0.72, 34.8),
     record("kde_kl", 1e-3, 0.70, 40.0, note="saturated"),
 ]
+
+
+def grouped(records):
+    loaded = [runs.from_record(record) for record in records]
+    return groups.in_order(groups.by_experiment(loaded))
 
 
 @pytest.fixture
@@ -106,7 +113,7 @@ def test_csv_has_a_row_a_member_in_full_precision(folder, tmp_path):
 
 
 def test_latex_escapes_names():
-    text = tables.to_latex(*tables.make_table(RECORDS))
+    text = printer.latex(tables.make_table(grouped(RECORDS)))
     assert text.startswith("\\begin{tabular}{lrrrrrrrrr}\n\\toprule")
     assert "coding\\_rate & 1 & 0.001 & 2 & 79.0 $\\pm$ 1.4 &" in text
     # Each row has the cells of the header.
@@ -114,26 +121,31 @@ def test_latex_escapes_names():
 
 
 def test_estimators_are_never_pooled():
-    found = groups.groups(RECORDS)
+    found = grouped(RECORDS)
     estimators = [
-        {r["config"]["entropy.estimator"] for r in group.records}
+        {run.config["entropy.estimator"] for run in group.runs}
         for group in found
     ]
     assert all(len(names) == 1 for names in estimators)
-    assert [len(group.records) for group in found] == [1, 2, 1, 1, 1, 1]
+    assert [len(group.runs) for group in found] == [1, 2, 1, 1, 1, 1]
 
 
 def test_key_that_older_records_lack_is_no_difference():
     newer = json.loads(json.dumps(RECORDS[3:5]))
-    newer[1]["config"]["entropy.invented"] = 3
-    (group,) = groups.groups(newer)
-    assert len(group.records) == 2
+    # Its default is what older versions did.
+    newer[1]["config"]["train.microbatches"] = 1
+    (group,) = grouped(newer)
+    assert len(group.runs) == 2
+    newer[1]["config"]["train.microbatches"] = 2
+    assert len(grouped(newer)) == 2
 
 
 def test_same_training_twice_is_refused():
     again = RECORDS[0] | {"member": "again"}
     with pytest.raises(ValueError, match="and again have the same config"):
-        groups.groups([*RECORDS, again])
+        groups.refuse_repeated_seeds(
+            [runs.from_record(one) for one in [*RECORDS, again]]
+        )
 
 
 def test_same_member_of_two_folders_is_refused(folder, tmp_path):
@@ -175,14 +187,13 @@ PAPER_MARKDOWN = """\
 
 
 def test_table_shows_published_numbers_baselines_and_oracles():
-    header, rows = tables.make_table(PAPER)
-    found = cells(tables.to_markdown(header, rows))
+    found = cells(printer.markdown(tables.make_table(grouped(PAPER))))
     wanted = cells(PAPER_MARKDOWN)
     assert [*found[:1], *found[2:]] == [*wanted[:1], *wanted[2:]]
 
 
 def test_latex_has_published_numbers_and_baselines_too():
-    text = tables.to_latex(*tables.make_table(PAPER))
+    text = printer.latex(tables.make_table(grouped(PAPER)))
     assert "0 & 2 & 69.5 $\\pm$ 0.7 & 74.1 FAIL & 70.0" in text
     assert "kermany\\_cxr & PCA & - & 64 & - &" in text
 
@@ -210,7 +221,7 @@ def test_all_that_the_records_allow_is_written(tmp_path):
 
 
 def test_figure_has_one_curve_an_estimator():
-    fig = results.auroc_against_nats(RECORDS)
+    fig = results.auroc_against_nats(grouped(RECORDS))
     titles = [ax.get_title(loc="left") for ax in fig.axes]
     assert titles == ["coding_rate", "kde_kl", "kde_loo"]
     (curve, *_) = fig.axes[0].containers
@@ -220,7 +231,7 @@ def test_figure_has_one_curve_an_estimator():
 
 
 def test_figure_shows_what_has_no_penalty_and_no_channel():
-    fig = results.auroc_against_nats(RECORDS)
+    fig = results.auroc_against_nats(grouped(RECORDS))
     for ax in fig.axes:
         drawn = [line.get_xydata().tolist() for line in ax.lines]
         assert [[50.0, 68.0]] in drawn
@@ -260,4 +271,4 @@ def test_folder_without_records_is_refused(tmp_path):
 def test_other_files_among_the_records_are_refused(folder, text):
     (folder / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.json is no record of a sw"):
-        records_lib.read_records(folder)
+        runs.read_records(folder)

@@ -8,8 +8,7 @@ import pytest
 import training_support
 from training_support import Recorder
 
-from aeent_jax.evaluation import findings
-from aeent_jax.results import report
+from aeent_jax.results import evaluations, report
 from aeent_jax.training import loop, restore
 
 
@@ -49,7 +48,7 @@ def test_a_run_writes_scores_and_says_that_there_is_no_map(straight, tmp_path):
     # What `aeent train` and `aeent evaluate` print,
     sentence = "  no pixel metrics: the score is of whole images"
     (again,) = restore.evaluate_workdir(folder)
-    assert sentence in findings.describe(again).splitlines()
+    assert sentence in evaluations.describe(again).splitlines()
     assert again["auroc"] == results["auroc"]
     # and what a report says below the panel.
     report.make_report([str(folder)], str(tmp_path / "report.html"))
@@ -67,7 +66,7 @@ def test_another_score_of_the_same_network_has_a_map(straight):
     )
     assert squared["has_score_map"]
     assert "pixel_ap" in squared
-    assert "no pixel metrics" not in findings.describe(squared)
+    assert "no pixel metrics" not in evaluations.describe(squared)
     assert not summed["has_score_map"]
 
 
