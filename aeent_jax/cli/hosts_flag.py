@@ -23,7 +23,10 @@ _JOIN_SECONDS = flags.DEFINE_integer(
 
 def configure_jax() -> None:
     """As `program.configure_jax`, and joins the processes that flags name."""
-    program.configure_jax()
+    program.configure_jax(_join)
+
+
+def _join() -> None:
     from aeent_jax.runtime import hosts
 
     hosts.join(

@@ -13,6 +13,15 @@ from aeent_jax.cli import config_flag
 # What a user can mend. Anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
+# Settings that change what a program computes, or make JAX refuse it.
+_JAX_DEFAULTS = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_threefry_partitionable": True,
+}
+
 
 def run(
     main: Callable[[Sequence[str]], int | None],
@@ -87,14 +96,26 @@ def refuse_positional(rest: Sequence[str]) -> None:
         )
 
 
-def configure_jax() -> None:
-    """Devices on the CPU and the compilation cache; before JAX is used."""
+def configure_jax(join: Callable[[], None] = lambda: None) -> None:
+    """Chooses the devices and the compilation cache; before JAX is used.
+
+    Variables such as JAX_ENABLE_X64 change nothing: the numbers of a run are
+    those of JAX's defaults.
+
+    Args:
+      join: called before the devices are looked at.
+
+    Raises:
+      ValueError: the platform that the environment asks for is not here.
+    """
     import jax
 
     from aeent_jax.runtime import parallel
 
     # It reports at length each kind of device that is not there.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    for setting, value in _JAX_DEFAULTS.items():
+        jax.config.update(setting, value)
     parallel.keep_freed_memory()
     parallel.use_one_cpu_device_per_core()
     cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
@@ -103,3 +124,5 @@ def configure_jax() -> None:
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    join()
+    parallel.find_platform()

@@ -11,6 +11,7 @@ import itertools
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ from collections.abc import Iterator
 
 import jax
 from jax.experimental import multihost_utils
+
+from aeent_jax.runtime import parallel
 
 # A process that has not been heard of for so long is taken for dead, and JAX
 # ends the others.
@@ -31,6 +34,8 @@ _SECONDS_OF_GRACE = 3
 
 # What collectives raise when a process at their other end is gone.
 _LOST = re.compile("Gloo|NCCL|UNAVAILABLE|coordination service|heartbeat")
+
+_LARGEST_PORT = 2**16 - 1
 
 # Votes are numbered, from the first of the process: all cast equally many.
 _votes = itertools.count(1)
@@ -57,6 +62,7 @@ def join(
 
     Raises:
       ValueError: arguments that do not fit each other, or nothing to detect.
+      OSError: the port of process 0 is not free.
       RuntimeError: JAX was used before.
     """
     given = (coordinator, num_processes, process_id)
@@ -65,6 +71,8 @@ def join(
     _check(*given, detect, timeout)
     if num_processes == 1:
         return
+    if process_id == 0:
+        _check_port(coordinator)
     with _deadline(timeout, coordinator, num_processes):
         try:
             jax.distributed.initialize(
@@ -75,14 +83,18 @@ def join(
                 heartbeat_timeout_seconds=_SECONDS_UNTIL_DEAD,
                 shutdown_timeout_seconds=_SECONDS_FOR_THE_END,
             )
-            # Now: JAX lets nobody be two minutes later than the first, which
-            # may be reading its data.
-            jax.devices()
         except ValueError as error:
             raise ValueError(
                 f"--distributed finds no cluster here ({error}); give"
                 " --coordinator, --num_processes and --process_id instead."
             ) from error
+        try:
+            # Now: JAX lets nobody be two minutes later than the first, which
+            # may be reading its data.
+            parallel.find_platform()
+        except ValueError as error:
+            # The others may never come to JAX's common end.
+            _end(str(error))
 
 
 def _check(coordinator, num_processes, process_id, detect, timeout):
@@ -110,10 +122,11 @@ def _check(coordinator, num_processes, process_id, detect, timeout):
             f"{present[0]} is given without {' and '.join(missing)}; several"
             " processes need all three, or --distributed."
         )
-    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s/]+):\d+", coordinator):
+    address = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s/]+):(\d+)", coordinator)
+    if not address or not 0 < int(address[2]) <= _LARGEST_PORT:
         raise ValueError(
             f"--coordinator={coordinator} is no HOST:PORT; give the address of"
-            " process 0 and a port that is free there."
+            f" process 0 and a port, 1 to {_LARGEST_PORT}, that is free there."
         )
     if num_processes < 1:
         raise ValueError(
@@ -124,6 +137,25 @@ def _check(coordinator, num_processes, process_id, detect, timeout):
             f"--process_id is {process_id}, but must be from 0 to"
             f" {num_processes - 1}, the --num_processes less one."
         )
+
+
+def _check_port(coordinator):
+    """Raises where process 0 cannot open its port; JAX would crash."""
+    port, dual = (
+        int(coordinator.rpartition(":")[2]),
+        socket.has_dualstack_ipv6(),
+    )
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        socket.create_server(
+            ("", port), family=family, dualstack_ipv6=dual
+        ).close()
+    except OSError as error:
+        raise OSError(
+            f"--coordinator={coordinator} has a port that process 0 cannot open"
+            f" ({os.strerror(error.errno)}); stop the job that has it, or give"
+            " another port to all processes."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -43,8 +43,11 @@ def use_one_cpu_device_per_core() -> None:
 
     One device with many threads runs elementwise work on one thread, so a
     device for each core is faster. Has no effect on accelerators, nor where
-    XLA_FLAGS has chosen a number with --xla_force_host_platform_device_count.
+    JAX_NUM_CPU_DEVICES, or XLA_FLAGS with
+    --xla_force_host_platform_device_count, has chosen a number.
     """
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
     chosen = "xla_force_host_platform_device_count"
     if chosen not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", count_cores())
@@ -57,10 +60,31 @@ def keep_freed_memory() -> None:
     blocks of this size, and the page faults took a fifth of a training step.
     No effect with another C library.
     """
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
+
+
+def find_platform() -> str:
+    """The platform of the devices: "cpu", "gpu" or "tpu".
+
+    Raises:
+      ValueError: the platform that the environment asks for is not here.
+    """
+    try:
+        return jax.default_backend()
+    except (AssertionError, RuntimeError) as error:
+        asked = jax.config.jax_platforms
+        if not asked:
+            raise
+        # JAX fails an assertion, without a message, where a plugin is missing.
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0]
+        raise ValueError(
+            f"JAX_PLATFORMS={asked} asks for devices that JAX does not find"
+            f" here ({reason or 'it has no plugin for them'}); unset it to take"
+            " those that there are, or install the JAX of that platform."
+        ) from error
 
 
 def alone(step: Callable[..., Any]) -> Callable[..., Any]:

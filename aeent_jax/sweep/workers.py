@@ -17,6 +17,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _PROGRAM = ("-m", "aeent_jax.cli.train")
+_FIND_PLATFORM = (
+    "from aeent_jax.runtime import parallel; print(parallel.find_platform())"
+)
 
 # From the name of a member to the flags of its training, or to None where it
 # needs none.
@@ -29,14 +32,18 @@ def find_platform() -> str:
     """The kind of device that a worker will see: "cpu", "gpu" or "tpu".
 
     Another process looks: one that has seen an accelerator holds it.
+
+    Raises:
+      ValueError: the platform that the environment asks for is not here.
     """
-    return subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.default_backend())"],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+    found = subprocess.run(
+        [sys.executable, "-c", _FIND_PLATFORM],
+        capture_output=True,
         text=True,
-    ).stdout.strip()
+    )
+    if found.returncode:
+        raise ValueError(found.stderr.strip().rpartition("ValueError: ")[2])
+    return found.stdout.strip()
 
 
 def share_cores(count: int) -> list[set[int]]:

@@ -64,6 +64,7 @@ def train(
     profiling.check_place(directory, config.log.profile)
     # Whatever can be refused is refused before a file is written.
     run = experiment.Experiment(config, directory)
+    check_source(run)
     say = say or progress.Progress(
         run.plan.total_steps, is_silent=not hosts.is_first()
     )
@@ -97,6 +98,38 @@ def train(
     return results
 
 
+def check_source(run: experiment.Experiment) -> None:
+    """Refuses a `checkpoint.restore_from` that this run cannot start from.
+
+    Args:
+      run: the run; nothing is read where its workdir holds a checkpoint.
+
+    Raises:
+      ValueError, OSError: as `checkpoint.restore_from`.
+    """
+    if not checkpoint.complete_steps(run.directory / "checkpoints"):
+        _restore_source(run)
+
+
+def _restore_source(run):
+    """The variables of `checkpoint.restore_from`, none where it is empty.
+
+    Nothing else of that run, which may be another kind of training.
+    """
+    source = run.config.checkpoint.restore_from
+    if not source:
+        return {}
+    like = _state_like(run)
+    return checkpoint.restore_from(source, like.variables, partial=True).state
+
+
+def _state_like(run):
+    """The shapes and types of the state."""
+    return jax.eval_shape(
+        lambda: train_step.create_state(run.step_config, run.config.train.seed)
+    )
+
+
 def restore_or_init(
     run: experiment.Experiment,
     checkpoints: checkpoint.Checkpoints,
@@ -115,10 +148,7 @@ def restore_or_init(
     Raises:
       ValueError: the checkpoint is of another run, or cannot be used.
     """
-    like = jax.eval_shape(
-        lambda: train_step.create_state(run.step_config, run.config.train.seed)
-    )
-    restored = checkpoints.restore_latest(like)
+    restored = checkpoints.restore_latest(_state_like(run))
     if restored is not None:
         for sentence in restored.damaged:
             say.say(f"WARNING: {sentence}")
@@ -133,15 +163,11 @@ def restore_or_init(
         run.interval = metrics_window.from_metadata(restored.metadata)
         return restored.state, restored.step
     state = run.initial_state()
-    source = run.config.checkpoint.restore_from
-    if source:
-        # Nothing else of that run, which may be another kind of training.
-        weights = checkpoint.restore_from(
-            source, like.variables, partial=True
-        ).state
-        state = state.replace(**weights)
+    weights = _restore_source(run)
+    if weights:
+        source = run.config.checkpoint.restore_from
         say.say(f"Starting from the weights of {source}.")
-    return state, 0
+    return state.replace(**weights), 0
 
 
 def _refuse_other_images(run, metadata):

@@ -105,6 +105,8 @@ def train_population(
         experiment.Experiment(config, directory, dataset)
         for config, directory in zip(configs, directories, strict=True)
     ]
+    for run in runs:
+        train.check_source(run)
     say = say or progress.Progress(runs[0].plan.total_steps)
     failed: dict[int, str] = {}
     with contextlib.ExitStack() as stack:

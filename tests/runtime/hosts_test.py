@@ -181,7 +181,12 @@ BAD = [
     (
         {"coordinator": "10.0.0.1", "num_processes": 2, "process_id": 0},
         "--coordinator=10.0.0.1 is no HOST:PORT; give the address of process 0"
-        " and a port that is free there.",
+        " and a port, 1 to 65535, that is free there.",
+    ),
+    (
+        {"coordinator": "a:65536", "num_processes": 2, "process_id": 1},
+        "--coordinator=a:65536 is no HOST:PORT; give the address of process 0"
+        " and a port, 1 to 65535, that is free there.",
     ),
     (
         {"coordinator": "a:1", "num_processes": 0, "process_id": 0},
@@ -214,6 +219,19 @@ def test_refusals_say_what_is_needed(arguments, sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         hosts.join(**arguments)
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_port_that_is_in_use_is_refused(host):
+    with socket.create_server((host, 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=r".") as caught:
+            hosts.join(f"127.0.0.1:{port}", 2, 0)
+    assert str(caught.value) == (
+        f"--coordinator=127.0.0.1:{port} has a port that process 0 cannot open"
+        " (Address already in use); stop the job that has it, or give another"
+        " port to all processes."
+    )
 
 
 def test_one_process_joins_nobody():

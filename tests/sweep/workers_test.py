@@ -119,5 +119,8 @@ def test_member_that_another_process_trains_is_waited_for(run, tmp_path):
     assert time.monotonic() - began > 1
 
 
-def test_platform_is_seen_by_another_process():
+def test_platform_is_seen_by_another_process(monkeypatch):
     assert workers.find_platform() == "cpu"
+    monkeypatch.setenv("JAX_PLATFORMS", "nonsense")
+    with pytest.raises(ValueError, match="^JAX_PLATFORMS=nonsense asks for"):
+        workers.find_platform()

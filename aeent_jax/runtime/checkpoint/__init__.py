@@ -15,7 +15,11 @@ do not match their digests and for which the one before is used, and a *foreign*
 one, sound but of another network, which is an error.
 """
 
-from aeent_jax.runtime.checkpoint.reading import Restored, restore_from
+from aeent_jax.runtime.checkpoint.reading import (
+    Restored,
+    complete_steps,
+    restore_from,
+)
 from aeent_jax.runtime.checkpoint.writing import Checkpoints
 
-__all__ = ["Checkpoints", "Restored", "restore_from"]
+__all__ = ["Checkpoints", "Restored", "complete_steps", "restore_from"]

@@ -1,0 +1,75 @@
+"""What the environment of a process does to a command, and what it does not."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from aeent_jax.cli import program
+
+ROOT = pathlib.Path(__file__).parents[2]
+_START = """
+from aeent_jax.cli import program
+
+def main(_):
+    program.configure_jax()
+    import jax
+    import jax.numpy as jnp
+
+    print(jnp.ones(2, float).dtype, (jnp.ones((2, 2)) + jnp.arange(2)).dtype)
+    print(jax.random.key(0).dtype, len(jax.devices()))
+
+program.run(main, ["aeent"])
+"""
+
+
+def start(tmp_path, before="", **environment):
+    """Status, stdout and stderr of a process that configures JAX."""
+    own = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    result = subprocess.run(
+        [sys.executable, "-c", before + _START],
+        cwd=ROOT,
+        env=own | {"XDG_CACHE_HOME": str(tmp_path)} | environment,
+        capture_output=True,
+        text=True,
+    )
+    return result.returncode, result.stdout.split(), result.stderr
+
+
+def test_variables_of_jax_do_not_change_the_numbers(tmp_path):
+    assert start(
+        tmp_path,
+        JAX_DEFAULT_PRNG_IMPL="rbg",
+        JAX_ENABLE_X64="1",
+        JAX_NUMPY_DTYPE_PROMOTION="strict",
+        JAX_NUMPY_RANK_PROMOTION="raise",
+        JAX_NUM_CPU_DEVICES="3",
+    ) == (0, ["float32", "float32", "key<fry>", "3"], "")
+
+
+def test_a_system_that_cannot_pin_processes_will_do(tmp_path):
+    before = "import os\ndel os.sched_getaffinity\nos.cpu_count = lambda: 5\n"
+    status, (*_, devices), err = start(tmp_path, before)
+    assert (status, devices, err) == (0, "5", "")
+
+
+def test_settings_are_the_defaults_of_jax():
+    for setting, value in program._JAX_DEFAULTS.items():
+        assert getattr(jax.config, setting) == value
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nonsense"])
+def test_platform_that_is_not_there_is_one_sentence(tmp_path, platform):
+    status, out, err = start(tmp_path, JAX_PLATFORMS=platform)
+    assert (status, out, err.count("\n")) == (1, [], 1)
+    assert err.startswith(
+        f"error: JAX_PLATFORMS={platform} asks for devices that JAX does not"
+        " find here ("
+    )
+    assert err.endswith(
+        "); unset it to take those that there are, or install the JAX of that"
+        " platform.\n"
+    )
