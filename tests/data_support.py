@@ -162,3 +162,70 @@ def real_folder(name: str) -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"the real images {name} are not on this machine")
     return folder
+
+
+def write_dicom(path: pathlib.Path, pixels: np.ndarray, **tags) -> pathlib.Path:
+    """Writes pixels `[H, W]`, `[F, H, W]` or `[H, W, 3]` as DICOM.
+
+    Args:
+        path: the file.
+        pixels: of 8 or 16 bits, signed or not.
+        tags: further ones by their keyword, or others than the usual; None
+            leaves one out. `syntax` is the transfer syntax.
+    """
+    pydicom = pytest.importorskip("pydicom")
+    uid = pydicom.uid
+    syntax = tags.pop("syntax", uid.ExplicitVRLittleEndian)
+    color = pixels.ndim == 3 and pixels.shape[-1] == 3
+    frames = len(pixels) if pixels.ndim == 3 and not color else 1
+    bits = 8 * pixels.dtype.itemsize
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = syntax
+    big = syntax == uid.ExplicitVRBigEndian
+    order = pixels.dtype.newbyteorder(">" if big else "<")
+    usual = {
+        "SOPClassUID": uid.MRImageStorage,
+        "SOPInstanceUID": uid.generate_uid(),
+        "Modality": "MR",
+        "Rows": pixels.shape[-3 if color else -2],
+        "Columns": pixels.shape[-2 if color else -1],
+        "SamplesPerPixel": 3 if color else 1,
+        "PhotometricInterpretation": "RGB" if color else "MONOCHROME2",
+        "BitsAllocated": bits,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        "NumberOfFrames": frames if frames > 1 else None,
+        "PlanarConfiguration": 0 if color else None,
+        "PixelData": pixels.astype(order).tobytes(),
+    }
+    for name, value in {**usual, **tags}.items():
+        if isinstance(value, pydicom.DataElement):
+            data.add(value)
+        elif value is not None:
+            setattr(data, name, value)
+    if "PixelData" in data:
+        data["PixelData"].VR = "OW" if bits == 16 else "OB"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_nifti(path: pathlib.Path, values: np.ndarray, affine=None, **fields):
+    """Writes values `[R, A, S]` or `[R, A, S, T]` as NIfTI.
+
+    Args:
+        path: the file.
+        values: of any type of NIfTI.
+        affine: `[4, 4]`, by default the unit matrix: axes go to the right,
+            anterior and superior.
+        fields: of the header.
+    """
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine)
+    for name, value in fields.items():
+        image.header[name] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(image, path)
+    return path

@@ -16,6 +16,7 @@ from aeent_jax.data import (
     sources,
 )
 
+_NORMAL_SLICE = "normal_slice"
 _LABELS = {dataset.NORMAL: "normal", dataset.ABNORMAL: "abnormal"}
 
 
@@ -118,12 +119,13 @@ def check(
     per_file, failures = files.read_each(read, listing.records)
     seen = [one for many in per_file if many for one in many]
     items = [one.item for one in seen]
+    mask_findings = _check_masks(listing, items)
     findings = [
         *_find_unreadable(failures, len(listing.records)),
         *_find_other_counts(name, listing),
         *_find_unusable(items),
         *_find_duplicates(seen),
-        *_check_masks(listing, items, spec),
+        *mask_findings,
         *_find_blank(items),
         *_find_unused(listing),
         *_gather_notes(items),
@@ -133,7 +135,7 @@ def check(
     wide = [f for f in facts if f.window]
     return Report(
         layout=listing.layout,
-        counts=_count((i.record.split, i.record.label) for i in items),
+        counts=_count_labels(items, mask_findings),
         masks=sum(r.mask is not None for r in listing.records),
         sizes=_count(f.size for f in facts),
         modes=_count(f.mode for f in facts),
@@ -141,6 +143,19 @@ def check(
         modalities=_count(f.modality for f in facts if f.modality),
         windows=_count(_name_window(f) for f in wide),
         findings=tuple(sorted(findings, key=lambda f: not f.is_problem)),
+    )
+
+
+def _count_labels(
+    items: Sequence[sources.Item], findings: Sequence[Finding]
+) -> dict[tuple[str, int], int]:
+    """Counts (split, label); slices that their mask leaves out are normal."""
+    normal = {
+        name for f in findings if f.kind == _NORMAL_SLICE for name in f.names
+    }
+    return _count(
+        (i.record.split, dataset.NORMAL if i.id in normal else i.record.label)
+        for i in items
     )
 
 
@@ -232,9 +247,7 @@ def _name_group(group: Sequence[sources.Item]) -> str:
 
 
 def _check_masks(
-    listing: layouts.Listing,
-    items: Sequence[sources.Item],
-    spec: sources.Spec,
+    listing: layouts.Listing, items: Sequence[sources.Item]
 ) -> list[Finding]:
     """Finds masks that do not fit their images."""
     paired = [item for item in items if item.record.mask is not None]
@@ -257,7 +270,10 @@ def _check_masks(
         if label == dataset.NORMAL and mask.any():
             groups["mask_of_normal"].append(path)
         if label == dataset.ABNORMAL and not mask.any():
-            groups["mask_empty"].append(path)
+            if sources.is_volume_mask(item):
+                groups[_NORMAL_SLICE].append(item.id)
+            else:
+                groups["mask_empty"].append(path)
         if mask.all():
             groups["mask_whole"].append(path)
     groups["mask_orphan"] = orphans
@@ -278,6 +294,10 @@ _MASK_FINDINGS = {
     "mask_size": (True, "masks have another size than their image"),
     "mask_of_normal": (True, "masks of normal images are not empty"),
     "mask_empty": (True, "masks of abnormal images are empty"),
+    _NORMAL_SLICE: (
+        False,
+        "slices of abnormal volumes are normal by their mask",
+    ),
     "mask_whole": (False, "masks cover the whole of their image"),
 }
 
@@ -307,7 +327,14 @@ def _find_unused(listing: layouts.Listing) -> list[Finding]:
     used |= set(listing.orphan_masks)
     below = layouts.image_files(listing.root, recursive=True)
     unused = [str(path) for path in below if path not in used]
-    return _note("unused", "image files are not used", unused)
+    others = list(layouts.other_paths(listing.root))
+    aside = [str(path) for path in others if path.is_dir()]
+    no_images = [str(path) for path in others if not path.is_dir()]
+    return [
+        *_note("unused", "image files are not used", unused),
+        *_note("no_image", "files are no images and are not read", no_images),
+        *_note("aside", "folders are left out, as systems make them", aside),
+    ]
 
 
 def _gather_notes(items: Sequence[sources.Item]) -> list[Finding]:

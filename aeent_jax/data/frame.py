@@ -7,6 +7,7 @@ import PIL.Image
 
 from aeent_jax.data import gray
 
+MAX_PIXELS = 2**26  # 67 megapixels; below the size at which PIL warns
 STRETCH = "stretch"
 PAD = "pad"
 RESIZES = (STRETCH, PAD)
@@ -154,3 +155,18 @@ def pad_mask(mask: np.ndarray) -> np.ndarray:
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = mask
     return square
+
+
+def too_large(found: str) -> str:
+    """The reason for refusing an image of more than `MAX_PIXELS`."""
+    return f"has {found} than the {MAX_PIXELS} pixels allowed; scale it down"
+
+
+def few_levels(counted: gray.Levels, window: gray.Window) -> str:
+    """The problem of a window that leaves few levels, or an empty text."""
+    if not counted.few:
+        return ""
+    return (
+        f"would show {counted.shown} of its {counted.own} gray levels in the "
+        f"window {window[0]:.5g},{window[1]:.5g}; state the window"
+    )

@@ -46,6 +46,13 @@ class Histogram(NamedTuple):
             return 0.0, 0.0
         return float(self.values[0]), float(self.values[-1])
 
+    def mapped(self, rescale: "Curve") -> "Histogram":
+        """The histogram of the values that a function makes of these."""
+        values, places = np.unique(rescale(self.values), return_inverse=True)
+        counts = np.zeros(len(values), np.int64)
+        np.add.at(counts, places, self.counts)
+        return Histogram(values.astype(np.float64), counts, self.finite)
+
     def bulk(self) -> Window:
         """The range of all but the 0.1 % smallest and largest values."""
         if not len(self.values):

@@ -13,6 +13,7 @@ import hashlib
 import os
 import pathlib
 import struct
+import types
 import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
@@ -22,13 +23,14 @@ import PIL.Image
 import PIL.ImageFile
 import PIL.ImageOps
 
-from aeent_jax.data import files, frame, gray
+from aeent_jax.data import files, frame, gray, medical
 
 Frame = frame.Frame
 Facts = frame.Facts
 Window = gray.Window
 to_network = frame.to_network
 from_network = frame.from_network
+MAX_PIXELS = frame.MAX_PIXELS
 STRETCH, PAD, RESIZES = frame.STRETCH, frame.PAD, frame.RESIZES
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -36,7 +38,6 @@ EXTENSIONS = frozenset(
     (".bmp", ".dib", ".gif", ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k")
     + (".png", ".pbm", ".pgm", ".ppm", ".pnm", ".tif", ".tiff", ".webp")
 )
-MAX_PIXELS = 2**26  # 67 megapixels; below the size at which PIL warns
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _PHOTOMETRIC = 262  # The TIFF tag; 0 is WhiteIsZero.
 _ORIENTATION = 0x112
@@ -79,9 +80,40 @@ def frames(
     Raises:
         files.UnreadableFileError: the file is no readable image, is too large,
             or holds no image.
+        medical.MissingExtraError: it is DICOM or NIfTI, and the extra that
+            reads these is not installed.
     """
     path = pathlib.Path(path)
-    yield with_image(path, lambda image: _to_frame(image, path, window))
+    refuse_irregular(path)
+    if reader := _medical_reader(path):
+        yield from reader.frames(path, window)
+    else:
+        yield with_image(path, lambda image: _to_frame(image, path, window))
+
+
+def _medical_reader(path: pathlib.Path) -> types.ModuleType | None:
+    """The module that reads a DICOM or NIfTI file; None for other files."""
+    if path.suffix.lower() in EXTENSIONS:
+        return None
+    kind = medical.sniff(path)
+    if not kind:
+        return None
+    medical.require(kind, path)
+    # Their packages are an extra, which not everybody has.
+    if kind == medical.DICOM:
+        from aeent_jax.data import dicom
+
+        return dicom
+    from aeent_jax.data import nifti
+
+    return nifti
+
+
+def is_image_name(path: pathlib.Path) -> bool:
+    """Whether a file is one of images, by its suffix or how it begins."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    return path.suffix.lower() in EXTENSIONS or bool(medical.sniff(path))
 
 
 def names(path: str | os.PathLike) -> list[str]:
@@ -95,8 +127,12 @@ def names(path: str | os.PathLike) -> list[str]:
         files.UnreadableFileError: the file is of several images, and its
             header cannot be read.
     """
-    del path
-    return [""]
+    path = pathlib.Path(path)
+    reader = _medical_reader(path)
+    if reader is None:
+        return [""]
+    refuse_irregular(path)
+    return reader.names(path)
 
 
 class Decoded(NamedTuple):
@@ -249,17 +285,7 @@ def _find_problem(mode: str, counted: gray.Histogram, curve: gray.Curve) -> str:
             f"has values from {low:.0f} to {high:.0f}, outside the default "
             "window 0,65535; state the window"
         )
-    return few_levels(gray.levels(counted, curve), gray.FULL_WINDOW)
-
-
-def few_levels(counted: gray.Levels, window: Window) -> str:
-    """The problem of a window that leaves few levels, or an empty text."""
-    if not counted.few:
-        return ""
-    return (
-        f"would show {counted.shown} of its {counted.own} gray levels in the "
-        f"window {window[0]:.5g},{window[1]:.5g}; state the window"
-    )
+    return frame.few_levels(gray.levels(counted, curve), gray.FULL_WINDOW)
 
 
 def is_wide(mode: str) -> bool:
@@ -297,7 +323,7 @@ def with_image(
         ) from None
     except PIL.Image.DecompressionBombError:
         raise files.UnreadableFileError(
-            f"{path}: {too_large('far more')}"
+            f"{path}: {frame.too_large('far more')}"
         ) from None
     except PermissionError:
         raise files.UnreadableFileError(f"{path}: permission denied") from None
@@ -317,16 +343,11 @@ def refuse_irregular(path: pathlib.Path):
         raise files.UnreadableFileError(f"{path}: {reason}")
 
 
-def too_large(found: str) -> str:
-    """The reason for refusing an image of more than `MAX_PIXELS`."""
-    return f"has {found} than the {MAX_PIXELS} pixels allowed; scale it down"
-
-
 def _check_header(image: PIL.ImageFile.ImageFile):
     """Refuses what would be read wrongly or not at all, before decoding."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ValueError(too_large(f"{width} x {height} pixels, more"))
+        raise ValueError(frame.too_large(f"{width} x {height} pixels, more"))
     if image.mode not in _WIDE_MODES and ";16" in str(image.tile):
         raise ValueError(
             "has several channels of 16 bits, of which PIL keeps 8 bits; save "

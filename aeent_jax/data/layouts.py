@@ -8,9 +8,11 @@ Three layouts are told apart:
   image.
 * `flat`: image files directly in the folder, all normal, for training.
 
-Files whose name starts with a dot, and files that are no images by their
-extension, are not listed. Symbolic links are followed, because the owner of
-the folder made them; names inside `data.json` may not leave the folder.
+Files whose name starts with a dot, what systems and network drives put aside
+(`is_aside`), and files that are no images are not listed; an image has a known
+suffix or begins as a DICOM file does. Symbolic links are followed, because the
+owner of the folder made them; names inside `data.json` may not leave the
+folder.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from aeent_jax.data import dataset, files, images, split_lists
+from aeent_jax.data import dataset, files, images, medical, split_lists
 
 FLAT = "flat"
 CLASS_FOLDERS = "class_folders"
@@ -36,6 +38,15 @@ _TRAIN_PLACES = {
     DATA_JSON: 'data.json under "train", "0"',
 }
 _CLASS_NAMES = {"normal": dataset.NORMAL, "abnormal": dataset.ABNORMAL}
+# Lower case: folders that systems keep, and files that say nothing.
+_ASIDE = frozenset(
+    ("__macosx", "system volume information", "lost+found", "recycler")
+    + ("network trash folder", "temporary items", "thumbs", "thumbnails")
+)
+_IGNORED = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "data.json", "icon\r")
+    + ("dicomdir",)
+)
 _CLASS_FOLDERS = ("train/normal", "val/normal", "test/normal", "test/abnormal")
 
 
@@ -144,13 +155,28 @@ def _hint(root: pathlib.Path) -> str:
     if not entries:
         return "It is empty."
     more = ", ..." if len(entries) > 5 else ""
-    return f"It holds {', '.join(entries[:5])}{more}."
+    below = next(image_files(root, recursive=True), None)
+    advice = " There are images in folders below it." if below else ""
+    return f"It holds {', '.join(entries[:5])}{more}.{advice}"
+
+
+def is_aside(path: pathlib.Path) -> bool:
+    """Whether a system or a network drive keeps something in it.
+
+    These are hidden files, thumbnails as in @eaDir, deleted files as in
+    #recycle and $RECYCLE.BIN, earlier states as in ~snapshot, and what an
+    archive of macOS adds.
+    """
+    if path.name.startswith("."):
+        return True
+    named_so = path.name[0] in "@#$~" or path.name.lower() in _ASIDE
+    return named_so and path.is_dir()
 
 
 def image_files(
     folder: pathlib.Path, *, recursive: bool, seen: frozenset[str] = frozenset()
 ) -> Iterator[pathlib.Path]:
-    """Yields image files by their extension, sorted.
+    """Yields image files, sorted by their path.
 
     Args:
         folder: where to look.
@@ -162,12 +188,28 @@ def image_files(
     if real in seen:
         return
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if is_aside(path):
             continue
         if path.is_dir():
             if recursive:
                 yield from image_files(path, recursive=True, seen=seen | {real})
-        elif path.suffix.lower() in images.EXTENSIONS:
+        elif images.is_image_name(path):
+            yield path
+
+
+def other_paths(
+    folder: pathlib.Path, *, seen: frozenset[str] = frozenset()
+) -> Iterator[pathlib.Path]:
+    """Yields files that are no images, and folders that are put aside."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name.lower() in _IGNORED:
+            continue
+        if path.is_dir() and not is_aside(path):
+            yield from other_paths(path, seen=seen | {real})
+        elif path.is_dir() or not images.is_image_name(path):
             yield path
 
 
@@ -208,7 +250,7 @@ def _refuse_other_folders(root: pathlib.Path):
         for split in dataset.SPLITS
         if (root / split).is_dir()
         for path in sorted((root / split).iterdir())
-        if not path.name.startswith(".")
+        if not is_aside(path) and (path.is_dir() or images.is_image_name(path))
     ]
     other = [name for name in found if name not in known]
     if other:
@@ -257,7 +299,10 @@ def _with_masks(listing: Listing, folder: pathlib.Path) -> Listing:
 
 
 def _stem(path: pathlib.Path, folder: pathlib.Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
+    name = path.relative_to(folder).as_posix()
+    stem = medical.stem(name)
+    is_plain = stem == name and path.suffix.lower() in images.EXTENSIONS
+    return name[: -len(path.suffix)] if is_plain else stem
 
 
 def _read_data_json(root: pathlib.Path) -> Listing:

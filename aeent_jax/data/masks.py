@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFile
 
-from aeent_jax.data import frame, images
+from aeent_jax.data import files, frame, images, medical
 
 # A mask of most of the border, and of more than half of the image, is most
 # likely one of everything but the lesion.
@@ -55,8 +55,36 @@ def read(
             raise ValueError(problem)
         return values != 0
 
-    del name
-    return images.with_image(pathlib.Path(path), convert)
+    path = pathlib.Path(path)
+    kind = medical.kind(path)
+    if kind == medical.NIFTI:
+        return _read_slice(path, name, like, strict)
+    if kind or name:
+        what = f"the image {name} of a volume" if name else "an image"
+        raise files.UnreadableFileError(
+            f"{path}: is no mask of {what}; NIfTI is needed for volumes, and "
+            "PNG or NIfTI for images"
+        )
+    return images.with_image(path, convert)
+
+
+def _read_slice(
+    path: pathlib.Path, name: str, like: tuple[int, int] | None, strict: bool
+) -> Mask:
+    """Reads the slice of a NIfTI mask that belongs to an image."""
+    medical.require(medical.NIFTI, path)
+    from aeent_jax.data import nifti
+
+    values = nifti.read_slice(path, name)
+    image = PIL.Image.fromarray(values.astype(np.float32))
+    try:
+        _check_shape(image.size, like or image.size)
+    except ValueError as error:
+        raise files.UnreadableFileError(f"{path}: {error}") from None
+    problem = find_problem(image, values, "NIfTI") if strict else ""
+    if problem:
+        raise files.UnreadableFileError(f"{path}: {problem}")
+    return values != 0
 
 
 def to_network(mask: np.ndarray, image_size: int, resize: str) -> np.ndarray:

@@ -39,8 +39,9 @@ from aeent_jax.data import (
 )
 
 _MANIFEST = "manifest.json"
-_READING = ("builders.py", "frame.py", "gray.py", "images.py", "masks.py") + (
-    "sources.py",
+_READING = (
+    *("builders.py", "dicom*.py", "frame.py", "gray.py", "images.py"),
+    *("masks.py", "medical.py", "nifti.py", "sources.py"),
 )
 _DRAWING = ("builders.py", "phantoms/*.py", "sources.py")
 

@@ -296,10 +296,12 @@ def _make_splits(
         if not rows:
             continue
         chosen = [items[i] for i in rows]
+        labels = np.array([i.record.label for i in chosen], np.int32)
+        masks, marked = _read_masks(listing, chosen, spec)
         splits[split] = dataset.Split(
             images=pixels[rows[0] : rows[-1] + 1],
-            labels=np.array([i.record.label for i in chosen], np.int32),
-            masks=_read_masks(listing, chosen, spec),
+            labels=np.where(_is_normal_slice(chosen, marked), 0, labels),
+            masks=masks,
             ids=tuple(item.id for item in chosen),
         )
     return splits
@@ -320,40 +322,60 @@ def needs_strict_masks(listing: layouts.Listing) -> bool:
     return listing.layout == layouts.CLASS_FOLDERS
 
 
+def is_volume_mask(item: Item) -> bool:
+    """Whether an image is a slice of a volume that has a mask per slice.
+
+    Slices of abnormal volumes whose mask is empty are normal.
+    """
+    return bool(item.facts.name) and item.record.mask is not None
+
+
+def _is_normal_slice(items: Sequence[Item], marked: np.ndarray) -> np.ndarray:
+    """Which images [N] are unmarked slices of volumes with masks."""
+    return np.array([is_volume_mask(item) for item in items]) & ~marked
+
+
 def _read_masks(
     listing: layouts.Listing, items: list[Item], spec: Spec
-) -> np.ndarray | None:
-    """Reads the masks [N, S, S] of test images; without a file it is empty."""
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Reads the masks of test images; without a file it is empty.
+
+    Returns:
+        The masks [N, S, S] or None where there are none, and which of them
+        [N] mark anything at their own size.
+    """
+    marked = np.zeros(len(items), bool)
     if not listing.has_masks or items[0].record.split != "test":
-        return None
+        return None, marked
     strict = needs_strict_masks(listing)
 
-    def read(item: Item) -> np.ndarray:
+    def read(item: Item) -> tuple[np.ndarray, bool]:
         mask = masks_lib.read(
             item.record.mask,
             item.facts.name,
             like=item.facts.size,
             strict=strict,
         )
-        return masks_lib.to_network(mask, spec.image_size, spec.resize)
+        shown = masks_lib.to_network(mask, spec.image_size, spec.resize)
+        return shown, bool(mask.any())
 
     rows = [i for i, item in enumerate(items) if item.record.mask is not None]
     masks = np.zeros((len(items), spec.image_size, spec.image_size), bool)
     chosen = [items[row] for row in rows]
-    for row, mask in zip(rows, files.read_many(read, chosen), strict=True):
-        masks[row] = mask
-    marked = [
+    for row, found in zip(rows, files.read_many(read, chosen), strict=True):
+        masks[row], marked[row] = found
+    wrong = [
         item.id
-        for item, mask in zip(items, masks, strict=True)
-        if item.record.label == dataset.NORMAL and mask.any()
+        for item, is_marked in zip(items, marked, strict=True)
+        if item.record.label == dataset.NORMAL and is_marked
     ]
-    if marked:
+    if wrong:
         raise ValueError(
-            f"{len(marked)} normal images have a mask that is not empty "
-            f"({files.first_names(marked)}): move them to test/abnormal, or "
+            f"{len(wrong)} normal images have a mask that is not empty "
+            f"({files.first_names(wrong)}): move them to test/abnormal, or "
             "remove their masks."
         )
-    return masks
+    return masks, marked
 
 
 def draw_phantoms(name: str, spec: Spec) -> dict[str, dataset.Split]:

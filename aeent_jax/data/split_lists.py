@@ -31,7 +31,8 @@ def read(path: pathlib.Path) -> list[tuple[str, int, str]]:
         ValueError: the file has another form, or a name is unsafe or repeated.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # As bytes, from which JSON tells UTF-8 with a mark and UTF-16 apart.
+        content = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror}); it must be a file."
@@ -53,7 +54,10 @@ def read(path: pathlib.Path) -> list[tuple[str, int, str]]:
                 raise ValueError(
                     f"{path} must hold {form}, found {split!r} with {label!r}."
                 )
-            triples.extend((split, int(label), name) for name in names)
+            # Windows writes backslashes.
+            triples.extend(
+                (split, int(label), name.replace("\\", "/")) for name in names
+            )
     _check_names(path, [name for _, _, name in triples])
     return triples
 

@@ -1,10 +1,11 @@
+import importlib.util
 import json
 import os
 
 import data_support
 import pytest
 
-from aeent_jax.data import layouts
+from aeent_jax.data import check, layouts
 
 
 def _ids(listing, split, label):
@@ -136,7 +137,7 @@ def _make_test_only(tmp_path):
 
 
 def _make_volumes(tmp_path):
-    (tmp_path / "scan.nii.gz").touch()
+    (tmp_path / "scan.mha").touch()
     return tmp_path
 
 
@@ -156,7 +157,7 @@ def _make_incomplete(tmp_path):
             "a.png is a file, and a folder is needed",
         ),
         (lambda p: p, ValueError, "no layout that is known.*It is empty"),
-        (_make_volumes, ValueError, "It holds scan.nii.gz"),
+        (_make_volumes, ValueError, "It holds scan.mha"),
         (_make_misspelt, ValueError, "has test/Abnormal .*only train/normal"),
         (_make_unsorted, ValueError, "has train/a.png .*only train/normal"),
         (_make_maskless, ValueError, "1 abnormal test .*test/abnormal/a1.png"),
@@ -207,8 +208,16 @@ def test_data_json_that_is_a_folder_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["../a.png", "x/../../a.png", "/etc/a.png", "", ".", "C:/a.png", "a\\b.png"]
-    + ["a\0.png", "//host/a.png"],
+    [
+        "../a.png",
+        "x/../../a.png",
+        "/etc/a.png",
+        "",
+        ".",
+        "C:/a.png",
+        "..\\b.png",
+    ]
+    + ["a\0.png", "//host/a.png", "C:\\a.png", "\\\\host\\a.png"],
 )
 def test_names_that_leave_the_folder_are_refused(tmp_path, name):
     data_support.write_gray(tmp_path / "a.png", 0)
@@ -227,3 +236,86 @@ def test_name_that_is_not_utf8_is_refused(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     with pytest.raises(ValueError, match="not UTF-8"):
         layouts.read_listing(tmp_path)
+
+
+def test_what_systems_put_aside_is_left_out(tmp_path):
+    data_support.make_class_folders(tmp_path, masks=False)
+    before = layouts.read_listing(tmp_path)
+    for name in (
+        *("@eaDir/n0.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/old.png"),
+        *(".DS_Store", "._n0.png", ".AppleDouble/n0.png", "Thumbs.db"),
+        *("@Recycle/a.png", "$RECYCLE.BIN/a.png", "~snapshot/a.png"),
+        *("__MACOSX/._n0.png", "__MACOSX/n0.png", "lost+found/a.png"),
+        *(".@__thumb/n0.png", "System Volume Information/a.png"),
+        *("desktop.ini", "notes.txt", "thumbs/n0.png"),
+    ):
+        for folder in ("train/normal", "test/abnormal", "train", "test"):
+            path = tmp_path / folder / name
+            if path.suffix in (".png", ".jpg"):
+                data_support.write_gray(path, 99)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    assert layouts.read_listing(tmp_path).records == before.records
+    report = check.check("folder", str(tmp_path))
+    assert report.problems == ()
+    kinds = {f.kind: f for f in report.findings}
+    assert len(kinds["no_image"].names) == 4
+    assert any(name.endswith("@eaDir") for name in kinds["aside"].names)
+
+
+def test_a_file_named_like_what_is_put_aside_is_an_image(tmp_path):
+    for name in ("#1.png", "@2.png", "~3.png", "$4.png"):
+        data_support.write_gray(tmp_path / name, 0)
+    assert len(layouts.read_listing(tmp_path).records) == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_data_json_from_windows_is_read(tmp_path, encoding, separator):
+    names = [f"s{separator}n{i}.png" for i in range(3)]
+    for i in range(3):
+        data_support.write_gray(tmp_path / f"images/s/n{i}.png", i)
+    text = json.dumps({"train": {"0": names}}, indent=1)
+    content = text.replace("\n", "\r\n").encode(encoding)
+    (tmp_path / "data.json").write_bytes(content)
+    listing = layouts.read_listing(tmp_path)
+    assert [r.id for r in listing.records] == [f"s/n{i}.png" for i in range(3)]
+
+
+def test_other_files_are_named_by_check(tmp_path):
+    data_support.make_flat(tmp_path)
+    for name in ("labels.csv", "scan.mha", "readme.txt"):
+        (tmp_path / name).touch()
+    (finding,) = [
+        f
+        for f in check.check("folder", str(tmp_path)).findings
+        if f.kind == "no_image"
+    ]
+    assert "3 files are no images and are not read" in finding.sentence
+    assert "labels.csv" in finding.sentence
+
+
+def test_jfif_is_an_image(tmp_path):
+    data_support.make_gray(0).save(tmp_path / "a.jfif", format="JPEG")
+    assert len(layouts.read_listing(tmp_path).records) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a.dcm", "IM000001", "1.2.840.5", "a.nii", "a.nii.gz"]
+)
+def test_medical_files_without_their_extra_give_one_sentence(
+    tmp_path, monkeypatch, name
+):
+    for i in range(3):
+        path = tmp_path / f"train/normal/{i}" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"\0" * 128 + b"DICM" + bytes(200))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    sentence = (
+        r"is a (DICOM|NIfTI) file, and the extra that reads these is not "
+        r"installed: pip install 'aeent-jax\[medical\]'$"
+    )
+    with pytest.raises(ValueError, match=sentence) as caught:
+        check.check("folder", str(tmp_path))
+    assert len(str(caught.value).splitlines()) == 1
