@@ -59,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
         )
     program.configure_jax()
     from aeent_jax.evaluation import latents
+    from aeent_jax.results import latents as text
+    from aeent_jax.runtime import workdir
 
     if _ACCURACY.value:
         found = latents.measure_accuracy(_SEEDS.value)
@@ -73,8 +75,10 @@ def main(argv: Sequence[str]) -> int:
         estimators=_ESTIMATORS.value,
         seed=_SEED.value,
     )
-    format_result = latents.format_json if _JSON.value else latents.format_table
-    print(format_result(result))
+    if _JSON.value:
+        print(workdir.to_json(result))
+    else:
+        print(text.describe(result))
     return 0
 
 

@@ -249,6 +249,11 @@ def write_json(path: pathlib.Path, tree: Any) -> None:
     storage.write_text(path, json.dumps(_finite(tree), indent=2) + "\n")
 
 
+def to_json(tree: Any) -> str:
+    """JSON on one line; numbers that are not finite become null."""
+    return json.dumps(_finite(tree))
+
+
 def _finite(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: _finite(value) for key, value in tree.items()}
@@ -344,7 +349,7 @@ class MetricsWriter:
         """Appends one record, a flat mapping with a key `step`."""
         if not self._is_first:
             return
-        line = json.dumps(_finite(record)) + "\n"
+        line = to_json(record) + "\n"
         try:
             storage.append_text(self._path, line)
         except OSError as error:

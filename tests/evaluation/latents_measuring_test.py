@@ -1,4 +1,3 @@
-import json
 import math
 import types
 
@@ -10,6 +9,7 @@ import pytest
 from aeent_jax import entropy
 from aeent_jax.evaluation import latents
 from aeent_jax.evaluation.latents import calling
+from aeent_jax.results import latents as latents_text
 
 N, DIM, SIGMA = 60, 3, 0.5
 Z = np.random.default_rng(0).normal(size=(N, DIM)).astype(np.float32)
@@ -85,7 +85,7 @@ def test_rule_or_number_measures_clean_latents_which_have_no_rate():
     assert result["kernel"] == pytest.approx(
         float(expected.diagnostics["bandwidth"]), rel=1e-5
     )
-    assert "scott" in latents.format_table(result)
+    assert "scott" in latents_text.describe(result)
 
 
 def test_many_latents_are_sampled_and_said_to_be(monkeypatch):
@@ -99,7 +99,7 @@ def test_many_latents_are_sampled_and_said_to_be(monkeypatch):
     whole_batch = result["estimators"]["coding_rate"]
     assert (whole_batch["queries"], whole_batch["rows"]) == (None, 40)
     assert result["diagnostics"]["rows"] == 40
-    table = " ".join(latents.format_table(result).split())
+    table = " ".join(latents_text.describe(result).split())
     assert "Where +- is given, 20 latents chosen at random" in table
     assert "coding_rate: of 40 latents chosen at random" in table
     assert "nats (of 40 latents); the first is at most log n = 3.69" in table
@@ -118,7 +118,7 @@ def test_what_cannot_run_is_skipped_with_its_sentence(monkeypatch):
         "direction": "neither",
         "skipped": sentence,
     }
-    table = latents.format_table(result)
+    table = latents_text.describe(result)
     assert f"\nknn skipped: {sentence}\n" in table
     # As many dimensions as rows.
     assert result["total_correlation_nats"] is None
@@ -187,17 +187,7 @@ def test_equal_latents_carry_nothing():
     assert found["coding_rate"]["rate_nats"] == 0
     assert found["kde_kl"]["rate_nats"] == pytest.approx(0, abs=1e-5)
     assert result["total_correlation_nats"] == 0
-    latents.format_table(result)
-
-
-def test_json_holds_null_for_what_is_not_finite(channel):
-    text = latents.format_json(
-        channel | {"a": math.inf, "b": {"c": math.nan, "d": 1.5}}
-    )
-    found = json.loads(text)
-    assert found["a"] is None
-    assert found["b"] == {"c": None, "d": 1.5}
-    assert found["estimators"] == channel["estimators"]
+    latents_text.describe(result)
 
 
 def test_bracket_near_its_ceiling_is_said_to_be(channel):
@@ -205,17 +195,17 @@ def test_bracket_near_its_ceiling_is_said_to_be(channel):
     found = channel["diagnostics"]
     for rate, warned in ((math.log(N) - 2, True), (math.log(N) - 4, False)):
         result = channel | {"diagnostics": found | {"rate_up": rate}}
-        assert (warning in latents.format_table(result)) == warned
+        assert (warning in latents_text.describe(result)) == warned
 
 
 def test_table_has_a_line_for_each_estimator(channel):
-    text = latents.format_table(channel)
+    text = latents_text.describe(channel)
     lines = text.split("\nThe rate is not")[0].splitlines()
     assert lines[0] == "60 latents of 3 dimensions, seed 0"
     for name, record in channel["estimators"].items():
-        (line,) = [x for x in lines if x.startswith(f"{name} ")]
+        (line,) = [x for x in lines if x.startswith(f"| {name} ")]
         assert f"{record['rate_nats']:.3f} " in line
-        assert line.endswith(record["direction"])
+        assert line.endswith(f" {record['direction']} |")
     names = ["rate between", "rho", "effective rank", "total correlation"]
     for line, name in zip(lines[-4:], names, strict=True):
         assert line.startswith(name)

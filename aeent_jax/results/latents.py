@@ -1,12 +1,23 @@
-"""What was measured of latents, as a table for people and as JSON."""
+"""Measurements of latents by every estimator, as text for a terminal."""
 
-import json
 import math
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from aeent_jax.results import tables
+
 _WIDTH = 100
+_HEADER = (
+    "estimator",
+    "h, nats",
+    "rate, nats",
+    "+-",
+    "seconds",
+    "compile",
+    "memory",
+    "direction",
+)
 # What entropy/diagnostics.py promises holds below log n - 3.
 _TOO_FEW = (
     "The rate is not well below log n, so the two ends may be far apart and rho"
@@ -14,43 +25,32 @@ _TOO_FEW = (
 )
 
 
-def format_json(result: Mapping[str, Any]) -> str:
-    """Returns one JSON object; what is infinite or NaN is null."""
-    return json.dumps(_finite(result), allow_nan=False)
+def describe(result: Mapping[str, Any]) -> str:
+    """The settings, a table of estimators, and the diagnostics.
 
+    Args:
+      result: as `evaluation.latents.measure` returns.
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def format_table(result: Mapping[str, Any]) -> str:
-    """Formats what `measuring.measure` returns."""
+    Returns:
+      The lines.
+    """
     records = result["estimators"]
-    width = max([len("estimator"), *map(len, records)])
     measured = {k: r for k, r in records.items() if "skipped" not in r}
     skipped = {k: r for k, r in records.items() if "skipped" in r}
-    header = (
-        f"{'estimator':<{width}}{'h, nats':>11}{'rate, nats':>12}"
-        f"{'+-':>8}{'seconds':>9}{'compile':>9}{'memory':>10}  direction"
-    )
+    rows = [_row(name, record) for name, record in measured.items()]
     lines = [
-        *_describe(result),
+        *_describe_settings(result),
         "",
-        header,
-        *(f"{name:<{width}}{_row(r)}" for name, r in measured.items()),
+        tables.markdown(tables.Table(_HEADER, rows)),
         *_wrapped(f"{k} skipped: {r['skipped']}" for k, r in skipped.items()),
         *_wrapped(_notes(result["rows"], measured)),
         "",
         *_always(result),
     ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
 
 
-def _describe(result: Mapping[str, Any]) -> list[str]:
+def _describe_settings(result: Mapping[str, Any]) -> list[str]:
     first = (
         f"{result['rows']} latents of {result['dim']} dimensions, seed"
         f" {result['seed']}"
@@ -69,25 +69,22 @@ def _describe(result: Mapping[str, Any]) -> list[str]:
     return [first, second]
 
 
-def _row(record: Mapping[str, Any]) -> str:
-    return (
-        f"{_number(record['h_nats']):>11}{_number(record['rate_nats']):>12}"
-        f"{_number(record['standard_error_nats']):>8}"
-        f"{record['seconds']:>9.2f}{record['compile_seconds']:>9.2f}"
-        f"{_bytes(record['peak_bytes']):>10}  {record['direction']}"
-    )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _bytes(value: int | None) -> str:
-    return "" if value is None else f"{value / 1e6:.1f} MB"
+def _row(name: str, record: Mapping[str, Any]) -> list[str]:
+    size = record["peak_bytes"]
+    return [
+        name,
+        tables.number(record["h_nats"], ".3f"),
+        tables.number(record["rate_nats"], ".3f"),
+        tables.number(record["standard_error_nats"], ".3f"),
+        f"{record['seconds']:.2f}",
+        f"{record['compile_seconds']:.2f}",
+        tables.NOTHING if size is None else f"{size / 1e6:.1f} MB",
+        record["direction"],
+    ]
 
 
 def _notes(rows: int, measured: Mapping[str, Any]) -> list[str]:
-    """Says which numbers are of a part of the latents, and which."""
+    """Names the numbers for which a part of the latents was used."""
     notes = []
     queried = {
         record["queries"]
@@ -117,7 +114,7 @@ def _wrapped(sentences) -> list[str]:
 
 
 def _always(result: Mapping[str, Any]) -> list[str]:
-    """What is reported whatever the estimators."""
+    """The diagnostics, which do not depend on the estimators."""
     found, dim = result["diagnostics"], result["dim"]
     of = f" (of {found['rows']} latents)" * (found["rows"] < result["rows"])
     correlation = result["total_correlation_nats"]
