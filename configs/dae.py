@@ -13,7 +13,7 @@ of 71.1, on rsna an AUROC of 86.1 and an AP of 83.3.
 
 import ml_collections
 
-from configs import table1
+from aeent_jax import config
 
 _BRAINS = ("brain_mri", "brain_tumor", "brats2021", "phantom_mri")
 
@@ -22,20 +22,15 @@ def get_config(data: str = "phantom_mri") -> ml_collections.ConfigDict:
     """Returns the configuration.
 
     Args:
-      data: the data set, a key of `table1.DATASETS`.
+      data: the data set, a key of `config.EPOCHS`.
 
     Raises:
       ValueError: another data set.
     """
-    if data not in table1.DATASETS:
-        raise ValueError(
-            f"the data set is {data!r}, but must be one of"
-            f" {', '.join(table1.DATASETS)}."
-        )
-    config = table1.DATASETS[data].get_config("plain")
-    config.method = "dae"
-    config.data.image_size = 128
-    config.model.base_width = 64
-    config.train.batch_size = 16
-    config.corruption.foreground_only = data in _BRAINS
-    return config
+    settings = config.benchmark(data, "plain")
+    settings.method = "dae"
+    settings.data.image_size = 128
+    settings.model.base_width = 64
+    settings.train.batch_size = 16
+    settings.corruption.foreground_only = data in _BRAINS
+    return settings

@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import kermany_cxr
+from aeent_jax import config as config_lib
 
 # A sweep that is stopped early has those of the first row at every weight, and
 # the middle weights before the others.
@@ -45,7 +45,7 @@ NEEDS = {"quantised": {"channel.noise": "uniform"}}
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration that all members share."""
-    config = kermany_cxr.get_config()
+    config = config_lib.benchmark("kermany_cxr", "controlled")
     config.train.epochs = 60
     config.checkpoint.keep = 1
     return config

@@ -6,7 +6,7 @@ aeent train --config=configs/quickstart.py:plain --workdir=runs/plain
 
 import ml_collections
 
-from configs import default
+from aeent_jax import config
 
 
 def get_config(variant: str = "controlled") -> ml_collections.ConfigDict:
@@ -15,6 +15,6 @@ def get_config(variant: str = "controlled") -> ml_collections.ConfigDict:
     Args:
       variant: "controlled", or "plain" for no channel and no rate.
     """
-    config = default.get_config()
-    config.train.epochs = 40
-    return default.apply_variant(config, variant)
+    settings = config.apply_variant(config.default(), variant)
+    settings.train.epochs = 40
+    return settings

@@ -10,39 +10,13 @@ twice.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 
-from configs import (
-    brain_mri,
-    brain_tumor,
-    brats2021,
-    camelyon16,
-    isic2018,
-    kermany_cxr,
-    lag,
-    phantom_cxr,
-    phantom_mri,
-    rsna,
-    vindr_cxr,
-)
+from aeent_jax import config as config_lib
 
-# The data sets of all tables: each has its own epochs.
-DATASETS = {
-    "rsna": rsna,
-    "vindr_cxr": vindr_cxr,
-    "brain_tumor": brain_tumor,
-    "brats2021": brats2021,
-    "lag": lag,
-    "isic2018": isic2018,
-    "camelyon16": camelyon16,
-    "kermany_cxr": kermany_cxr,
-    "brain_mri": brain_mri,
-    "phantom_cxr": phantom_cxr,
-    "phantom_mri": phantom_mri,
-}
 # A sweep that is stopped early has those where the curve bends.
 LATENT_SIZES = (4, 16, 64, 2, 8, 32, 1, 128)
 SEEDS = (0, 1, 2)
@@ -52,17 +26,12 @@ def get_config(data: str = "rsna") -> ml_collections.ConfigDict:
     """Returns the configuration that all members share.
 
     Args:
-      data: the data set, a key of `DATASETS`.
+      data: the data set, a key of `config.EPOCHS`.
 
     Raises:
       ValueError: another data set.
     """
-    if data not in DATASETS:
-        raise ValueError(
-            f"the data set is {data!r}, but must be one of"
-            f" {', '.join(DATASETS)}."
-        )
-    config = DATASETS[data].get_config("plain")
+    config = config_lib.benchmark(data, "plain")
     config.checkpoint.keep = 1
     config.checkpoint.every_steps = 0
     return config
@@ -77,19 +46,6 @@ def get_members(
       config: the shared configuration, with what the command line changed.
     """
     del config
-    yield from plain_members(LATENT_SIZES)
-
-
-def plain_members(
-    sizes: Sequence[int],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields plain autoencoders of these latent sizes, all seeds of each.
-
-    Args:
-      sizes: latent sizes, in the order of training.
-    """
-    for size, seed in itertools.product(sizes, SEEDS):
-        yield (
-            f"ae{size}_s{seed}",
-            {"model.latent_dim": size, "train.seed": seed},
-        )
+    for size, seed in itertools.product(LATENT_SIZES, SEEDS):
+        keys = {"model.latent_dim": size, "train.seed": seed}
+        yield f"ae{size}_s{seed}", keys

@@ -15,9 +15,10 @@ from typing import Any
 
 import ml_collections
 
-from configs import table1
+from aeent_jax import config as config_lib
 
 LATENT_SIZE = 16
+SEEDS = (0, 1, 2)
 METHODS = ("vae", "memae", "ceae")
 # Where the published AUROC of Table 1, or the reference code's, is largest.
 BEST_SIZES = {
@@ -40,7 +41,7 @@ def get_config(variant: str = "rsna") -> ml_collections.ConfigDict:
     """Returns the configuration that all members share.
 
     Args:
-      variant: the data set, a key of `table1.DATASETS`, and after a comma the
+      variant: the data set, a key of `config.EPOCHS`, and after a comma the
         latent size of the oracle. Without one it is that of `BEST_SIZES`, and
         for a set that is not there the size of all others: no oracle.
 
@@ -53,7 +54,9 @@ def get_config(variant: str = "rsna") -> ml_collections.ConfigDict:
             f"the best latent size is {size!r}, but must be a whole number,"
             f" as in {data},8."
         )
-    config = table1.get_config(data)
+    config = config_lib.benchmark(data, "plain")
+    config.checkpoint.keep = 1
+    config.checkpoint.every_steps = 0
     # Members set their size themselves: here it is the best one's.
     best = int(size) if size else BEST_SIZES.get(data, LATENT_SIZE)
     config.model.latent_dim = best
@@ -69,20 +72,21 @@ def get_members(
       config: the shared configuration, with what the command line changed.
     """
     best = config.model.latent_dim
-    yield from table1.plain_members([LATENT_SIZE])
-    if best != LATENT_SIZE:
-        for name, overrides in table1.plain_members([best]):
-            yield name, overrides, "oracle"
+    for size in dict.fromkeys((LATENT_SIZE, best)):
+        note = [] if size == LATENT_SIZE else ["oracle"]
+        for seed in SEEDS:
+            keys = {"model.latent_dim": size, "train.seed": seed}
+            yield f"ae{size}_s{seed}", keys, *note
     rising = {
         "entropy.controller": "schedule",
         "entropy.warmup_epochs": config.train.epochs // 2,
     }
-    for seed in table1.SEEDS:
+    for seed in SEEDS:
         own = {"train.seed": seed}
         yield f"ours_s{seed}", own | CONTROLLED
         yield f"ours_rising_s{seed}", own | CONTROLLED | rising
     for method in METHODS:
-        for seed in table1.SEEDS:
+        for seed in SEEDS:
             yield (
                 f"{method}_s{seed}",
                 {

@@ -1,8 +1,9 @@
 """Made records of sweeps over the latent size."""
 
+import json
+
+from aeent_jax import config as config_lib
 from aeent_jax.results import runs
-from aeent_jax.runtime import workdir
-from configs import default
 
 EPOCHS = {"rsna": 250, "brain_mri": 200}
 
@@ -38,7 +39,7 @@ def record(
       note: of the member.
     """
     variant = "controlled" if controlled else "plain"
-    config = default.apply_variant(default.get_config(), variant)
+    config = config_lib.apply_variant(config_lib.default(), variant)
     config.update_from_flattened_dict(
         {
             "data.name": data,
@@ -52,7 +53,7 @@ def record(
     return {
         "member": f"{'ours' if controlled else f'{method}{size}'}_s{seed}",
         "overrides": {},
-        "config": workdir.decisive(config),
+        "config": config_lib.decisive(json.loads(config.to_json())),
         "evaluation": {
             "split": "test",
             **_metrics(auroc, ap),

@@ -13,12 +13,12 @@ import optax
 import PIL.Image
 from jax.experimental.compilation_cache import compilation_cache
 
+from aeent_jax import config as config_lib
 from aeent_jax import entropy, methods, models
 from aeent_jax.methods import autoencoders
 from aeent_jax.runtime import checkpoint, parallel, progress, storage
 from aeent_jax.training import objective
 from aeent_jax.training import step as train_step
-from configs import default
 
 IMAGE_SIZE = 16
 LATENT_DIM = 4
@@ -197,7 +197,7 @@ def make_config(
     root: pathlib.Path, cache_dir: pathlib.Path, **overrides
 ) -> ml_collections.ConfigDict:
     """The configuration of `tiny`; in overrides `__` stands for the dot."""
-    config = default.get_config()
+    config = config_lib.default()
     config.lock()
     overrides = {key.replace("__", "."): v for key, v in overrides.items()}
     config.update_from_flattened_dict(tiny(root, cache_dir) | overrides)

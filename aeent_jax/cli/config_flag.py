@@ -5,6 +5,7 @@ cannot be loaded or a key that is misspelt, is found here first.
 """
 
 import difflib
+import functools
 import pathlib
 import re
 import runpy
@@ -18,20 +19,22 @@ from ml_collections import config_flags
 
 from aeent_jax import config as config_lib
 
-_KINDS = {
-    bool: (flags.BooleanParser(), "true or false"),
-    int: (flags.IntegerParser(), "a whole number"),
-    float: (flags.FloatParser(), "a number"),
+_PARSERS = {
+    bool: flags.BooleanParser(),
+    int: flags.IntegerParser(),
+    float: flags.FloatParser(),
 }
 
 
 def define() -> flags.FlagHolder:
-    """Defines --config, which is configs/default.py where it is not given."""
+    """Defines --config, which is the preset `default` where it is not given."""
     # A default here would be parsed on import, before any error is caught.
     return config_flags.DEFINE_config_file(
         "config",
         None,
-        "Configuration file; configs/default.py where none is given.",
+        "Configuration file, or the name of a preset:"
+        f" {', '.join(_presets())}. What a file takes follows a colon, as in"
+        " table1:rsna.",
         lock_config=True,
     )
 
@@ -43,37 +46,61 @@ def complete(args: Sequence[str]) -> list[str]:
       args: the command line, the program's name first.
 
     Returns:
-      The command line, with a --config where it had none.
+      The command line with the path of its configuration file.
 
     Raises:
       ValueError: the file cannot be loaded, or has no such key, or a value is
-        of another type.
+        of another type or out of its range.
     """
     if "config" not in flags.FLAGS:
         return list(args)
-    place = _find_config(args)
-    if place is None:
-        args = [args[0], f"--config={config_lib.DEFAULT}", *args[1:]]
-        place = str(config_lib.DEFAULT)
+    place, rest = _take_config(args)
     config = _load(place)
-    for arg in args[1:]:
-        found = re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", arg, re.S)
-        if found:
-            _check(config, found[1], found[2])
-    return list(args)
+    for arg in rest:
+        setting = re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", arg, re.S)
+        if setting:
+            _check(config, *setting.groups())
+    return [args[0], f"--config={place}", *rest]
 
 
-def _find_config(args: Sequence[str]) -> str | None:
-    for i, arg in enumerate(args):
+def _take_config(args: Sequence[str]) -> tuple[str, list[str]]:
+    """The place that --config gives, and the other arguments."""
+    place, rest = "default", list(args[1:])
+    for i, arg in enumerate(rest):
         name, equals, value = arg.partition("=")
         if name in ("--config", "-config"):
-            return value if equals else "".join(args[i + 1 : i + 2])
-    return None
+            place = value if equals else "".join(rest[i + 1 : i + 2])
+            del rest[i : i + (1 if equals else 2)]
+            break
+    return _find(place), rest
 
 
-def load_default() -> ml_collections.ConfigDict:
-    """The configuration of configs/default.py."""
-    return _load(str(config_lib.DEFAULT))
+def _find(place: str) -> str:
+    """The same with the path of a file for the name of a preset."""
+    name, *choice = place.split(":", 1)
+    if not pathlib.Path(name).is_file():
+        presets = _presets()
+        if name not in presets:
+            raise ValueError(
+                f"--config={place} is no file from the folder that you are in,"
+                f" and no preset; the presets are {', '.join(presets)}."
+            )
+        name = str(presets[name])
+    return ":".join([name, *choice])
+
+
+@functools.cache
+def _presets() -> dict[str, pathlib.Path]:
+    """Name -> file; in an installed package, or beside it in a checkout."""
+    package = pathlib.Path(config_lib.__file__).parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "default.py").is_file():
+            return {
+                path.stem: path
+                for path in sorted(folder.glob("*.py"))
+                if path.stem != "__init__"
+            }
+    return {}
 
 
 def load_function(place: str, name: str) -> Callable[..., Any]:
@@ -112,16 +139,8 @@ def _load(place: str) -> ml_collections.ConfigDict:
 def _execute(place: str) -> dict[str, Any]:
     """What a configuration file defines."""
     path = pathlib.Path(place.split(":")[0])
-    if not path.is_file():
-        raise ValueError(
-            f"--config={place} is no file; give one such as"
-            " configs/default.py, from the folder that you are in."
-        )
-    # So that one configuration can import another, from any current folder.
-    sys.path[:0] = [
-        str(path.absolute().parent.parent),
-        str(config_lib.DEFAULT.parents[1]),
-    ]
+    # So that a file can import one beside it, as a script can.
+    sys.path.insert(0, str(path.absolute().parent))
     try:
         return runpy.run_path(str(path))
     except Exception as error:
@@ -137,36 +156,37 @@ def _unloadable(place: str, error: Exception) -> ValueError:
 
 def _check(config: ml_collections.ConfigDict, key: str, text: str | None):
     """Raises unless `--config.key=text` is sound."""
-    keys = _flat(config)
-    if any(known.startswith(f"{key}.") for known in keys):
+    values = config_lib.flatten(config)
+    group = [k for k in values if k.startswith(f"{key}.")]
+    if group:
         raise ValueError(
             f"--config.{key} is a group; give one of its keys:"
-            f" {', '.join(k for k in keys if k.startswith(f'{key}.'))}."
+            f" {', '.join(group)}."
         )
-    if key not in keys:
-        near = difflib.get_close_matches(key, keys, n=1)
-        groups = dict.fromkeys(k.partition(".")[0] for k in keys if "." in k)
+    if key in config_lib.REMOVED:
+        raise ValueError(
+            f"--config.{key} is {text!r}, but {config_lib.REMOVED[key][1]}."
+        )
+    if key not in values:
+        near = difflib.get_close_matches(key, values, n=1)
+        groups = dict.fromkeys(k.partition(".")[0] for k in values if "." in k)
         hint = f"the groups are {', '.join(groups)}."
         if near:
             hint = f"did you mean --config.{near[0]}?"
         raise ValueError(
             f"--config.{key} is no key of the configuration; {hint}"
         )
-    parser, kind = _KINDS.get(type(keys[key]), (None, ""))
-    if parser and text is not None:
-        try:
-            parser.parse(text)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"--config.{key} is {text!r}, but must be {kind}."
-            ) from error
+    known = config_lib.table().get(key)
+    if known and text is not None and not known.holds(_parse(known, text)):
+        raise ValueError(
+            f"--config.{key} is {text!r}, but must be {known.kind}."
+        )
 
 
-def _flat(tree: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _parse(key: config_lib.Key, text: str) -> Any:
+    """The value that a text means, or the text where it means none."""
+    parser = _PARSERS.get(type(key.default))
+    try:
+        return parser.parse(text) if parser else text
+    except (TypeError, ValueError):
+        return text

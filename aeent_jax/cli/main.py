@@ -2,8 +2,11 @@
 
 import difflib
 import importlib
+import importlib.metadata
+import platform
 import sys
 
+import aeent_jax
 from aeent_jax.cli import program
 
 # Imported when chosen: each defines flags of its own.
@@ -24,9 +27,13 @@ def main() -> None:
     """Runs `aeent COMMAND ...`."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
+        if name == "--version":
+            print(_version())
+            sys.exit(0)
         if name in ("", "-h", "--help", "--helpfull"):
             lines = [f"  aeent {c:<9} {text}" for c, text in COMMANDS.items()]
-            print("\n".join(["usage:", *lines, "  aeent COMMAND --help"]))
+            lines += ["  aeent COMMAND --help", "  aeent --version"]
+            print("\n".join(["usage:", *lines]))
             sys.exit(0)
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" did you mean {near[0]}?" if near else ""
@@ -36,6 +43,15 @@ def main() -> None:
         )
     module = importlib.import_module(f"aeent_jax.cli.{name}")
     program.run(module.main, [f"aeent {name}", *sys.argv[2:]])
+
+
+def _version() -> str:
+    """What a report of a fault must say."""
+    return (
+        f"aeent_jax {aeent_jax.__version__},"
+        f" jax {importlib.metadata.version('jax')},"
+        f" Python {platform.python_version()}, {platform.platform()}"
+    )
 
 
 if __name__ == "__main__":

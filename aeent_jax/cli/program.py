@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import app, flags
 
+from aeent_jax import config
 from aeent_jax.cli import config_flag
 
 # What a user can mend. Anything else is our mistake and keeps its traceback.
@@ -61,6 +62,8 @@ def _help(main: Callable[..., Any]) -> str:
     for name in (module.__name__, sys.argv[0], *shared):
         if name in flags.FLAGS.flags_by_module_dict():
             texts.append(flags.FLAGS.module_help(name))
+    if "config" in flags.FLAGS:
+        texts.append(f"keys of the configuration:\n{config.describe()}")
     return "\n".join(texts)
 
 

@@ -63,7 +63,6 @@ def _train(out: pathlib.Path) -> dict[str, str]:
     return sweep.train_members(
         members,
         out,
-        default=config_flag.load_default(),
         num_workers=_WORKERS.value,
         population=_POPULATION.value,
         configure_jax=program.configure_jax,

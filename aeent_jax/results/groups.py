@@ -84,7 +84,7 @@ def by_experiment(runs: Sequence[Run]) -> list[Group]:
     members: dict[str, dict[int, Run]] = {}
     for run in runs:
         # Metrics by one score are not averaged with those by another.
-        identity = [run.experiment, run.evaluation.get("score")]
+        identity = [run.experiment, run.evaluation.get("score"), _images(run)]
         key = json.dumps(identity, sort_keys=True)
         members.setdefault(key, {}).setdefault(run.seed, run)
     first = [next(iter(seeds.values())) for seeds in members.values()]
@@ -97,6 +97,15 @@ def by_experiment(runs: Sequence[Run]) -> list[Group]:
         )
         for one, seeds in zip(first, members.values(), strict=True)
     ]
+
+
+def _images(run: Run) -> Any:
+    """What tells the images of a run from others under the same name.
+
+    The folder may have moved since: what counts is what it holds.
+    """
+    ids = run.scores.ids if run.scores else None
+    return run.evaluation.get("images_sha256") or ids
 
 
 def refuse_repeated_seeds(runs: Sequence[Run]) -> None:

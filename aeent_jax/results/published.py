@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from aeent_jax import config as config_lib
 from aeent_jax.results import tables
 from aeent_jax.results.groups import Group, deviation
 
@@ -101,15 +102,6 @@ memae 16 74.3 74.6  42.3 42.2
 ceae 16  73.3 74.7  41.1 41.6
 """
 
-# Passes over the training normals.
-_EPOCHS = {
-    "rsna": 250,
-    "vindr_cxr": 250,
-    "brain_tumor": 600,
-    "brats2021": 250,
-    "kermany_cxr": 100,
-    "brain_mri": 200,
-}
 # What a member shares with the publications; epochs, method and latent size
 # aside.
 _PROTOCOL = {
@@ -143,12 +135,13 @@ def find(config: dict[str, Any]) -> dict[str, Number]:
       another protocol than this member's.
     """
     data = config.get("data.name")
-    if data not in _EPOCHS:
+    place = (data, config.get("method"), config.get("model.latent_dim"))
+    if place not in NUMBERS:
         return {}
-    wanted = _PROTOCOL | {"train.epochs": _EPOCHS[data]}
-    if any(config[key] != value for key, value in wanted.items()):
+    protocol = _PROTOCOL | {"train.epochs": config_lib.EPOCHS[data]}
+    if any(config[key] != value for key, value in protocol.items()):
         return {}
-    return NUMBERS.get((data, config["method"], config["model.latent_dim"]), {})
+    return NUMBERS[place]
 
 
 def _parse(

@@ -86,7 +86,7 @@ class Run:
         return {
             key: value
             for key, value in self.config.items()
-            if workdir.decides(key) and key != "train.seed"
+            if config_lib.decides(key) and key != "train.seed"
         }
 
     @property
@@ -197,7 +197,7 @@ def _read_one(name, path):
 
 def _complete(config):
     """Flat keys, with the defaults of those that are younger than the run."""
-    return workdir.flatten(config_lib.complete(config))
+    return config_lib.flatten(config_lib.complete(config))
 
 
 def _training_keys(line):

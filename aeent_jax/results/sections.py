@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aeent_jax import config as config_lib
 from aeent_jax import figures
 from aeent_jax.results import comparison, tables
 from aeent_jax.results.comparison import Comparison
 from aeent_jax.results.runs import Run
-from aeent_jax.runtime import workdir
 
 _MAX_PANEL_RUNS = 4
 _MAX_PANEL_ROWS = 10
@@ -216,7 +216,7 @@ def shared_settings(runs: Sequence[Run]) -> tables.Table:
 def _settings(runs):
     """A row per key: its name, and its value in each run."""
     flat = [
-        run.config | workdir.flatten({"environment": run.environment})
+        run.config | config_lib.flatten({"environment": run.environment})
         for run in runs
     ]
     keys = dict.fromkeys(key for settings in flat for key in settings)

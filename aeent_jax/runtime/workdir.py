@@ -22,16 +22,6 @@ from jax.experimental import multihost_utils
 from aeent_jax import config as config_lib
 from aeent_jax.runtime import storage
 
-# What may differ on a restart: nothing here changes the trained parameters
-# beyond rounding, as long as a path leads to the same files.
-_FREE_GROUPS = ("checkpoint", "eval", "log", "parallel")
-_FREE_KEYS = (
-    "data.root",
-    "data.cache_dir",
-    "data.memory_budget_mb",
-    "loss.vgg_statistics",
-    "loss.vgg_weights",
-)
 # Of the job that has the workdir, see `claims.py` beside this.
 LOCK = "lock"
 # What a job that was killed as it began may leave of its own.
@@ -114,11 +104,11 @@ def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 
 
 def _refuse_other(workdir, found, wanted):
-    found, wanted = flatten(found), flatten(wanted)
+    found, wanted = config_lib.flatten(found), config_lib.flatten(wanted)
     differing = [
         f"{key} is {found.get(key)} there and {wanted.get(key)} here"
         for key in sorted(found | wanted)
-        if found.get(key) != wanted.get(key) and not _may_differ(key)
+        if found.get(key) != wanted.get(key) and config_lib.decides(key)
     ]
     before, now = found.get("train.epochs"), wanted.get("train.epochs")
     longer = (
@@ -136,32 +126,6 @@ def _refuse_other(workdir, found, wanted):
             f" {'; '.join(differing)}. Give another workdir, or the same"
             " configuration to go on with that run."
         )
-
-
-def _may_differ(key: str) -> bool:
-    return key.split(".")[0] in _FREE_GROUPS or key in _FREE_KEYS
-
-
-def decisive(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The flat keys of a configuration that decide the trained parameters."""
-    flat = flatten(json.loads(config.to_json()))
-    return {key: v for key, v in flat.items() if not _may_differ(key)}
-
-
-def decides(key: str) -> bool:
-    """Whether a flat key decides the trained parameters."""
-    return not _may_differ(key)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups under flat keys, with dots between the names."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import ml_collections
 
+from aeent_jax import config as config_lib
 from aeent_jax.runtime import parallel, progress, workdir
 from aeent_jax.sweep import records, workers
 from aeent_jax.sweep.members import Member
@@ -25,10 +26,9 @@ class InterruptedSweepError(Exception):
 class _Sweep:
     """What is known of a sweep while it runs."""
 
-    def __init__(self, members, out, default, num_devices, say):
+    def __init__(self, members, out, num_devices, say):
         self._members = {member.name: member for member in members}
         self._out = out
-        self._default = default
         self._num_devices = num_devices
         self._say = say
         self._mark = time.monotonic()
@@ -46,7 +46,7 @@ class _Sweep:
             config.parallel.num_devices = self._num_devices
         return [
             f"--workdir={self._out / name}",
-            *_flags(config, self._default),
+            *_flags(config),
         ]
 
     def end(self, name: str, sentence: str) -> None:
@@ -105,7 +105,6 @@ def train_members(
     members: Sequence[Member],
     out: pathlib.Path,
     *,
-    default: ml_collections.ConfigDict,
     num_workers: int = 0,
     population: int = 0,
     configure_jax: Callable[[], None] = lambda: None,
@@ -122,7 +121,6 @@ def train_members(
     Args:
       members: the members; those that are finished are not trained again.
       out: the folder of the sweep: `<member>/`, `logs/`, `records/`.
-      default: the configuration that `aeent train` starts from.
       num_workers: processes at a time; 0 chooses as above.
       population: members of one program at most; 1 trains each by itself, 0
         chooses as above.
@@ -151,7 +149,7 @@ def train_members(
     together, apart = _split(members, limit)
     _make_folder(out)
     say = say or progress.Progress(len(members))
-    sweep = _Sweep(members, out, default, num_devices, say)
+    sweep = _Sweep(members, out, num_devices, say)
     say.say(
         f"{len(members)} members, {len(shares)} at a time, in {out}; their"
         f" output is in {out / 'logs'}"
@@ -234,10 +232,10 @@ def _make_workers(
     return shares, max(1, cores // len(shares))
 
 
-def _flags(config, default) -> list[str]:
-    """The flags that make `config` of the default configuration."""
-    wanted = workdir.flatten(config.to_dict())
-    known = workdir.flatten(default.to_dict())
+def _flags(config) -> list[str]:
+    """The flags that make `config` of the defaults."""
+    wanted = config_lib.flatten(config)
+    known = config_lib.flatten(config_lib.default())
     return [
         f"--config.{key}={value}"
         for key, value in wanted.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 import ml_collections
 
-from aeent_jax.runtime import workdir
+from aeent_jax import config as config_lib
 from aeent_jax.training import experiment
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
@@ -129,7 +129,7 @@ def _check_names(names: Sequence[str]) -> None:
 def _resolve(config, name, overrides, note, given) -> Member:
     """Applies the overrides to a copy."""
     resolved = ml_collections.ConfigDict(config.to_dict()).lock()
-    keys = list(workdir.flatten(config.to_dict()))
+    keys = list(config_lib.flatten(config))
     for key, value in overrides.items():
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
@@ -161,7 +161,7 @@ def _refuse_equal(members: Sequence[Member]) -> None:
     """The same training twice is a mistake, and reads as two seeds."""
     owners: dict[str, str] = {}
     for member in members:
-        settings = json.dumps(workdir.decisive(member.config))
+        settings = json.dumps(config_lib.decisive(member.config))
         owner = owners.setdefault(settings, member.name)
         if owner != member.name:
             raise ValueError(

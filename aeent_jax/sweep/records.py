@@ -9,6 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from aeent_jax import config as config_lib
 from aeent_jax import entropy
 from aeent_jax.results import runs
 from aeent_jax.runtime import workdir
@@ -84,7 +85,7 @@ def make_record(member: Member, run: runs.Run) -> dict[str, Any]:
     return {
         "member": member.name,
         "overrides": member.overrides,
-        "config": workdir.decisive(member.config),
+        "config": config_lib.decisive(member.config),
         "evaluation": {
             key: run.evaluation[key]
             for key in _EVALUATION

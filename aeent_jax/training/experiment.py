@@ -28,9 +28,6 @@ from aeent_jax.training import step as train_step
 # many times slower than none.
 _STEPS_PER_CALL_ON_ACCELERATORS = 8
 
-# The step gets it as an int32.
-_LARGEST_SEED = 2**31 - 1
-
 
 def check_config(config: ml_collections.ConfigDict) -> None:
     """Refuses what can be refused without the data.
@@ -43,43 +40,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         name, or a number out of its range.
     """
     config_lib.check(config.to_dict(), "The configuration")
-    least = {
-        "data.memory_budget_mb": 0,
-        "train.epochs": 1,
-        "train.batch_size": 2,  # BatchNorm and rates have no variance of one.
-        "train.seed": 0,
-        "train.steps_per_call": 0,
-        "train.microbatches": 1,
-        "eval.every_epochs": 0,
-        "eval.batch_size": 1,
-        "eval.num_resamples": 2,
-        "eval.diagnostic_latents": 2,
-        "checkpoint.every_steps": 0,
-        "checkpoint.keep": 1,
-        "log.every_epochs": 1,
-    }
-    for key, minimum in least.items():
-        group, name = key.split(".")
-        value = config[group][name]
-        if value < minimum:
-            raise ValueError(
-                f"{key} is {value}, but must be at least {minimum}."
-            )
-    if config.train.seed > _LARGEST_SEED:
-        raise ValueError(
-            f"train.seed is {config.train.seed}, but must be at most"
-            f" {_LARGEST_SEED}."
-        )
-    if config.parallel.mode != "pmap":
-        raise ValueError(
-            f"parallel.mode is {config.parallel.mode!r}, but pmap is the only"
-            " one; leave that key out."
-        )
-    if config.entropy.queue_size:
-        raise ValueError(
-            f"entropy.queue_size is {config.entropy.queue_size}, but there is"
-            " no queue of earlier latents any more; set it to 0."
-        )
     profiling.parse_steps(config.log.profile)
     # What needs no data is refused before any is read.
     step_config = make_step_config(config, config.optimizer.warmup_steps + 1)

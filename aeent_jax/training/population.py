@@ -22,6 +22,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from aeent_jax import config as config_lib
 from aeent_jax.evaluation import evaluate
 from aeent_jax.runtime import checkpoint, claims, parallel, progress, workdir
 from aeent_jax.training import batch_feed, experiment, metrics_window
@@ -50,7 +51,7 @@ def group_key(config: ml_collections.ConfigDict) -> str:
     Returns:
       What they must have in common, as text.
     """
-    flat = workdir.flatten(json.loads(config.to_json()))
+    flat = config_lib.flatten(config)
     for key in _PER_MEMBER:
         del flat[key]
     if not _can_pad(config):

@@ -77,15 +77,18 @@ def assert_one_sentence(result, sentence, folder):
         ),
         (
             ["--config.train.epochs=many"],
-            "--config.train.epochs is 'many', but must be a whole number.",
+            "--config.train.epochs is 'many', but must be a whole number of at"
+            " least 1.",
         ),
         (
             ["--config.train.epochs=1.5"],
-            "--config.train.epochs is '1.5', but must be a whole number.",
+            "--config.train.epochs is '1.5', but must be a whole number of at"
+            " least 1.",
         ),
         (
             ["--config.optimizer.learning_rate=fast"],
-            "--config.optimizer.learning_rate is 'fast', but must be a number.",
+            "--config.optimizer.learning_rate is 'fast', but must be a finite"
+            " number above 0.",
         ),
         (
             ["--config.entropy.allow_unsound=maybe"],
@@ -98,8 +101,8 @@ def assert_one_sentence(result, sentence, folder):
         ),
         (
             ["--config=FOLDER/nothing.py"],
-            "--config=FOLDER/nothing.py is no file; give one such as"
-            " configs/default.py, from the folder that you are in.",
+            "--config=FOLDER/nothing.py is no file from the folder that you"
+            " are in, and no preset; the presets are benchmark, dae, default,",
         ),
         (
             [f"--config={ROOT}/configs/quickstart.py:plian"],
@@ -138,25 +141,26 @@ def test_train_refuses_a_wrong_command_line(run, folder, args, sentence):
         ),
         (
             {"channel__sigma": "nan"},
-            "channel.sigma is nan, but must be a finite number of at least 0.",
+            "--config.channel.sigma is 'nan', but must be a finite number of at"
+            " least 0.",
         ),
         (
             {"optimizer__schedule": "step"},
-            "optimizer.schedule is 'step'; choose one of constant, cosine,",
+            "optimizer.schedule is 'step', but must be one of constant,",
         ),
         (
             {"optimizer__warmup_steps": "12"},
             "optimizer.warmup_steps is 12, but must be at least 0 and below"
             " the 12 steps of the whole training.",
         ),
-        ({"train__batch_size": "1"}, "train.batch_size is 1, but must be"),
-        ({"checkpoint__keep": "0"}, "checkpoint.keep is 0, but must be"),
-        ({"data__image_size": "20"}, "image_size is 20, but"),
-        ({"data__channels": "2"}, "channels is 2, but must be 1 (gray) or 3"),
-        ({"model__latent_dim": "0"}, "latent_dim is 0, but must be at least"),
+        ({"train__batch_size": "1"}, "train.batch_size is '1', but must be"),
+        ({"checkpoint__keep": "0"}, "checkpoint.keep is '0', but must be"),
+        ({"data__image_size": "20"}, "image_size is '20', but must be a mul"),
+        ({"data__channels": "2"}, "channels is '2', but must be one of 1, 3"),
+        ({"model__latent_dim": "0"}, "latent_dim is '0', but must be a whole"),
         (
             {"parallel__mode": "jit"},
-            "parallel.mode is 'jit', but pmap is the only one",
+            "parallel.mode is 'jit', but this version maps steps with",
         ),
         (
             {"parallel__num_devices": "9"},
@@ -312,7 +316,8 @@ def test_commands_are_listed_and_have_help(run):
     status, out, _ = run("train", "--help")
     assert status == 0
     assert "--workdir: Folder of this run." in out
-    assert "--config: Configuration file;" in out
+    assert "--config: Configuration file, or the name of a preset: " in out
+    assert "\n  --config.train.epochs=250: passes over the" in out
 
 
 @pytest.mark.parametrize(

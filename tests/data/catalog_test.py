@@ -1,8 +1,8 @@
-import importlib
-
 import pytest
 
+from aeent_jax import config
 from aeent_jax.data import builders, catalog, phantoms
+from configs import benchmark
 
 # Of the published protocol 250, but for Brain Tumor; fewer on the smaller sets.
 _EPOCHS = {
@@ -48,18 +48,21 @@ def test_table_names_every_data_set_with_its_terms():
         assert entry.obtain in table
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in catalog.CATALOG if n != catalog.FOLDER]
-)
-def test_every_data_set_has_a_configuration(name):
-    module = importlib.import_module(f"configs.{name}")
-    plain, controlled = module.get_config("plain"), module.get_config()
-    for config in (plain, controlled):
-        assert config.data.name == name
-        assert config.data.channels == catalog.get_entry(name).channels
-        assert (config.data.image_size, config.train.batch_size) == (64, 64)
-        assert config.train.epochs == _EPOCHS.get(name, 250)
+@pytest.mark.parametrize("name", catalog.CATALOG)
+def test_every_data_set_has_a_preset(name):
+    plain, controlled = (
+        benchmark.get_config(f"{name}{variant}") for variant in (",plain", "")
+    )
+    for found in (plain, controlled):
+        assert found.data.name == name
+        assert found.data.channels == catalog.get_entry(name).channels
+        assert (found.data.image_size, found.train.batch_size) == (64, 64)
+        assert found.train.epochs == _EPOCHS.get(name, 250)
     assert plain.entropy.estimator == "none"
     assert controlled.entropy.estimator == "coding_rate"
     with pytest.raises(ValueError, match="must be controlled or plain"):
-        module.get_config("plian")
+        benchmark.get_config(f"{name},plian")
+
+
+def test_presets_are_of_the_data_sets_of_the_catalog():
+    assert set(config.EPOCHS) == set(catalog.CATALOG)

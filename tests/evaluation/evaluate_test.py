@@ -9,12 +9,12 @@ import pytest
 import training_support
 from sklearn import metrics as sklearn_metrics
 
+from aeent_jax import config as config_lib
 from aeent_jax import data, entropy, figures
 from aeent_jax.data import dataset as dataset_lib
 from aeent_jax.evaluation import evaluate
 from aeent_jax.results import evaluations
 from aeent_jax.runtime import parallel
-from configs import default
 
 SIGMA = 0.5
 
@@ -40,7 +40,7 @@ DATASET = make_dataset(
 
 
 def make_config(**overrides):
-    config = default.get_config()
+    config = config_lib.default()
     config.channel.sigma = SIGMA
     config.model.latent_dim = training_support.LATENT_DIM
     config.eval.batch_size = 4

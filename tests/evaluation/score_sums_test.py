@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.evaluation import score_sums
-from configs import default
 
-CONFIG = default.get_config()  # kde_loo at weight 5e-4
+CONFIG = config_lib.default()  # kde_loo at weight 5e-4
 
 
 def parse(spec, config=CONFIG):
@@ -34,7 +34,7 @@ def test_description_length_has_the_weight_of_the_training():
 
 
 def test_description_length_is_refused_where_the_weight_was_controlled():
-    config = default.get_config()
+    config = config_lib.default()
     config.entropy.controller = "target_rate"
     with pytest.raises(ValueError, match="its controller .target_rate."):
         parse("description_length", config)

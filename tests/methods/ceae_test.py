@@ -6,9 +6,9 @@ import numpy as np
 import parity_support
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import autoencoders, ceae
-from configs import default
 
 
 def make_inputs(count, size=6, seed=0):
@@ -80,7 +80,7 @@ def test_training_sees_the_square_and_evaluation_does_not(variables):
 
 @pytest.mark.parametrize("size", [0, 65])
 def test_refuses_a_square_that_the_image_does_not_hold(size):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method, config.corruption.square_size = "ceae", size
     with pytest.raises(ValueError, match=f"square_size is {size}.*from 1 to"):
         methods.make_method(config, None)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import autoencoders
-from configs import default
 
 
 def make_config(compat="", weight=3.0):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method, config.compat = "constrained_ae", compat
     config.loss.consistency_weight = weight
     config.data.image_size, config.model.latent_dim = 16, 3

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import dae
 from configs import dae as config_of_dae
-from configs import default
 
 COARSE = dae.Corruption(noise_std=0.2, noise_size=4)
 corrupt = jax.jit(dae.corrupt, static_argnums=1)
@@ -162,7 +162,7 @@ def test_training_sees_the_noise_and_evaluation_does_not():
 
 
 def make_config(**overrides):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method, config.data.image_size = "dae", 32
     config.model.base_width = 4
     overrides = {key.replace("__", "."): v for key, v in overrides.items()}

@@ -5,8 +5,8 @@ import numpy as np
 import parity_support
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
-from configs import default
 
 WIDTH, HIDDEN, LATENT, ROWS = 4, 8, 3, 5
 VALID = np.arange(ROWS) < 4
@@ -15,7 +15,7 @@ ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def make_config(**overrides):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.update_from_flattened_dict(
         {
             "method": "ganomaly",

@@ -4,9 +4,9 @@ import numpy as np
 import parity_support
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import memae
-from configs import default
 
 SIZES = {"num_slots": 25, "threshold": 0.0025, "address_weight": 2e-4}
 
@@ -125,7 +125,7 @@ def test_decoder_sees_the_memory_at_the_noisy_latent():
     ],
 )
 def test_refuses_values_that_it_cannot_use(group, key, value, sentence):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = "memae"
     config[group][key] = value
     with pytest.raises(ValueError, match=sentence):

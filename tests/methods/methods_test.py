@@ -7,9 +7,9 @@ import parity_support
 import perceptual_support
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import autoencoders, streams
-from configs import default
 
 
 def images(seed, channels):
@@ -36,7 +36,7 @@ def test_loss_is_the_mean_over_pixels_and_the_score_map_over_channels(channels):
 
 def make_config(name):
     """Small, with the channel off, which not every method can carry."""
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = name
     config.data.image_size, config.data.channels = 32, 3
     config.model.latent_dim = 5

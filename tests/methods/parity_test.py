@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
-from configs import default
 
 _TESTDATA = pathlib.Path(__file__).parents[1] / "testdata"
 _COUNTS = json.loads((_TESTDATA / "parameter_counts.json").read_text())
@@ -65,7 +65,7 @@ _CASES = [
 
 
 def make_config(name):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method, config.compat = name, "medianomaly"
     config.data.image_size, config.model.latent_dim = 32, 4
     config.model.base_width, config.model.hidden_dim = 4, 32
@@ -250,7 +250,7 @@ def test_training_matches_the_reference(reference):
 )
 def test_parameter_count_matches_the_reference(name):
     method, channels, latent = name.rsplit("_", 2)
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = method
     config.data.channels = int(channels[1:])
     config.model.latent_dim = int(latent[1:])

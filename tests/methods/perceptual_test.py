@@ -6,11 +6,10 @@ import numpy as np
 import perceptual_support
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import perceptual
 from aeent_jax.models import vgg
-from aeent_jax.runtime import workdir
-from configs import default
 
 
 @functools.cache
@@ -131,7 +130,7 @@ def test_score_is_the_mean_over_features_and_has_a_map_of_the_images_size():
 
 
 def make_config(folder):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = "ae_perceptual"
     return perceptual_support.configure(config, folder)
 
@@ -216,7 +215,7 @@ def test_never_unpickles(tmp_path):
 
 
 def test_needs_a_path():
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = "ae_perceptual"
     with pytest.raises(ValueError, match=r".") as caught:
         methods.make_method(config, None)
@@ -228,4 +227,4 @@ def test_needs_a_path():
 
 def test_paths_do_not_decide_what_is_trained(tmp_path):
     config = make_config(tmp_path)
-    assert str(tmp_path) not in str(workdir.decisive(config))
+    assert str(tmp_path) not in str(config_lib.decisive(config))

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import ssim
-from configs import default
 
 
 def images(seed, shape=(2, 13, 17, 3), low=0.0, high=1.0):
@@ -89,7 +89,7 @@ def test_score_is_the_mean_before_interpolation_unless_asked_otherwise():
     ("compat", "score"), [("", "ssim"), ("medianomaly", "ssim_interpolated")]
 )
 def test_compat_takes_the_mean_after_interpolation(compat, score):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method, config.compat = "ae_ssim", compat
     assert methods.make_method(config, None).score == score
 

@@ -9,10 +9,10 @@ import pytest
 import training_support
 from jax import lax
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.entropy import channel
 from aeent_jax.runtime import parallel
-from configs import default
 
 # They are trained as others, and differ in their scores.
 SCORED_OTHERWISE = {"ae_grad", "vae_combi", "vae_elbo", "vae_kl", "vae_rec"}
@@ -23,7 +23,7 @@ COUNT, PADDED = 5, 8
 
 
 def make_method(name, folder):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = name
     config.data.image_size = SIZES.get(name, training_support.IMAGE_SIZE)
     config.model.latent_dim = training_support.LATENT_DIM

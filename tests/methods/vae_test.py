@@ -6,9 +6,9 @@ import numpy as np
 import parity_support
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.methods import vae
-from configs import default
 
 
 def make_network(**overrides):
@@ -84,7 +84,7 @@ def test_kl_matches_numerical_integration():
 
 
 def make_config(**overrides):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.update_from_flattened_dict(
         {
             "method": "vae",

@@ -7,14 +7,14 @@ import pytest
 import training_support
 from jax.extend.core import jaxprs_in_params
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods, models
-from configs import default
 
 IMAGES = training_support.make_images(8)
 
 
 def make_method(name="ae", **compute):
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = name
     config.data.image_size = training_support.IMAGE_SIZE
     config.model.latent_dim = training_support.LATENT_DIM
@@ -134,7 +134,7 @@ def test_unknown_numbers_are_refused(compute, sentence):
 
 
 def test_unet_computes_in_float32_alone():
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.method = "dae"
     config.compute.dtype = "bfloat16"
     with pytest.raises(ValueError, match="dae has a UNet, which computes"):

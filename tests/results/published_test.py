@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import sweep_support
 
+from aeent_jax import config as config_lib
 from aeent_jax.results import groups, published
-from aeent_jax.runtime import workdir
-from configs import default, table1
+from configs import table1
 
 
 def plain(data="kermany_cxr", size=4, **overrides):
     """The flat configuration of a plain member."""
-    config = default.apply_variant(default.get_config(), "plain")
+    config = config_lib.apply_variant(config_lib.default(), "plain")
     config.update_from_flattened_dict(
         {
             "data.name": data,
@@ -23,7 +23,7 @@ def plain(data="kermany_cxr", size=4, **overrides):
         }
         | {key.replace("__", "."): v for key, v in overrides.items()}
     )
-    return workdir.decisive(config)
+    return config_lib.decisive(config)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_another_protocol_has_no_published_number(config):
     assert published.find(config) == {}
 
 
-@pytest.mark.parametrize("data", table1.DATASETS)
+@pytest.mark.parametrize("data", config_lib.EPOCHS)
 def test_members_of_table_1_follow_the_published_protocol(data):
     config = table1.get_config(data)
     config.model.latent_dim = 4
     known = {name for name, *_ in published.NUMBERS}
-    assert bool(published.find(workdir.decisive(config))) == (data in known)
+    assert bool(published.find(config_lib.decisive(config))) == (data in known)
 
 
 def cell(mean, sd, seeds, *, of=(0.70, 0.0, 1)):

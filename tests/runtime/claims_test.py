@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
+from aeent_jax import config as config_lib
 from aeent_jax.runtime import claims, workdir
-from configs import default
 
 
 def claimed(folder):
-    return claims.claimed(folder, default.get_config())
+    return claims.claimed(folder, config_lib.default())
 
 
 def refusal(folder):
@@ -129,7 +129,7 @@ def test_job_killed_as_it_claims_leaves_a_workdir_to_start_in(
     # All else may be precious.
     (tmp_path / "config.json").rename(tmp_path / "mine.json")
     with pytest.raises(ValueError, match="holds files but no config.json"):
-        workdir.check(tmp_path, default.get_config())
+        workdir.check(tmp_path, config_lib.default())
 
 
 def test_refused_configuration_leaves_no_lock(tmp_path):

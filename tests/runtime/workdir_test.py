@@ -6,12 +6,12 @@ import fault_support
 import numpy as np
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax.runtime import workdir
-from configs import default
 
 
 def make_config(**overrides):
-    config = default.get_config()
+    config = config_lib.default()
     config.update_from_flattened_dict(
         {key.replace("__", "."): value for key, value in overrides.items()}
     )
@@ -233,9 +233,12 @@ def test_loaded_configuration_has_the_types_of_the_default(
 @pytest.mark.parametrize(
     ("tree", "fault"),
     [
-        ({}, "no channel, so it is of another version; add what it lacks"),
-        ({"model": 3}, "model = 3, but it must be a group of keys; write it"),
-        ({"model": {}}, "no model.base_width, so it is of another version;"),
+        ({}, "no method, so it is of another version; add what it lacks"),
+        (
+            {"model": 3},
+            "model = 3, but it must be a group of keys: latent",
+        ),
+        ({"model": {}}, "no model.latent_dim, so it is of another version;"),
     ],
 )
 def test_loaded_configuration_has_the_groups_of_the_default(

@@ -6,12 +6,13 @@ import runpy
 
 import pytest
 
+from aeent_jax import config as config_lib
 from aeent_jax import entropy, sweep
-from configs import default, estimators, figure_error, table1, table2
+from configs import estimators, figure_error, table1, table2
 
 
 def base():
-    return default.get_config().lock()
+    return config_lib.default().lock()
 
 
 def members(*pairs, **kwargs):

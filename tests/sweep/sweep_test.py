@@ -13,10 +13,10 @@ from aeent_jax.results import runs
 from aeent_jax.sweep import records as records_lib
 
 MEMBERS = """
-from configs import default
+from aeent_jax import config as config_lib
 
 def get_config():
-    return default.get_config()
+    return config_lib.default()
 
 def get_members(config):
     # One program for all, so that it is compiled once.

@@ -9,20 +9,20 @@ import optax
 import pytest
 import training_support
 
+from aeent_jax import config as config_lib
 from aeent_jax import methods
 from aeent_jax.data import batches
 from aeent_jax.entropy import channel
 from aeent_jax.runtime import parallel
 from aeent_jax.training import population
 from aeent_jax.training import step as train_step
-from configs import default
 
 SEED, RATE, BATCH_SIZE, STEPS = 7, 0.05, 5, 3
 IMAGES = training_support.make_images(14)
 
 
 def make_method(axis_name=parallel.AXIS, feature_weight=1.0):
-    config = default.get_config()
+    config = config_lib.default()
     config.method = "ganomaly"
     config.data.image_size = training_support.IMAGE_SIZE
     config.model.latent_dim = training_support.LATENT_DIM

@@ -635,7 +635,8 @@ def test_configuration_of_an_earlier_version_is_refused(
         restore.evaluate_workdir(folder)
     assert str(caught.value) == (
         f"{folder / 'config.json'} has no channel.noise, so it is of another"
-        " version; add what it lacks from configs/default.py."
+        " version; add what it lacks, with the defaults that `aeent train"
+        " --help` lists."
     )
     with pytest.raises(ValueError, match=r".") as caught:
         loop.train(make_config(), folder, say=Recorder())
@@ -647,12 +648,13 @@ def test_configuration_of_an_earlier_version_is_refused(
     [
         (
             {"data__window": None},
-            "The configuration has data.window = None, but it must be a string;"
-            " write it as in configs/default.py.",
+            "The configuration has data.window = None, but it must be a"
+            " string.",
         ),
         (
             {"train__seed": 2**31},
-            "train.seed is 2147483648, but must be at most 2147483647.",
+            "The configuration has train.seed = 2147483648, but it must be a"
+            " whole number of at least 0 and at most 2147483647.",
         ),
         (
             {"entropy__controller": "schedule"},
@@ -660,11 +662,13 @@ def test_configuration_of_an_earlier_version_is_refused(
         ),
         (
             {"entropy__estimator": "density", "entropy__learning_rate": 0.0},
-            "entropy.learning_rate is 0.0, but must be a finite number above",
+            "The configuration has entropy.learning_rate = 0.0, but it must be"
+            " a finite number above 0.",
         ),
         (
             {"channel__normalisation": "layer"},
-            "channel.normalisation is 'layer'; choose one of none, power.",
+            "The configuration has channel.normalisation = 'layer', but it must"
+            " be one of none, power.",
         ),
     ],
 )

@@ -1,0 +1,1 @@
+"""Presets: configurations that override some defaults of `aeent_jax.config`."""
