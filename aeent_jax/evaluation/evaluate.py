@@ -1,15 +1,23 @@
 """Evaluation: score maps, anomaly scores, metrics, the channel's rate.
 
-Exact: every image of a split is scored once, batches are padded and the padding
-is dropped, rank metrics are computed on the host over the whole split. Images
-are scored without channel noise. The meter and the diagnostics are those of the
-Gaussian channel of the same sigma, also where training had uniform noise. Of
-several processes all score, and the first alone writes, with what only the
-files hold.
+    on all devices, padded batches          on the host, float64
 
-Images that are in files are scored a batch at a time. What is kept of each is
-its latent, its score and, where the split has masks, its map and its mask:
-pixel metrics need all of them, five bytes a pixel.
+    test images  -> z, map, score, error -> AUROC, AP, pixel metrics, intervals
+                          |                 (whole split at once: ranks)
+                          v
+    train images -> z, score, error -----> rate of the channel, diagnostics and
+                          |                 error by kind of image
+                          v
+              part of the score that needs the training latents, added
+
+Exact: every image of a split is scored once, and the padding is dropped before
+anything is computed of it. Images are scored without channel noise. The meter
+and the diagnostics are those of the Gaussian channel of the same sigma, also
+where training had uniform noise.
+
+Images that are in files are scored a batch at a time. Kept of each are its
+latent, its score and, where the split has masks, its map and its mask: pixel
+metrics need all of them, five bytes per pixel.
 """
 
 import dataclasses
@@ -43,7 +51,7 @@ _LOGGED = (
     "images_per_second",
 )
 
-# That baselines are fitted to where the training images are not in memory.
+# Baselines are fitted to so many images where these are not all in memory.
 _BASELINE_IMAGES = 4096
 
 
@@ -107,27 +115,23 @@ class Evaluator:
         scored = self._with_latents(scored, trained)
         chosen, maps = _chosen_for_panel(split), scored.score_maps
         if directory is not None:
-            # Here, since all processes must take part.
+            # The last calls of the devices, in which all processes take part.
+            # From here on the first one is alone with what only files hold.
             shown = self._scorer.reconstruct(variables, split.images[chosen])
             maps = self._maps(variables, split, scored, chosen)
             if jax.process_index() > 0:
                 directory = None
+        resamples = self._config.eval.num_resamples if directory else 0
         results = {
             "split": name,
             "score": self._score,
             "has_score_map": maps is not None,
             "step": step,
-            "num_images": len(split.ids),
-            "num_normal": int(np.sum(split.labels == data.NORMAL)),
-            "num_abnormal": int(np.sum(split.labels == data.ABNORMAL)),
+            **_counts(split, scored),
             "images_per_second": scored.images_per_second,
+            **self._rank_metrics(split, scored, resamples),
+            **rates.measure(name, split, scored, trained, self._config),
         }
-        if results["num_normal"]:
-            results["anomaly_score_of_normals"] = _summary(
-                scored.anomaly_scores[split.labels == data.NORMAL]
-            )
-        results |= self._rank_metrics(split, scored, directory is not None)
-        results |= self._latent_metrics(name, split, scored, trained)
         if directory is not None:
             # So that runs are paired on the same pixels, not the same names.
             results["images_sha256"] = dataset.image_fingerprint_of(name)
@@ -159,84 +163,34 @@ class Evaluator:
             anomaly_scores=scored.anomaly_scores + added,
         )
 
-    def _rank_metrics(self, split, scored, with_intervals):
+    def _rank_metrics(self, split, scored, num_resamples):
         if not metrics.has_both_classes(split.labels):
             return {}
-        scores, labels = scored.anomaly_scores, split.labels
-        found = metrics.image_metrics(scores, labels)
-        maps = masks = None
-        if (
-            split.masks is not None
-            and scored.score_maps is not None
-            and metrics.has_both_classes(split.masks)
-        ):
-            maps, masks = scored.score_maps, split.masks
-            found |= metrics.pixel_metrics(maps, masks)
-        if with_intervals:
-            found |= _intervals(
-                metrics.bootstrap(
-                    scores,
-                    labels,
-                    maps,
-                    masks,
-                    num_resamples=self._config.eval.num_resamples,
-                )
-            )
-        return found
-
-    def _latent_metrics(self, name, split, scored, trained):
-        """Rate and reconstruction error of each kind of image."""
-        kinds = {"train_normal": (trained, slice(None))}
-        if name != "train":
-            for kind, label in (
-                (f"{name}_normal", data.NORMAL),
-                (f"{name}_abnormal", data.ABNORMAL),
-            ):
-                chosen = split.labels == label
-                if chosen.any():
-                    kinds[kind] = (scored, chosen)
-        found = {
-            "rate_nats": None,
-            "reconstruction_error": {
-                kind: float(
-                    of.reconstruction_error[rows].mean(dtype=np.float64)
-                )
-                for kind, (of, rows) in kinds.items()
-            },
-            "diagnostics": {},
-        }
-        if trained.z is None:
-            return found
-        sigma = self._config.channel.sigma
-        latents = {kind: of.z[rows] for kind, (of, rows) in kinds.items()}
-        # The bracket depends on the number of latents: the same everywhere.
-        n = min(
-            [self._config.eval.diagnostic_latents, *map(len, latents.values())]
+        maps, masks = scored.score_maps, split.masks
+        if maps is None or masks is None or not metrics.has_both_classes(masks):
+            maps = masks = None
+        return metrics.measure(
+            scored.anomaly_scores,
+            split.labels,
+            maps,
+            masks,
+            num_resamples=num_resamples,
         )
-        return found | {
-            "rate_nats": _meter(trained.z, sigma),
-            "diagnostics": {
-                kind: _diagnostics(_subset(z, n), sigma)
-                for kind, z in latents.items()
-            },
-        }
 
     def _baselines(self, train, split):
         wanted, fitted = self._config.model.latent_dim, train.images
         if train.is_stored:
             order = np.random.default_rng(0).permutation(len(train))
             fitted = fitted[np.sort(order[:_BASELINE_IMAGES])]
-        found = baselines.scores(fitted, split.images, num_components=wanted)
-        table = {}
-        for name, scores in found.items():
-            table[name] = metrics.image_metrics(scores, split.labels)
-            table[name] |= _intervals(
-                metrics.bootstrap(
-                    scores,
-                    split.labels,
-                    num_resamples=self._config.eval.num_resamples,
-                )
+        scores = baselines.scores(fitted, split.images, num_components=wanted)
+        table = {
+            name: metrics.measure(
+                values,
+                split.labels,
+                num_resamples=self._config.eval.num_resamples,
             )
+            for name, values in scores.items()
+        }
         used = baselines.usable_components(fitted, wanted)
         table["pca"]["num_components"] = used
         if len(fitted) < len(train):
@@ -264,32 +218,6 @@ def _chosen_for_panel(split: data.Split) -> np.ndarray:
     )
 
 
-def _subset(z: np.ndarray, n: int) -> np.ndarray:
-    """A fixed random choice of `n` rows."""
-    return z[np.random.default_rng(0).permutation(len(z))[:n]]
-
-
-def _meter(z: np.ndarray, sigma: float) -> float | None:
-    """The one meter of every axis in nats: the coding rate of all latents.
-
-    Needs 1000 latents, or all there are; None where the rate is infinite. The
-    latent of a single image tells nothing.
-    """
-    if sigma == 0:
-        return None
-    if len(z) < 2:
-        return 0.0
-    return rates.coding_rate(z, sigma)
-
-
-def _diagnostics(z: np.ndarray, sigma: float) -> dict[str, Any]:
-    """`entropy.channel_diagnostics` with the noise of a fixed key."""
-    if sigma == 0 or len(z) < 2:
-        return {"num_latents": len(z), "variance": z.var(axis=0).tolist()}
-    found = rates.diagnostics(z, sigma)
-    return {"num_latents": len(z)} | jax.tree.map(np.ndarray.tolist, found)
-
-
 def flat_metrics(results: Mapping[str, Any]) -> dict[str, float | None]:
     """Numbers of an evaluation under flat keys, for metrics.jsonl.
 
@@ -314,16 +242,23 @@ def flat_metrics(results: Mapping[str, Any]) -> dict[str, float | None]:
     return flat
 
 
-def _intervals(found: Mapping[str, metrics.Interval]) -> dict[str, list[float]]:
-    return {f"{name}_interval": list(pair) for name, pair in found.items()}
-
-
-def _summary(scores: np.ndarray) -> dict[str, float]:
-    """Mean, spread and quantiles of the normals' scores: for thresholds."""
-    return {
-        "mean": float(scores.mean()),
-        "sd": float(scores.std()),
-        "median": float(np.median(scores)),
-        "quantile_95": float(np.quantile(scores, 0.95)),
-        "quantile_99": float(np.quantile(scores, 0.99)),
+def _counts(split: data.Split, scored: scoring.Scored) -> dict[str, Any]:
+    """Numbers of images, and a summary of the normals' scores."""
+    normal = split.labels == data.NORMAL
+    counts = {
+        "num_images": len(split.ids),
+        "num_normal": int(np.sum(normal)),
+        "num_abnormal": int(np.sum(split.labels == data.ABNORMAL)),
+    }
+    if not normal.any():
+        return counts
+    scores = scored.anomaly_scores[normal]
+    return counts | {
+        "anomaly_score_of_normals": {
+            "mean": float(scores.mean()),
+            "sd": float(scores.std()),
+            "median": float(np.median(scores)),
+            "quantile_95": float(np.quantile(scores, 0.95)),
+            "quantile_99": float(np.quantile(scores, 0.99)),
+        }
     }

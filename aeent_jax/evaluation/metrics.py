@@ -165,6 +165,41 @@ def _dice(positives, negatives):
     return 2 * true / (predicted + positives.sum(-1, keepdims=True))
 
 
+def measure(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    score_maps: np.ndarray | None = None,
+    masks: np.ndarray | None = None,
+    *,
+    num_resamples: int = 0,
+) -> dict[str, float | list[float]]:
+    """Metrics with their intervals, as files hold them.
+
+    Args:
+      scores: `[N]` anomaly scores.
+      labels: `[N]`, 0 normal, 1 abnormal.
+      score_maps: `[N, H, W]`, or None for the image metrics alone.
+      masks: `[N, H, W]`, given with `score_maps`.
+      num_resamples: as in `bootstrap`; 0 leaves intervals out.
+
+    Returns:
+      What `image_metrics` and `pixel_metrics` return, and under names such as
+      `auroc_interval` the two ends of what `bootstrap` returns.
+
+    Raises:
+      ValueError: as in `image_metrics` and `pixel_metrics`.
+    """
+    values: dict[str, float | list[float]] = {**image_metrics(scores, labels)}
+    if score_maps is not None and masks is not None:
+        values |= pixel_metrics(score_maps, masks)
+    if num_resamples:
+        intervals = bootstrap(
+            scores, labels, score_maps, masks, num_resamples=num_resamples
+        )
+        values |= {f"{k}_interval": [*pair] for k, pair in intervals.items()}
+    return values
+
+
 def bootstrap(
     scores: np.ndarray,
     labels: np.ndarray,

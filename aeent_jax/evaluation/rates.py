@@ -1,38 +1,121 @@
-"""What an evaluation measures of latents, each in one compiled program.
+"""Rates, errors and diagnostics of each kind of image, from its latents.
 
-Called outside of one, the estimators compile dozens of small programs at the
-first evaluation, and move arrays to the device wherever they need them.
+Called outside of a compiled program, the estimators compile dozens of small
+programs at the first evaluation, and move arrays to the device wherever they
+need them. Here each is one program.
 """
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
-from aeent_jax import entropy
+from aeent_jax import data, entropy
+from aeent_jax.evaluation import scoring
+
+# Scores, and the rows of them that are of one kind of image.
+_Kinds = dict[str, tuple[scoring.Scored, Any]]
 
 
-def coding_rate(z: np.ndarray, sigma: float) -> float:
-    """`entropy.coding_rate` of latents on the host, in nats.
+def measure(
+    name: str,
+    split: data.Split,
+    scored: scoring.Scored,
+    trained: scoring.Scored,
+    config: ml_collections.ConfigDict,
+) -> dict[str, Any]:
+    """Measures each kind of image: training normals, and those of a split.
 
     Args:
-      z: `[n, dim]`.
-      sigma: standard deviation of the channel's noise.
+      name: of the split.
+      split: the evaluated images.
+      scored: their scores.
+      trained: scores of the training normals.
+      config: the resolved configuration.
+
+    Returns:
+      `rate_nats`, the coding rate of the training normals, None without a
+      channel; and by kind, `train_normal` or `<split>_<label>`, the
+      `reconstruction_error` and the `diagnostics`. None and none where the
+      method has no latent vector.
     """
+    kinds: _Kinds = {"train_normal": (trained, slice(None))}
+    if name != "train":
+        for word, label in (
+            ("normal", data.NORMAL),
+            ("abnormal", data.ABNORMAL),
+        ):
+            rows = split.labels == label
+            if rows.any():
+                kinds[f"{name}_{word}"] = (scored, rows)
+    errors = {
+        kind: float(of.reconstruction_error[rows].mean(dtype=np.float64))
+        for kind, (of, rows) in kinds.items()
+    }
+    rate, diagnostics = None, {}
+    if trained.z is not None:
+        sigma = config.channel.sigma
+        rate = coding_rate(trained.z, sigma)
+        latents = {kind: of.z[rows] for kind, (of, rows) in kinds.items()}
+        diagnostics = _diagnose(latents, sigma, config.eval.diagnostic_latents)
+    return {
+        "rate_nats": rate,
+        "reconstruction_error": errors,
+        "diagnostics": diagnostics,
+    }
+
+
+def coding_rate(z: np.ndarray, sigma: float) -> float | None:
+    """The one meter of every axis in nats: the coding rate of all latents.
+
+    Needs 1000 latents, or all there are. The latent of a single image tells
+    nothing.
+
+    Args:
+      z: `[n, dim]`, on the host.
+      sigma: standard deviation of the channel's noise; 0 without a channel.
+
+    Returns:
+      Nats; None where the rate is infinite.
+    """
+    if sigma == 0:
+        return None
+    if len(z) < 2:
+        return 0.0
     return float(jax.device_get(_coding_rate(jax.device_put(z), sigma)))
 
 
-def diagnostics(z: np.ndarray, sigma: float) -> dict[str, np.ndarray]:
-    """`entropy.channel_diagnostics` of latents on the host.
+def _diagnose(
+    latents: Mapping[str, np.ndarray], sigma: float, most: int
+) -> dict[str, Any]:
+    # The bracket depends on the number of latents: the same for every kind.
+    n = min([most, *map(len, latents.values())])
+    return {
+        kind: diagnose(
+            z[np.random.default_rng(0).permutation(len(z))[:n]], sigma
+        )
+        for kind, z in latents.items()
+    }
+
+
+def diagnose(z: np.ndarray, sigma: float) -> dict[str, Any]:
+    """Diagnostics of latents, as plain numbers and lists.
 
     Args:
-      z: `[n, dim]`.
-      sigma: standard deviation of the channel's noise.
+      z: `[n, dim]`, on the host.
+      sigma: standard deviation of the channel's noise; 0 without a channel.
 
     Returns:
-      Its dictionary, with the noise of a fixed key.
+      `num_latents`, and `entropy.channel_diagnostics` with the noise of a fixed
+      key; only the `variance` where there is no channel or one latent.
     """
-    return jax.device_get(_diagnostics(jax.device_put(z), sigma))
+    if sigma == 0 or len(z) < 2:
+        return {"num_latents": len(z), "variance": z.var(axis=0).tolist()}
+    numbers = jax.device_get(_diagnostics(jax.device_put(z), sigma))
+    return {"num_latents": len(z)} | jax.tree.map(np.ndarray.tolist, numbers)
 
 
 @functools.partial(jax.jit, static_argnums=1)
