@@ -41,6 +41,14 @@ def run(
         except USER_ERRORS as error:
             print(f"error: {_one_line(error)}", file=sys.stderr)
             return 1
+        except Exception as error:
+            from aeent_jax.runtime import storage
+
+            sentence = storage.network_failure(error)
+            if sentence is None:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            return 1
 
     def parse(args: Sequence[str]) -> list[str]:
         if {"-h", "--help"} & set(args[1:]):

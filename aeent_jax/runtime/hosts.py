@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-from aeent_jax.runtime import parallel
+from aeent_jax.runtime import parallel, storage
 
 # A process that has not been heard of for so long is taken for dead, and JAX
 # ends the others.
@@ -246,6 +246,8 @@ def taking_part(errors: tuple[type[Exception], ...]) -> Iterator[None]:
             )
         elif isinstance(error, errors):
             sentence = " ".join(str(error).split())
+        elif storage.network_failure(error):
+            sentence = storage.network_failure(error)
         else:
             traceback.print_exc()
         _end(sentence, _SECONDS_OF_GRACE if is_first() else 0)

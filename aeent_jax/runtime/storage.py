@@ -29,6 +29,8 @@ from etils import epath
 _ADDRESS = re.compile(r"gs:|[A-Za-z][A-Za-z0-9+.-]*://")
 _IN_BUCKET = re.compile(r"gs://([^/]+)(/.*)?")
 _PATTERN = re.compile(r"[*?\[\]#]")
+# Packages whose errors are those of the network and of access.
+_NETWORK = ("aiohttp", "gcsfs", "google", "requests", "urllib3")
 
 
 def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
@@ -125,6 +127,23 @@ def check_reachable(path: pathlib.Path) -> None:
             f"{path} cannot be read ({_reason(error)}); see to the network and"
             " to access, then start again."
         ) from error
+
+
+def network_failure(error: Exception) -> str | None:
+    """A sentence for an error of a bucket that is none of the system's.
+
+    Args:
+      error: whatever was raised.
+
+    Returns:
+      What failed and what to do; None for an error of another kind.
+    """
+    if type(error).__module__.split(".")[0] not in _NETWORK:
+        return None
+    return (
+        f"a bucket cannot be read or written ({_reason(error)}); see to the"
+        " network and to access, then start again."
+    )
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -1,31 +1,42 @@
 """The files of a run: configuration, environment and metrics.
 
 A workdir belongs to one configuration. Another one is refused, so that a
-restart never mixes two experiments. Of several processes the first writes.
+restart never mixes two experiments. It belongs to one job at a time, too, where
+there are locks: in buckets, mounted or behind gs://, there are none. The first
+of several processes writes.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import platform
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
 
 import jax
 import ml_collections
+import numpy as np
 from jax.experimental import multihost_utils
 
 from aeent_jax import config as config_lib
 from aeent_jax.runtime import storage
 
-# Of the job that has the workdir, see `claims.py` beside this.
-LOCK = "lock"
-# What a job that was killed as it began may leave of its own.
-_BEGINNINGS = {LOCK, "config.json.partial"}
+try:
+    import fcntl
+except ImportError:  # On Windows.
+    fcntl = None
+
+# The job that has the workdir locks this file.
+_LOCK = "lock"
+# A job that was killed as it began may leave these.
+_BEGINNINGS = {_LOCK, "config.json.partial"}
 _PACKAGES = (
     "aeent-jax",
     "flax",
@@ -39,8 +50,13 @@ _PACKAGES = (
 )
 
 
-def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-    """Makes the workdir, or checks that it belongs to this configuration.
+@contextlib.contextmanager
+def claimed(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict
+) -> Iterator[None]:
+    """Makes a workdir the run's, and keeps other jobs out while the block runs.
+
+    Of several processes of a job, the first keeps it for all.
 
     Args:
       workdir: the run's folder; made where there is none.
@@ -49,13 +65,92 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     Raises:
       ValueError: the folder belongs to another configuration, or holds files
         but no run; nothing was changed.
-      OSError: it cannot be written.
+      OSError: another job has it, and nothing was changed; or it cannot be
+        written.
     """
+    check(workdir, config)
+    with contextlib.ExitStack() as stack:
+        refusal = None
+        # A bucket has no locks, and no folder that would have to be made.
+        if jax.process_index() == 0 and not storage.is_in_bucket(workdir):
+            try:
+                stack.enter_context(_alone(workdir))
+            except OSError as error:
+                refusal = error
+        # Told to the others, which would wait for the first in vain.
+        if multihost_utils.broadcast_one_to_all(np.int32(refusal is not None)):
+            raise refusal or OSError(
+                f"--workdir={workdir} cannot be had, as the first process"
+                " says; do what it asks for and start all processes again."
+            )
+        _write_claim(workdir, config)
+        yield
+
+
+@contextlib.contextmanager
+def _alone(workdir) -> Iterator[None]:
+    """Locks a workdir against other jobs, or raises OSError."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        # The file stays: one that is removed can be locked by two.
+        file = (workdir / _LOCK).open("a+")
+    except OSError as error:
+        raise _not_writable(workdir, error) from error
+    with file:
+        if not lock(file):
+            file.seek(0)
+            raise OSError(
+                f"--workdir={workdir} is in use by"
+                f" {file.read().strip() or 'another job'}; wait for it or stop"
+                " it, or give this run a workdir of its own."
+            )
+        # The name is for the sentence above alone, so that a full disk or a
+        # name that has changed since harms nothing.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        yield
+
+
+def lock(file: IO[str]) -> bool:
+    """Locks an open file until it is closed, without waiting.
+
+    The lock ends with the processes that have the file, however they end.
+    Network file systems that have locks (NFS since Linux 2.6.12, Lustre mounted
+    with `flock`, CephFS) pass them on to other hosts for a file that is open
+    for writing, and not for a folder.
+
+    Args:
+      file: open for writing.
+
+    Returns:
+      False where it is locked; True also where the system has no locks.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _write_claim(workdir, config):
+    """Writes the configuration, once all processes have looked."""
+    # Another job may have written it before this one had the lock.
     check(workdir, config)
     # None writes before all have looked, nor goes on before it is written.
     multihost_utils.sync_global_devices("aeent_workdir_checked")
     if jax.process_index() == 0:
-        _write_claim(workdir, config)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / "config.json", json.loads(config.to_json()))
+            write_json(workdir / "environment.json", environment())
+        except OSError as error:
+            raise _not_writable(workdir, error) from error
     multihost_utils.sync_global_devices("aeent_workdir_claimed")
     if not (workdir / "config.json").exists():
         raise ValueError(
@@ -64,16 +159,11 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _write_claim(workdir, config):
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / "config.json", json.loads(config.to_json()))
-        write_json(workdir / "environment.json", environment())
-    except OSError as error:
-        raise OSError(
-            f"--workdir={workdir} cannot be written ({error.strerror}); give a"
-            " folder that can."
-        ) from error
+def _not_writable(workdir, error: OSError) -> OSError:
+    return OSError(
+        f"--workdir={workdir} cannot be written ({error.strerror}); give a"
+        " folder that can."
+    )
 
 
 def check(workdir: pathlib.Path, config: ml_collections.ConfigDict) -> None:

@@ -7,13 +7,14 @@ them instead of training in the same folder.
 """
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+
+from aeent_jax.runtime import workdir
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _PROGRAM = ("-m", "aeent_jax.cli.train")
@@ -122,11 +123,8 @@ def hold(names: Sequence[str], logs: pathlib.Path) -> Iterator[list[str]]:
         free = []
         for name in names:
             log = stack.enter_context((logs / f"{name}.log").open("a"))
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            free.append(name)
+            if workdir.lock(log):
+                free.append(name)
         yield free
 
 
@@ -139,9 +137,7 @@ def _start_next(
     """Starts the first member that no process of another sweep is at."""
     for name in list(waiting):
         with (logs / f"{name}.log").open("a") as log:
-            try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not workdir.lock(log):
                 continue
             waiting.remove(name)
             flags = start(name)

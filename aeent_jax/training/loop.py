@@ -23,7 +23,6 @@ from aeent_jax import entropy
 from aeent_jax.evaluation import evaluate
 from aeent_jax.runtime import (
     checkpoint,
-    claims,
     hosts,
     profiling,
     progress,
@@ -69,7 +68,7 @@ def train(
         run.plan.total_steps, is_silent=not hosts.is_first()
     )
     with (
-        claims.claimed(directory, config),
+        workdir.claimed(directory, config),
         checkpoint.Checkpoints(
             directory / "checkpoints", keep=config.checkpoint.keep
         ) as checkpoints,

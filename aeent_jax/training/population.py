@@ -24,7 +24,7 @@ import numpy as np
 
 from aeent_jax import config as config_lib
 from aeent_jax.evaluation import evaluate
-from aeent_jax.runtime import checkpoint, claims, parallel, progress, workdir
+from aeent_jax.runtime import checkpoint, parallel, progress, workdir
 from aeent_jax.training import batch_feed, experiment, metrics_window
 from aeent_jax.training import loop as train
 from aeent_jax.training import step as train_step
@@ -112,7 +112,7 @@ def train_population(
     failed: dict[int, str] = {}
     with contextlib.ExitStack() as stack:
         for run in runs:
-            stack.enter_context(claims.claimed(run.directory, run.config))
+            stack.enter_context(workdir.claimed(run.directory, run.config))
         # Runs that were stopped while they saved can be a checkpoint apart.
         begun: dict[int, dict[int, train_step.TrainState]] = {}
         for place, run in enumerate(runs):

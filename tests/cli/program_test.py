@@ -73,3 +73,22 @@ def test_platform_that_is_not_there_is_one_sentence(tmp_path, platform):
         "); unset it to take those that there are, or install the JAX of that"
         " platform.\n"
     )
+
+
+def test_failure_of_the_network_ends_a_command_with_one_sentence(
+    monkeypatch, capsys
+):
+    def fail(_):
+        error = type("ClientError", (Exception,), {"__module__": "aiohttp"})
+        raise error("no route")
+
+    ended = []
+    monkeypatch.setattr(
+        program.app, "run", lambda main, **_: ended.append(main([]))
+    )
+    program.run(fail)
+    assert ended == [1]
+    assert capsys.readouterr().err == (
+        "error: a bucket cannot be read or written (no route); see to the"
+        " network and to access, then start again.\n"
+    )

@@ -13,7 +13,7 @@ from google.cloud import storage as google_storage
 from aeent_jax import figures
 from aeent_jax.evaluation.latents import reading
 from aeent_jax.results import report
-from aeent_jax.runtime import checkpoint, claims, storage, workdir
+from aeent_jax.runtime import checkpoint, storage, workdir
 from aeent_jax.training import loop, restore
 
 pytestmark = pytest.mark.usefixtures("nothing_is_made_here")
@@ -112,7 +112,7 @@ def test_bucket_that_cannot_be_written_is_one_sentence(
     with (
         bucket.dead_after(0),
         pytest.raises(OSError, match=r".") as caught,
-        claims.claimed(folder, config),
+        workdir.claimed(folder, config),
     ):
         pass
     first, _, last = str(caught.value).partition("Forbidden: ")
@@ -261,7 +261,7 @@ def test_failed_save_is_one_sentence(folder, bucket):
 def test_folder_made_in_the_console_is_empty(folder, bucket, tmp_path):
     bucket.put(f"{folder.name}/")
     assert storage.names_in(folder) == set()
-    with claims.claimed(
+    with workdir.claimed(
         folder, training_support.make_config(tmp_path, tmp_path)
     ):
         assert "config.json" in storage.names_in(folder)

@@ -49,6 +49,16 @@ def test_missing_gcsfs_is_one_sentence(monkeypatch):
     )
 
 
+def test_failure_of_the_network_is_one_sentence():
+    # As gcsfs and aiohttp raise it, which is no OSError.
+    error = type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})
+    assert storage.network_failure(error("Backend\n Error")) == (
+        "a bucket cannot be read or written (Backend Error); see to the network"
+        " and to access, then start again."
+    )
+    assert storage.network_failure(RuntimeError("mine")) is None
+
+
 def test_killed_write_on_disk_leaves_the_old_file(tmp_path, monkeypatch):
     storage.write_text(tmp_path / "file", "old")
 
