@@ -5,6 +5,7 @@ The yardstick of the training benchmark: linen's own layers, `optax.adam`,
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,7 @@ class Autoencoder(nn.Module):
       base_width: channels of the first block.
       hidden_dim: size of the hidden linear layers.
       depth: convolutions in a block.
+      dtype: of the layers' arithmetic.
     """
 
     channels: int
@@ -29,18 +31,28 @@ class Autoencoder(nn.Module):
     base_width: int
     hidden_dim: int
     depth: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x, *, train):
         """Maps `x` `[B, H, W, C]` to `x_hat` `[B, H, W, C]`."""
 
         def norm_relu(x):
-            norm = nn.BatchNorm(use_running_average=not train, momentum=0.9)
+            norm = nn.BatchNorm(
+                use_running_average=not train, momentum=0.9, dtype=self.dtype
+            )
             return nn.relu(norm(x))
+
+        def dense(x, features):
+            return nn.Dense(features, dtype=self.dtype)(x)
 
         def conv(x, features, size, stride):
             layer = nn.Conv(
-                features, (size, size), (stride, stride), use_bias=False
+                features,
+                (size, size),
+                (stride, stride),
+                use_bias=False,
+                dtype=self.dtype,
             )
             return norm_relu(layer(x))
 
@@ -51,18 +63,22 @@ class Autoencoder(nn.Module):
                 x = conv(x, width, 3, 1)
         shape = x.shape[1:]
         x = x.reshape(x.shape[0], -1)
-        x = norm_relu(nn.Dense(self.hidden_dim)(x))
-        z = nn.Dense(self.latent_dim)(x)
-        x = norm_relu(nn.Dense(self.hidden_dim)(z))
-        x = nn.Dense(math.prod(shape))(x).reshape(-1, *shape)
+        x = norm_relu(dense(x, self.hidden_dim))
+        z = dense(x, self.latent_dim)
+        x = norm_relu(dense(z, self.hidden_dim))
+        x = dense(x, math.prod(shape)).reshape(-1, *shape)
         for width in (*reversed(widths[:-1]), None):
             for _ in range(self.depth - 1):
                 x = conv(x, x.shape[-1], 3, 1)
             x = nn.ConvTranspose(
-                width or self.channels, (4, 4), (2, 2), use_bias=False
+                width or self.channels,
+                (4, 4),
+                (2, 2),
+                use_bias=False,
+                dtype=self.dtype,
             )(x)
             x = norm_relu(x) if width else x
-        return x
+        return x.astype(jnp.float32)
 
 
 class TrainState(train_state.TrainState):
@@ -103,3 +119,11 @@ def train_step(state: TrainState, x: jax.Array) -> tuple[TrainState, jax.Array]:
     )
     state = state.apply_gradients(grads=grads, batch_stats=batch_stats)
     return state, loss
+
+
+def errors(state: TrainState, images: jax.Array) -> jax.Array:
+    """Mean squared errors `[B]` of images `[B, H, W, C]` uint8."""
+    x = images.astype(jnp.float32) / 127.5 - 1.0
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    x_hat = state.apply_fn(variables, x, train=False)
+    return jnp.mean(jnp.square(x - x_hat), (1, 2, 3))

@@ -79,8 +79,24 @@ def train_step(network: Any, optimizer: Any, x: Any) -> Any:
     Returns:
       The loss before the step, a tensor on the same device.
     """
-    loss = (network(x) - x).square().mean()
+    loss = (network(x).float() - x).square().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+def errors(network: Any, x: Any) -> Any:
+    """Mean squared errors `[B]` of a tensor `[B, C, H, W]` in [-1, 1].
+
+    Args:
+      network: of `make_autoencoder`, in evaluation mode.
+      x: the images.
+
+    Returns:
+      A tensor on the same device.
+    """
+    import torch
+
+    with torch.inference_mode():
+        return (network(x).float() - x).square().mean((1, 2, 3))

@@ -1,10 +1,11 @@
 """`aeent bench train | entropy`: speed on this hardware.
 
-aeent bench train [--json] [--config=FILE] [--steps=6]
+aeent bench train [--json] [--config=FILE] [--starts=3] [--steps=20]
+    [--members=1,2,4,8] [--dtype=bfloat16]
 aeent bench entropy [--json] [--sizes=1024,8192,65536] [--dims=16,64]
     [--peers=ours,dense,map] [--most_seconds=90]
 
-With --config all take --batch_size=64 and --latent_dim=64, for short.
+`train` also takes --batch_size=64 and --latent_dim=64, for short.
 """
 
 import json
@@ -23,7 +24,10 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _LATENT_DIM = flags.DEFINE_integer(
     "latent_dim", None, "Short for --config.model.latent_dim."
 )
-_STEPS = flags.DEFINE_integer("steps", 6, "Steps of one round.")
+_DTYPE = flags.DEFINE_string("dtype", None, "Short for --config.compute.dtype.")
+_STEPS = flags.DEFINE_integer("steps", 20, "Training steps of one start.")
+_STARTS = flags.DEFINE_integer("starts", 3, "Starts of each contender.")
+_MEMBERS = flags.DEFINE_list("members", [], "Members of populations.")
 _SIZES = flags.DEFINE_list(
     "sizes", ["1024", "8192", "65536"], "Numbers of latents."
 )
@@ -42,17 +46,30 @@ def _config() -> ml_collections.ConfigDict:
         config.train.batch_size = _BATCH_SIZE.value
     if _LATENT_DIM.value is not None:
         config.model.latent_dim = _LATENT_DIM.value
+    if _DTYPE.value is not None:
+        config.compute.dtype = _DTYPE.value
     return config
 
 
 def _train() -> None:
-    program.configure_jax()
-    from aeent_jax.bench import tables, train_speed
+    members = []
+    if _MEMBERS.value:
+        members = parse_numbers("members", _MEMBERS.value, "1,2,4,8")
+    import jax
+
+    # An accelerator is left to the processes that this one starts.
+    jax.config.update("jax_platforms", "cpu")
+    from aeent_jax.bench import train_speed
 
     result = train_speed.measure(
-        _config(), _STEPS.value, say=lambda line: print(line, file=sys.stderr)
+        _config(),
+        steps=_STEPS.value,
+        starts=_STARTS.value,
+        members=members,
+        log=lambda line: print(line, file=sys.stderr),
     )
-    print(json.dumps(result) if _JSON.value else tables.format_training(result))
+    text = json.dumps if _JSON.value else train_speed.format_training
+    print(text(result))
 
 
 def _entropy() -> None:

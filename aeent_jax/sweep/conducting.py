@@ -145,6 +145,8 @@ def train_members(
             f"--population is {population}, but must be at least 1, or 0 for"
             " what is fastest here."
         )
+    # On a CPU a population is slower than its members one after another:
+    # README.md, Speed; measured by `aeent bench train --members=1,2,4`.
     limit = population or (1 if platform == "cpu" else _POPULATION)
     together, apart = _split(members, limit)
     _make_folder(out)
