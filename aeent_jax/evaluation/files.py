@@ -1,4 +1,4 @@
-"""What an evaluation leaves in `eval/<split>` of a workdir."""
+"""The files that an evaluation leaves in `eval/<split>` of a workdir."""
 
 import csv
 import io
@@ -38,17 +38,18 @@ def write(
 
     Args:
       folder: made where there is none.
-      results: what `metrics.json` is to hold.
-      split: what was evaluated.
-      scored: its scores.
-      shown: of some of its images.
+      results: the content of `metrics.json`.
+      split: the evaluated images.
+      scored: their scores.
+      shown: the images of the panel.
 
     Raises:
       OSError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Last, and none before: it stands for a whole evaluation.
+        # metrics.json stands for a whole evaluation, so it is removed first and
+        # written last.
         (folder / "metrics.json").unlink(missing_ok=True)
         _write_scores(folder, split, scored)
         _draw_panel(folder, split, scored, shown)
@@ -84,15 +85,15 @@ def _write_scores(folder, split, scored):
         np.savez_compressed(file, **arrays)
 
 
-def _draw_panel(folder, split, scored, of):
+def _draw_panel(folder, split, scored, panel):
     """Draws the chosen images beside their reconstructions."""
-    chosen, shown, maps = of
+    chosen, shown, maps = panel
     images = split.images[chosen] / 255.0
     figures.save_panel(
         folder,
         images=images,
         reconstructions=shown,
-        # A score without a place in the image: the squared error instead.
+        # A score of whole images has no map; the squared error stands in.
         score_maps=np.square(2 * (images - shown)).mean(axis=3)
         if maps is None
         else maps,

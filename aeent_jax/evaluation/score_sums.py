@@ -1,4 +1,4 @@
-"""Weighted sums of anomaly scores, those of the latents among them.
+"""Weighted sums of anomaly scores, some of them scores of the latents.
 
     squared                      one score
     squared+0.001*surprise       a sum
@@ -40,11 +40,11 @@ def parse(
 
     Args:
       spec: terms joined by "+", each a name or `weight*name`.
-      config: of the run, for the weight of a nat in `description_length`.
-      method: of the run.
+      config: the run's, for the weight of one nat in `description_length`.
+      method: the run's.
 
     Returns:
-      The terms; `description_length` is taken apart.
+      The terms; `description_length` is replaced by its two terms.
 
     Raises:
       ValueError: an unknown name, one that the method does not have, or a
@@ -107,7 +107,7 @@ def _trained_weight(config: ml_collections.ConfigDict) -> float:
 
 
 def needs_latents(terms: Sequence[Term]) -> bool:
-    """Whether a sum has a term of the latents."""
+    """Whether a sum has a term that needs the latents."""
     return any(term.name == SURPRISE for term in terms)
 
 
@@ -115,7 +115,7 @@ def of_images(terms: Sequence[Term]) -> Callable[..., methods.Score]:
     """The part of a sum that needs one image and the network.
 
     Args:
-      terms: of the sum.
+      terms: all terms of the sum.
 
     Returns:
       A function like those of `methods.SCORES`; its score has a map where all
@@ -153,10 +153,10 @@ def of_latents(
     """The part of a sum that needs the latents of the training normals.
 
     Args:
-      terms: of the sum.
+      terms: all terms of the sum.
       z: latents of the images, `[N, D]`.
       samples: latents of the training normals, `[n, D]`.
-      sigma: of the channel; 0 for none.
+      sigma: standard deviation of the channel's noise; 0 without a channel.
       own: whether `z` are the samples, which then leave themselves out.
 
     Returns:

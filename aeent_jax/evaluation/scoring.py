@@ -19,17 +19,18 @@ from aeent_jax.runtime import parallel
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """What a network says of N images, on the host.
+    """Latents and scores of N images, on the host.
 
     Attributes:
       z: clean latents, `[N, D]` float32; None where there is no latent vector.
       score_maps: `[N, H, W]` float32; None where the score has no map, or
         maps were not kept.
       anomaly_scores: `[N]` float64, the mean of each map unless the score is
-        another number.
+        a number by itself.
       reconstruction_error: `[N]` float32, the mean squared error of each image,
         whatever the method minimises.
-      images_per_second: without compilation; None where one call did all.
+      images_per_second: speed without compilation; None after a single call,
+        which may have compiled.
     """
 
     z: np.ndarray | None
@@ -46,7 +47,7 @@ def score_step(
     images: jax.Array,
     positions: jax.Array,
 ) -> tuple[jax.Array | None, methods.Score, jax.Array, jax.Array]:
-    """Scores images; of one device, with running statistics and no noise.
+    """Scores images on one device, with running statistics and no noise.
 
     Args:
       method: network and score.
@@ -88,7 +89,7 @@ class Scorer:
         Args:
           mapping: the devices.
           method: network and score.
-          batch_size: images of one call, over all devices.
+          batch_size: images per call, over all devices.
           score: like those of `methods.SCORES`.
         """
         self._parallel = mapping
@@ -107,8 +108,8 @@ class Scorer:
         Args:
           variables: replicated over the devices.
           images: `[N, H, W, C]` uint8, on the host or in files.
-          keep_maps: whether to return the maps. They take four times the
-            memory of gray images; what else is returned is small.
+          keep_maps: whether to return the maps, which take four times the
+            memory of gray images; all else is small.
 
         Returns:
           Latents, maps and scores.
@@ -158,7 +159,7 @@ class Scorer:
 
 
 def _with_values(outputs, keep_maps):
-    """Scores in place of maps: the means of those, and maps where wanted."""
+    """The outputs with a score for every image; maps only if they are kept."""
     z, found, errors = outputs
     value, maps = found.value, found.map
     if value is None:

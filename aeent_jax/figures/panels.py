@@ -18,8 +18,8 @@ def save_panel(directory: str | pathlib.Path, **arrays) -> None:
     """Writes `panel.png` and `panel.npz`, from which reports draw anew.
 
     Args:
-      directory: An existing folder, `eval/<split>` of a workdir.
-      **arrays: What `panel` takes.
+      directory: an existing folder, `eval/<split>` of a workdir.
+      **arrays: arguments of `panel`.
     """
     directory = storage.to_path(directory)
     panel(directory / "panel.png", **arrays)
@@ -42,7 +42,7 @@ def panel(
     """Writes images, reconstructions and score maps of one run as PNG.
 
     Args:
-      path: The file.
+      path: the file.
       images: `[k, H, W, C]` in [0, 1].
       reconstructions: `[k, H, W, C]`; values outside [0, 1] are clipped.
       score_maps: `[k, H, W]`, drawn on one scale.
@@ -70,15 +70,15 @@ def panels(
     """The same images through several runs, side by side.
 
     Args:
-      runs: Name of the run -> arrays as `panel` takes them (`masks` may be
+      runs: name of the run -> arrays as `panel` takes them (`masks` may be
         absent), of the same images in the same order. A column of images
         comes first, then a reconstruction and a score map for each run.
-      common_scale: Whether the score maps of all runs share one scale, from
+      common_scale: whether the score maps of all runs share one scale, from
         zero to the 99.5 % quantile of all their pixels. Without it, each run
         has its own.
 
     Returns:
-      The figure, one row an image.
+      The figure, one row per image.
     """
     first = next(iter(runs.values()))
     num_rows, num_columns = len(first["images"]), 1 + 2 * len(runs)

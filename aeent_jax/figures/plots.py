@@ -20,9 +20,9 @@ def curves(
     """Curves of several runs, one plot beside the other.
 
     Args:
-      plots: For each plot the label of its y axis and name of the run ->
+      plots: for each plot the label of its y axis and name of the run ->
         (x `[n]`, y `[n]`). All runs keep their colour in all plots.
-      x_label: Label of the x axes.
+      x_label: label of the x axes.
 
     Returns:
       The figure, one legend above all plots.
@@ -53,13 +53,13 @@ def score_histograms(
     """Histograms of the anomaly scores of normal and abnormal images.
 
     Args:
-      runs: Name of the run -> (scores `[N]`, labels `[N]`). Each run has its
+      runs: name of the run -> (scores `[N]`, labels `[N]`). Each run has its
         own axis of scores: their scales are not comparable between runs. The
         areas of the two classes are equal, whatever their sizes; the last bin
         holds all that lies above the 99.5 % quantile.
 
     Returns:
-      The figure, one row a run.
+      The figure, one row per run.
     """
     with mpl.rc_context(style.RC):
         fig = figure.Figure(figsize=(_WIDTH, 0.5 + 1.45 * len(runs)))
@@ -90,12 +90,12 @@ def intervals(
     x_label: str,
     reference: float,
 ) -> figure.Figure:
-    """Dots with whiskers, one row a name, in percent.
+    """Dots with whiskers, one row per name, in percent.
 
     Args:
       rows: (name, value, low, high, colour), fractions, from the top down.
-      x_label: Label of the x axis.
-      reference: Where the dotted line stands, a fraction: chance, or zero.
+      x_label: label of the x axis.
+      reference: place of the dotted line, a fraction: chance, or zero.
 
     Returns:
       The figure, with each value written at its right.
@@ -128,7 +128,7 @@ def intervals(
 
 
 def _draw_histograms(ax, scores, labels):
-    """One histogram a class, in the same bins."""
+    """One histogram per class, in the same bins."""
     top = np.quantile(scores, style.TOP_QUANTILE)
     bins = np.linspace(scores.min(), top, _NUM_BINS + 1)
     if bins[0] == bins[-1]:

@@ -14,8 +14,8 @@ _WIDTH = 8.9  # Inches: the column of a report.
 _LEAST_NATS = 0.5  # A logarithmic axis shows smaller rates here.
 _OTHERS = "#d0d7de"
 
-# Nats, metric, its spread (0 for one seed), and what is written at it where
-# it is the best point of a curve.
+# Nats, metric, its spread (0 for one seed), and the text beside the point where
+# it is the best of a curve.
 Point = tuple[float, float, float, str]
 
 
@@ -32,8 +32,8 @@ def rate_curves(
 
     Args:
       curves: name -> points, metrics as fractions; drawn by ascending rate.
-      points: name -> (nats, metric) of what has one rate alone, in all plots.
-      lines: name -> metric of what has an infinite rate, in all plots.
+      points: name -> (nats, metric) of runs at one rate, in all plots.
+      lines: name -> metric of runs with an infinite rate, in all plots.
       y_label: label of the y axes.
 
     Returns:
@@ -63,7 +63,7 @@ def rate_curves(
             ax.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
             ax.xaxis.set_minor_locator(ticker.NullLocator())
-            # Room for what is written at the highest point.
+            # Room for the text at the highest point.
             ax.margins(y=0.12)
             ax.grid(axis="y", color=style.MUTED, alpha=0.25, linewidth=0.5)
             # Where the plot below is missing, this one has the labels.
@@ -105,7 +105,7 @@ def _draw_curve(ax: mpl_axes.Axes, points: Sequence[Point]) -> None:
 
 
 def _draw_references(ax, points, lines, *, with_names: bool) -> None:
-    """What all plots share; named in the first alone."""
+    """Draws the points and lines that all plots share; the first names them."""
     for name, value in lines.items():
         ax.axhline(100 * value, color=style.MUTED, linewidth=0.8, dashes=(2, 3))
         if with_names:

@@ -13,9 +13,9 @@ from aeent_jax.figures import style
 
 _COLUMNS = 2
 _WIDTH = 8.9  # Inches: the column of a report.
-_NAMES_A_ROW = 3
+_NAMES_PER_ROW = 3
 
-# Of a line; what is measured has marks, what it is compared with has not.
+# Looks of lines: measured points have marks, those compared with them have not.
 _LOOKS: dict[str, dict[str, Any]] = {
     "band": {"marker": "o", "markersize": 3.5, "linewidth": 1.4},
     "dashed": {
@@ -46,12 +46,12 @@ _LOOKS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class SizeCurve:
-    """What is drawn under one name.
+    """A line or points under one name.
 
     Attributes:
-      name: in the legend, shared by all plots.
+      name: name in the legend, shared by all plots.
       points: (latent size, value, spread), the spread 0 where there is none.
-      color: of all of it.
+      color: its one color.
       look: a key of the looks: "band" and "dashed" draw the spread as a band,
         "published" and "single" as whiskers, "quiet" not at all.
     """
@@ -65,7 +65,7 @@ class SizeCurve:
 def size_curves(
     plots: Mapping[str, Sequence[SizeCurve]], *, y_label: str
 ) -> figure.Figure:
-    """Draws curves over the latent size, a plot a title.
+    """Draws curves over the latent size, one plot per title.
 
     Args:
       plots: title -> curves, values in the unit of the label.
@@ -95,7 +95,7 @@ def size_curves(
             handles.values(),
             handles.keys(),
             loc="outside upper left",
-            ncols=_NAMES_A_ROW,
+            ncols=_NAMES_PER_ROW,
             fontsize=8.5,
         )
         fig.supxlabel("latent size", fontsize=9)
@@ -104,7 +104,7 @@ def size_curves(
 
 
 def _draw(ax: mpl_axes.Axes, curve: SizeCurve) -> Any:
-    """Draws a curve by ascending size; returns what its legend shows."""
+    """Draws a curve by ascending size; returns its handle for the legend."""
     x, y, spread = np.array(sorted(curve.points), np.float64).T
     look: Any = _LOOKS[curve.look] | {"color": curve.color}
     if "capsize" in look:

@@ -41,15 +41,15 @@ RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aeent",
 }
-# Of the pooled values; what lies above is drawn at the end of a scale.
+# Quantile of the pooled values; larger ones are drawn at the end of a scale.
 TOP_QUANTILE = 0.995
 
-# As large as all it holds: a layout does not count the text beside an image.
+# As large as its contents: a layout does not count the text beside an image.
 _WHOLE = {"bbox_inches": "tight", "pad_inches": 0.05}
 
 
 def save(fig: figure.Figure, path: str | pathlib.Path) -> None:
-    """Writes a figure as PNG on white, two pixels a point."""
+    """Writes a figure as PNG on white, two pixels per point."""
     with mpl.rc_context(RC), storage.to_path(path).open("wb") as file:
         fig.savefig(file, format="png", dpi=144, **_WHOLE)
 
@@ -60,7 +60,7 @@ def to_svg(fig: figure.Figure) -> str:
     Ink follows the page's CSS variables `--ink`, `--muted` and `--normal`.
 
     Args:
-      fig: The figure.
+      fig: the figure.
 
     Returns:
       The element, without XML declaration, date or external reference.

@@ -47,8 +47,8 @@ def error_against_rate(
     """Error through the channel against the nats that pass it.
 
     Args:
-      networks: kind -> (nats `[n]`, errors `[n]`), a point each.
-      code: kind -> (nats, errors), a line each: the best linear code.
+      networks: kind -> (nats `[n]`, errors `[n]`), drawn as points.
+      code: kind -> (nats, errors) of the best linear code, drawn as lines.
       is_reference: `[n]` bool, drawn hollow: runs without a channel of their
         own.
 
@@ -94,7 +94,7 @@ def shortcut(
         joined by their mean, and each x is a tick.
 
     Returns:
-      The figure, three rows, a column each.
+      The figure, three rows, and one column per entry.
     """
     with mpl.rc_context(style.RC):
         fig = figure.Figure(
@@ -192,7 +192,7 @@ def _hollow(label: str) -> lines.Line2D:
 
 
 def _handles(kinds: Iterable[str], has_code: bool) -> list[lines.Line2D]:
-    """What the colours are, and the line where there is a code."""
+    """The legend: the colours, and the line where there is a code."""
     handles = [
         lines.Line2D([], [], color=color, marker="o", linestyle="", label=name)
         for name, color in (_KINDS[kind] for kind in kinds)

@@ -16,7 +16,7 @@ METHOD = "method"
 LATENT = "model.latent_dim"
 # They lead every table, in this order.
 _LEADING = (DATA, METHOD)
-# The seed at the end of a name, as in ae16_s0, or what is left of it.
+# The seed at the end of a name, as in ae16_s0; of a common beginning its end.
 _SEED_IN_NAME = re.compile(r"[_\-/.]+((s|seed)\d*)?$")
 
 
@@ -27,7 +27,7 @@ class Group:
     Attributes:
       name: the beginning that the names of the runs share.
       runs: at least one, of different seeds.
-      settings: key -> value of what differs between the groups of a table.
+      settings: key -> value of the keys in which the groups of a table differ.
     """
 
     name: str
@@ -100,12 +100,13 @@ def by_experiment(runs: Sequence[Run]) -> list[Group]:
 
 
 def _images(run: Run) -> Any:
-    """What tells the images of a run from others under the same name.
+    """Identifies the evaluated images of a workdir, wherever its data were.
 
-    The folder may have moved since: what counts is what it holds.
+    Records do not say which images they are of.
     """
-    ids = run.scores.ids if run.scores else None
-    return run.evaluation.get("images_sha256") or ids
+    if run.workdir is None or run.scores is None:
+        return None
+    return run.scores.images_sha256 or run.scores.ids
 
 
 def refuse_repeated_seeds(runs: Sequence[Run]) -> None:

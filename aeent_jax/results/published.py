@@ -66,7 +66,7 @@ _PAPER_COLUMNS = (
     ("brats2021", "pixel_ap"),
     ("brats2021", "oracle_dice"),
 )
-# As printed, in percent. The row AE[d_optimal] of Table 2 repeats cells of
+# Percent, as printed. The row AE[d_optimal] of Table 2 repeats cells of
 # Table 1: sizes 4, 4, 32 and 16, chosen with the test labels.
 _PAPER = """
 ae 128   60.5±0.6 60.3±0.4  48.6±0.2 51.9±0.3  86.5±0.3 76.9±0.4  80.5±0.9 90.5±0.7 25.6±2.9 32.7±2.3
@@ -102,8 +102,8 @@ memae 16 74.3 74.6  42.3 42.2
 ceae 16  73.3 74.7  41.1 41.6
 """
 
-# What a member shares with the publications; epochs, method and latent size
-# aside.
+# Keys that a run shares with the publications, beside epochs, method and latent
+# size.
 _PROTOCOL = {
     "channel.sigma": 0.0,
     "entropy.weight": 0.0,
@@ -125,14 +125,14 @@ Key = tuple[str, str, int]
 
 
 def find(config: dict[str, Any]) -> dict[str, Number]:
-    """The published metrics of a member.
+    """The published metrics that a run is compared with.
 
     Args:
-      config: its flat configuration, as in a record.
+      config: flat configuration of the run.
 
     Returns:
       Name of the metric -> number; empty where nothing was published, or under
-      another protocol than this member's.
+      another protocol.
     """
     data = config.get("data.name")
     place = (data, config.get("method"), config.get("model.latent_dim"))
@@ -147,7 +147,7 @@ def find(config: dict[str, Any]) -> dict[str, Number]:
 def _parse(
     text: str, columns: tuple[tuple[str, str], ...], seeds: int, source: str
 ) -> dict[Key, dict[str, Number]]:
-    """Reads a table: method, latent size, and a cell a column, in percent."""
+    """Reads a table: method, latent size, one cell per column, in percent."""
     found: dict[Key, dict[str, Number]] = {}
     for line in text.split("\n")[1:-1]:
         method, size, *cells = line.split()
@@ -167,7 +167,7 @@ NUMBERS = _parse(_PAPER, _PAPER_COLUMNS, 3, "paper") | _parse(
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A metric of one configuration beside its published number.
+    """A metric of one experiment beside its published number.
 
     Attributes:
       metric: its key in a record.
@@ -208,13 +208,13 @@ def pooled_sd(
     """The standard deviation between seeds, pooled over two sets of seeds.
 
     Args:
-      sd: of the first set, with its number of seeds less one below the line.
-      seeds: of the first set, at least 1.
-      other_sd: of the second set.
-      other_seeds: of the second set, at least 1.
+      sd: sample standard deviation of the first set.
+      seeds: size of the first set, at least 1.
+      other_sd: sample standard deviation of the second set.
+      other_seeds: size of the second set, at least 1.
 
     Returns:
-      The pooled deviation; that of one set where the other is a single seed,
+      The pooled deviation; that of the other set where one is a single seed,
       and 0 where both are.
     """
     freedom = seeds + other_seeds - 2
@@ -225,10 +225,10 @@ def pooled_sd(
 
 
 def cells(group: Group) -> dict[str, Cell]:
-    """The cells of a configuration that have a published number.
+    """The cells of an experiment that have a published number.
 
     Args:
-      group: its members.
+      group: its runs.
 
     Returns:
       Name of the metric -> cell.
@@ -251,7 +251,7 @@ def summary(groups: Sequence[Group]) -> list[str]:
     """The count of cells that pass, the rule and the sources, as sentences.
 
     Args:
-      groups: the configurations of a table.
+      groups: the rows of a table.
 
     Returns:
       The sentences; none where nothing was published.

@@ -1,4 +1,4 @@
-"""Reports: what runs achieved, side by side, as one HTML file and as a table.
+"""Reports: runs side by side, as one HTML file and as a table.
 
 The page is `report.html.j2` beside this file. It needs no network: figures are
 inline SVG, styles are inside. It says in plain words what the numbers mean,

@@ -205,7 +205,7 @@ def _training_keys(line):
 
 
 def _read_evaluation(folder):
-    """What `metrics.json` holds, and the scores; empty and None without."""
+    """The content of `metrics.json` and the scores; empty and None without."""
     if not _is_complete(folder):
         return {}, None
     evaluation = _read_json(folder / "metrics.json")
@@ -229,7 +229,7 @@ def _read_evaluation(folder):
 
 
 def _notes(name, path, lines, evaluation):
-    """What a reader must know of a run whose table row has gaps."""
+    """Says why the row of a run in a table has gaps."""
     if not evaluation:
         step = f"step {lines[-1]['step']}" if lines else "its start"
         return [

@@ -60,7 +60,7 @@ def paired(differences: Sequence[Comparison]) -> str:
 
 
 def verdict(runs: Sequence[Run]) -> str:
-    """What the AUROCs say, in a sentence; "" without rank metrics."""
+    """The AUROCs in a sentence; "" without rank metrics."""
     ranked = [run for run in runs if run.is_ranked]
     if not ranked:
         return ""

@@ -1,9 +1,8 @@
 """Sweeps: many runs of one configuration, their tables and their figure.
 
-A member is one run in a workdir of its own. `train_members` has worker
-processes train them; whatever trains them, `records` is all that tables and
-figures are made of, beside the numbers in `published`. Paired differences alone
-need the workdirs too.
+A member is one run in a workdir of its own. `train_members` trains them in
+worker processes or as a population. Tables and figures are made of the records
+of finished members; only paired differences need the workdirs too.
 """
 
 from aeent_jax.sweep.conducting import InterruptedSweepError, train_members

@@ -1,4 +1,4 @@
-"""What changes with the latent size: curves, errors, and the best size."""
+"""Results against the latent size: curves, errors, and the best size."""
 
 import dataclasses
 import json
@@ -28,7 +28,8 @@ class Family:
 
     Attributes:
       data: name of the data set.
-      name: what tells it apart from other families; the method of a lone one.
+      name: the settings in which it differs from other families on the same
+        data; the method where there is no other.
       groups: at least three, by ascending size.
     """
 
@@ -86,7 +87,7 @@ def _tell_apart(group: Group, others: Sequence[Group]) -> str:
 
 
 def best_sizes(found: Sequence[Group]) -> list[str]:
-    """A sentence a family: its best size, which is an oracle's choice."""
+    """A sentence per family: its best size, which is an oracle's choice."""
     sentences = []
     for family in families(found):
         points = family.points("auroc")
@@ -105,10 +106,10 @@ def best_sizes(found: Sequence[Group]) -> list[str]:
 
 
 def auroc_against_size(found: Sequence[Group]) -> figure.Figure | None:
-    """AUROC against the latent size, a plot a data set.
+    """AUROC against the latent size, one plot per data set.
 
-    Beside the curves stand the published points, the principal components of
-    the same number, and what is under control at one size.
+    Beside the curves stand the published points, as many principal components,
+    and runs under control at one size.
 
     Args:
       found: the groups of a sweep.
@@ -131,7 +132,7 @@ def auroc_against_size(found: Sequence[Group]) -> figure.Figure | None:
         curves += _principal_components(here)
         curves += _single(
             [g for g in here if g.is_controlled and id(g) not in drawn],
-            # The second colour is near to that of what is abnormal.
+            # The second colour is near that of abnormal images.
             first_color=len(names) + 1,
         )
     return figures.size_curves(plots, y_label="AUROC, percent")
@@ -187,7 +188,7 @@ def _principal_components(found: Sequence[Group]) -> list[figures.SizeCurve]:
 def _single(
     found: Sequence[Group], *, first_color: int
 ) -> list[figures.SizeCurve]:
-    """Groups of one size, a colour each."""
+    """Groups of one size, each in its own colour."""
     curves = []
     for i, group in enumerate(found):
         values = 100 * group.values("auroc")
@@ -203,7 +204,7 @@ def _single(
 
 
 def error_against_size(found: Sequence[Group]) -> figure.Figure | None:
-    """Reconstruction errors against the latent size, a plot a family.
+    """Reconstruction errors against the latent size, one plot per family.
 
     Args:
       found: the groups of a sweep.
@@ -239,7 +240,7 @@ def _errors(family: Family):
 
 
 def errors_csv(found: Sequence[Group]) -> str:
-    """A row a family, size and kind of image, in full precision.
+    """A row per family, size and kind of image, in full precision.
 
     Args:
       found: the groups of a sweep.

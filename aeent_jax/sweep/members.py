@@ -1,4 +1,4 @@
-"""The members of a sweep: names, and what each changes of one configuration."""
+"""The members of a sweep: their names, and what each of them changes."""
 
 import dataclasses
 import difflib
@@ -25,10 +25,10 @@ class Member:
     """One run of a sweep.
 
     Attributes:
-      name: of its workdir.
-      overrides: flat key -> value, what it changes of the shared configuration.
+      name: name of its workdir.
+      overrides: flat key -> value that it changes in the shared configuration.
       config: the resolved configuration, locked.
-      note: what a table is to say of it, such as "oracle".
+      note: a remark for tables, such as "oracle".
     """
 
     name: str
@@ -47,19 +47,19 @@ def make_members(
     """Resolves the members of a sweep, and checks them.
 
     Args:
-      config: what they share.
-      get_members: from that to pairs of a name and overrides, or triples
+      config: the shared configuration.
+      get_members: returns pairs of a name and overrides for it, or triples
         with a note. Not a dictionary, so that two equal names are seen.
       only: a pattern of names, such as `kde_*`; the others are left out.
-      given: flat keys that were set on the command line, which a member must
-        not set again.
+      given: flat keys that the command line sets; a member must not set them
+        again.
 
     Returns:
       The members, in order.
 
     Raises:
-      ValueError: no members, two of one name or configuration, a key or value
-        that the configuration does not take.
+      ValueError: there are no members, two have the same name or configuration,
+        or one has a key or value that the configuration does not take.
     """
     entries = _read_entries(config, get_members)
     names = [name for name, *_ in entries]
@@ -80,11 +80,11 @@ def find_names(
     """The names of all members of a sweep.
 
     Args:
-      config: what they share.
+      config: the shared configuration.
       get_members: as in `make_members`.
 
     Raises:
-      ValueError: no members, or two of one name.
+      ValueError: there are no members, or two have the same name.
     """
     return [name for name, *_ in _read_entries(config, get_members)]
 

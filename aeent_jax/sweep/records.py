@@ -1,4 +1,4 @@
-"""Records of finished members: a few KB each, from which tables are made.
+"""Records of finished members: a few KB each; tables are made of them.
 
 A record holds no path and no time of day, so it can be kept in a repository.
 """

@@ -1,4 +1,4 @@
-"""Writes what a sweep found, from its records."""
+"""Writes the tables and figures of a sweep, from its records."""
 
 import pathlib
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ def write_results(
     *,
     names: Collection[str] | None = None,
 ) -> str:
-    """Writes tables and figures, as far as the records have what they show.
+    """Writes the tables and figures for which the records have numbers.
 
     Always `table.md`, `table.csv` and `table.tex`. Where a number has been
     published, `published.csv`; with rates, `auroc_against_nats.png`; with three
@@ -28,12 +28,12 @@ def write_results(
     `differences.md`.
 
     Args:
-      folders: of the records; several are read as one.
-      out: where to write; made where there is none.
-      names: of the members to show; None for all that have a record.
+      folders: folders of records; several are read as one.
+      out: the folder to write into; made where there is none.
+      names: names of the members to show; None for all that have a record.
 
     Returns:
-      What `table.md` holds: the table, and sentences on what it shows.
+      The content of `table.md`: the table, and sentences about it.
 
     Raises:
       FileNotFoundError: there are no records.
@@ -87,7 +87,7 @@ def auroc_against_nats(groups: Sequence[Group]) -> figure.Figure | None:
     """AUROC against the one meter of rates, one curve per estimator.
 
     Args:
-      groups: of the members.
+      groups: groups of the members.
 
     Returns:
       The figure; None where no member with a penalty has an AUROC, or where

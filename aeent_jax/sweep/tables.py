@@ -23,7 +23,7 @@ _METRICS = {
 }
 _LABELS = {DATA: "data"}
 
-# Column of a metric -> its key, and whether it is of published numbers.
+# Column of a metric -> its key, and whether the numbers are published ones.
 _Columns = dict[str, tuple[str, bool]]
 
 
@@ -31,7 +31,7 @@ def make_table(groups: Sequence[Group]) -> tables.Table:
     """The table for people.
 
     Args:
-      groups: of the members, in the order of their settings.
+      groups: groups of the members, in the order of their settings.
 
     Returns:
       The columns that hold something, and a row per group; below those of a
@@ -112,7 +112,7 @@ def _published(cell: published.Cell | None) -> str:
 def _baseline_rows(
     groups: Sequence[Group], keys: Sequence[str], columns: _Columns
 ) -> list[list[str]]:
-    """Rows of what needs no network, which members on the same images share."""
+    """Rows of baselines, which members on the same images share."""
     rows: dict[str, tuple[tuple, list[str]]] = {}
     for group in groups:
         data = {k: v for k, v in group.config.items() if k.startswith("data.")}
@@ -147,7 +147,7 @@ def differences(groups: Sequence[Group]) -> str:
     resampled images, the same ones for both.
 
     Args:
-      groups: of the members.
+      groups: groups of the members.
 
     Returns:
       A table in Markdown, in points of percent; "" where no pair of groups has

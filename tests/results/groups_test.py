@@ -1,5 +1,6 @@
 """Runs that differ only in their seed are summed up."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -58,6 +59,15 @@ def test_groups_differ_in_more_than_seed_and_logging(members):
 def test_keys_that_decide_make_another_group(members, settings, count):
     members[4].config.update(settings)
     assert len(groups.by_experiment(members)) == count
+
+
+def test_images_make_another_group_where_they_are_known(members):
+    other = [_run(f"other_s{i}", i, 1.0, 0.8, ids="b") for i in range(2)]
+    assert len(groups.by_experiment([*members, *other])) == 3
+    # A record does not say them, also where the workdir beside it does.
+    records = [dataclasses.replace(run, workdir=None) for run in members]
+    records[0] = dataclasses.replace(records[0], scores=None)
+    assert len(groups.by_experiment(records)) == 2
 
 
 def test_metrics_by_another_score_make_another_group(members):
