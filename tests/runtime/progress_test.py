@@ -1,6 +1,7 @@
 import io
 
 import pytest
+import tqdm
 
 from aeent_jax.runtime import progress
 
@@ -18,59 +19,59 @@ class Terminal(io.StringIO):
         return True
 
 
-def make(stream, total=100):
-    clock = Clock()
-    return progress.Progress(total, stream=stream, now=clock), clock
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(tqdm.std, "time", made := Clock())
+    return made
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0s"),
-        (12, "12s"),
-        (59.6, "1m00s"),
-        (185, "3m05s"),
-        (3599.7, "1h00m"),
-        (7620, "2h07m"),
-        (360000, "100h00m"),
-    ],
-)
-def test_clock_time(seconds, text):
-    assert progress.clock_time(seconds) == text
-
-
-def test_time_left_counts_reported_work_alone():
+def test_time_left_counts_reported_work_alone(clock):
     stream = io.StringIO()
-    say, clock = make(stream)
+    say = progress.Progress(100, stream=stream)
     clock.seconds += 500  # Compilation, which is not reported as work.
     say.work(10, 20.0)
     say.show(60, "loss 1")
     # 40 left at 2 seconds each; 50 of the 60 were done before a restart.
-    assert stream.getvalue() == "60/100  loss 1  1m20s left\n"
+    assert stream.getvalue() == "60/100  loss 1  01:20 left\n"
 
 
-def test_no_time_left_before_work_and_at_the_end():
+def test_no_time_left_before_work_and_at_the_end(clock):
     stream = io.StringIO()
-    say, _ = make(stream)
+    say = progress.Progress(100, stream=stream)
     say.show(1, "loss 1")
     say.work(1, 1.0)
     say.show(100, "loss 0")
+    say.finish()
     assert stream.getvalue() == "1/100  loss 1\n100/100  loss 0\n"
 
 
-def test_log_gets_a_line_every_15_seconds():
+def test_log_gets_a_line_every_15_seconds(clock):
     stream = io.StringIO()
-    say, clock = make(stream)
+    say = progress.Progress(100, stream=stream)
     for done in range(1, 100):
         say.show(done, "")
         clock.seconds += 1
-    shown = [int(line.split("/")[0]) for line in stream.getvalue().splitlines()]
+    say.say("End.")
+    say.finish()
+    *lines, last = stream.getvalue().splitlines()
+    shown = [int(line.split("/")[0]) for line in lines]
     assert shown == [1, 16, 31, 46, 61, 76, 91]
+    assert last == "End."
+    assert "\r" not in stream.getvalue()
 
 
-def test_terminal_gets_one_line_that_is_overwritten():
+def test_what_is_worked_at_is_shown_also_while_nothing_ends(clock):
+    stream = io.StringIO()
+    say = progress.Progress(3, stream=stream)
+    say.show(0, "training a")
+    clock.seconds += 16
+    say.show(0, "training b")
+    assert stream.getvalue() == "0/3  training a\n0/3  training b\n"
+
+
+def test_terminal_gets_one_line_that_is_overwritten(clock):
     stream = Terminal()
-    say, clock = make(stream)
+    say = progress.Progress(100, stream=stream)
     say.show(1, "a long note")
     clock.seconds += 0.1
     say.show(2, "too soon")
@@ -81,14 +82,30 @@ def test_terminal_gets_one_line_that_is_overwritten():
     assert second == "3/100  short".ljust(len(first))
 
 
-def test_saying_something_ends_the_live_line():
+@pytest.mark.parametrize(
+    ("stream", "width"), [(Terminal, 39), (io.StringIO, 209)]
+)
+def test_only_a_live_line_is_cut_to_its_width(
+    clock, monkeypatch, stream, width
+):
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = stream()
+    say = progress.Progress(100, stream=stream)
+    say.show(1, "x" * 202)
+    assert len(stream.getvalue().strip()) == width
+
+
+def test_a_line_is_said_above_the_live_one_which_stays(clock):
     stream = Terminal()
-    say, _ = make(stream)
+    say = progress.Progress(100, stream=stream)
     say.say("Begin.")
     say.show(1, "note")
-    say.say("End.")
+    say.say("Middle.")
     say.finish()
-    assert stream.getvalue() == "Begin.\n\r1/100  note\nEnd.\n"
+    lines = [
+        line.split("\r")[-1].strip() for line in stream.getvalue().split("\n")
+    ]
+    assert lines == ["Begin.", "Middle.", "1/100  note", ""]
 
 
 def test_standard_error_by_default(capsys):
@@ -98,8 +115,9 @@ def test_standard_error_by_default(capsys):
 
 def test_a_silent_one_writes_nothing():
     stream = io.StringIO()
-    made = progress.Progress(2, stream=stream, is_silent=True)
-    made.show(2, "loss")
-    made.say("Here.")
-    made.finish()
+    silent = progress.Progress(2, stream=stream, is_silent=True)
+    silent.show(1, "loss")
+    silent.show(2, "loss")
+    silent.say("Here.")
+    silent.finish()
     assert stream.getvalue() == ""
