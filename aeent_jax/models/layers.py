@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from aeent_jax.models import strided
 from aeent_jax.models.arithmetic import matched, raised
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -28,52 +29,6 @@ def uniform_init(fan_in: int):
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
-
-
-def _strided_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolve with stride 2 and SAME padding, halving height and width."""
-    return lax.conv_general_dilated(
-        x, kernel, (2, 2), "SAME", dimension_numbers=_DIMENSIONS
-    )
-
-
-@jax.custom_vjp
-def transposed_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed convolution of stride 2 that doubles height and width.
-
-    It is the adjoint of the strided convolution whose kernel is `kernel`.
-    XLA differentiates the dilated form on CPU several times slower than it
-    runs that strided convolution and its kernel gradient, so both adjoints are
-    written as these.
-
-    Args:
-      x: `[B, H, W, I]`.
-      kernel: `[4, 4, O, I]`, PyTorch's `[I, O, 4, 4]` with axes (2, 3, 1, 0).
-
-    Returns:
-      `[B, 2H, 2W, O]`.
-    """
-    return lax.conv_transpose(
-        x,
-        kernel,
-        (2, 2),
-        "SAME",
-        dimension_numbers=_DIMENSIONS,
-        transpose_kernel=True,
-    )
-
-
-def _transposed_forward(x, kernel):
-    return transposed_convolution(x, matched(kernel, x)), (x, kernel)
-
-
-def _transposed_backward(residuals, g):
-    x, kernel = residuals
-    dx, pull_kernel = jax.vjp(lambda k: _strided_convolution(g, k), kernel)
-    return dx, *pull_kernel(x)
-
-
-transposed_convolution.defvjp(_transposed_forward, _transposed_backward)
 
 
 class Conv(nn.Module):
@@ -98,12 +53,11 @@ class Conv(nn.Module):
             uniform_init(size * size * x.shape[-1]),
             (size, size, x.shape[-1], self.features),
         )
+        kernel = matched(kernel, x)
+        if self.stride == 2:
+            return strided.down(x, kernel)
         return lax.conv_general_dilated(
-            x,
-            matched(kernel, x),
-            (self.stride, self.stride),
-            "SAME",
-            dimension_numbers=_DIMENSIONS,
+            x, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS
         )
 
 
@@ -126,7 +80,7 @@ class ConvTranspose(nn.Module):
             uniform_init(4 * 4 * self.features),
             (4, 4, self.features, x.shape[-1]),
         )
-        return transposed_convolution(x, matched(kernel, x))
+        return strided.up(x, matched(kernel, x))
 
 
 class Linear(nn.Module):

@@ -61,9 +61,8 @@ def products(jaxpr):
 
 def products_of(method):
     variables = jax.eval_shape(make_method().init, jax.random.key(0))
-    traced = jax.make_jaxpr(loss_of(method))(
-        variables["params"], variables["batch_stats"]
-    )
+    step = jax.value_and_grad(loss_of(method), has_aux=True)
+    traced = jax.make_jaxpr(step)(variables["params"], variables["batch_stats"])
     return set(products(traced.jaxpr))
 
 
