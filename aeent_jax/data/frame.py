@@ -8,6 +8,7 @@ import PIL.Image
 from aeent_jax.data import gray
 
 MAX_PIXELS = 2**26  # 67 megapixels; below the size at which PIL warns
+STATE_WINDOW = "; state the window"
 STRETCH = "stretch"
 PAD = "pad"
 RESIZES = (STRETCH, PAD)
@@ -168,5 +169,5 @@ def few_levels(counted: gray.Levels, window: gray.Window) -> str:
         return ""
     return (
         f"would show {counted.shown} of its {counted.own} gray levels in the "
-        f"window {window[0]:.5g},{window[1]:.5g}; state the window"
+        f"window {window[0]:.5g},{window[1]:.5g}{STATE_WINDOW}"
     )

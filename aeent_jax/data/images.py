@@ -277,13 +277,13 @@ def _find_problem(mode: str, counted: gray.Histogram, curve: gray.Curve) -> str:
     low, high = counted.extrema
     if mode == "F":
         return (
-            f"has floating-point values from {low:.4g} to {high:.4g}; state "
-            "their window"
+            f"has floating-point values from {low:.4g} to {high:.4g}"
+            f"{frame.STATE_WINDOW}"
         )
     if low < gray.FULL_WINDOW[0] or high > gray.FULL_WINDOW[1]:
         return (
             f"has values from {low:.0f} to {high:.0f}, outside the default "
-            "window 0,65535; state the window"
+            f"window 0,65535{frame.STATE_WINDOW}"
         )
     return frame.few_levels(gray.levels(counted, curve), gray.FULL_WINDOW)
 

@@ -15,6 +15,7 @@ from aeent_jax.data import (
     catalog,
     dataset,
     files,
+    frame,
     gray,
     images,
     layouts,
@@ -269,7 +270,11 @@ def describe_problems(items: Sequence[Item]) -> str:
     affected = [item for item in items if item.facts.problem]
     if not affected:
         return ""
-    named = [f"{item.id} {item.facts.problem}" for item in affected]
+    advice = frame.STATE_WINDOW  # It follows once for all.
+    named = [
+        f"{item.id} {item.facts.problem.removesuffix(advice)}"
+        for item in affected
+    ]
     text = (
         f"{len(affected)} of {len(items)} images should not be used as they "
         f"are ({files.first_names(named)})"

@@ -140,7 +140,9 @@ def test_wide_values_beyond_the_default_window_are_refused(tmp_path):
     with pytest.raises(files.UnreadableFileError, match="-5 to 70000, outside"):
         _read(path)
     path = _save_wide(tmp_path / "b.tif", np.array([[0.5]], np.float32))
-    with pytest.raises(files.UnreadableFileError, match="state their window"):
+    with pytest.raises(
+        files.UnreadableFileError, match="0.5 to 0.5; state the window"
+    ):
         _read(path)
     path = _save_wide(tmp_path / "c.tif", np.array([[np.nan]], np.float32))
     with pytest.raises(files.UnreadableFileError, match="not finite"):
