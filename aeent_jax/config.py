@@ -113,6 +113,12 @@ KEYS: dict[str, Key | dict[str, Key]] = {
             "images that are not square",
             choices=("stretch", "pad"),
         ),
+        "deduplicate": Key(
+            "",
+            "near copies left out: near: of the test split; near_train: of the "
+            "training split; random_train: as many at random",
+            choices=("", "near", "near_train", "random_train"),
+        ),
         "validation_fraction": Key(
             0.0, "of the training normals, held out", least=0, below=1
         ),
@@ -269,6 +275,7 @@ _ADDED = (
     "compat",
     "compute",
     "corruption",
+    "data.deduplicate",
     "data.memory_budget_mb",
     "data.resize",
     "eval.score",

@@ -14,7 +14,14 @@ from collections.abc import Sequence
 from absl import flags
 
 from aeent_jax.cli import program
-from aeent_jax.data import catalog, check, images, prepared, sources
+from aeent_jax.data import (
+    catalog,
+    check,
+    images,
+    near_copies,
+    prepared,
+    sources,
+)
 
 _NAME = flags.DEFINE_string("name", "folder", "Name of the data set.")
 _ROOT = flags.DEFINE_string(
@@ -42,6 +49,12 @@ _RESIZE = flags.DEFINE_enum(
     images.STRETCH,
     images.RESIZES,
     "How images that are not square are made so.",
+)
+_NEAR_LEVELS = flags.DEFINE_float(
+    "near_levels",
+    near_copies.LEVELS,
+    "Mean difference in gray levels within which check calls images near "
+    "copies; 0 looks for none. Takes time with test times training images.",
 )
 _JSON = flags.DEFINE_bool(
     "json", False, "Whether check prints JSON, with the name of every file."
@@ -80,7 +93,11 @@ def _prepare() -> int:
 
 def _check() -> int:
     report = check.check(
-        _NAME.value, _ROOT.value, cache_dir=_CACHE_DIR.value, spec=_spec()
+        _NAME.value,
+        _ROOT.value,
+        cache_dir=_CACHE_DIR.value,
+        spec=_spec(),
+        near_levels=_NEAR_LEVELS.value,
     )
     if _JSON.value:
         print(json.dumps(check.to_json(report), indent=1))

@@ -1,10 +1,22 @@
-"""One TFDS builder for each data set, and reading back what it wrote.
+"""The TFDS builder of all data sets, and reading back what it wrote.
 
-The builders write ArrayRecord files of uint8 arrays. TFDS does this without
+The builder writes ArrayRecord files of uint8 arrays. TFDS does this without
 TensorFlow as long as images are plain tensors, which is why they are not
-`tfds.features.Image`, and as long as no split is shuffled that is larger than
-a gigabyte, which is why they are written in order. Each record carries its id,
-and `read` sorts by it, in whatever order records come.
+`tfds.features.Image`, and as long as it shuffles no split larger than a
+gigabyte, which is why examples are written in order:
+
+    <data_dir>/<name>/<version>/
+        features.json, dataset_info.json     what TFDS needs to read it alone
+        <name>-<split>.array_record-00000    records of one split:
+            id       text, unique over all splits
+            label    0 normal, 1 abnormal
+            image    [S, S, C] uint8, as raw bytes
+            mask     [S, S] uint8, 0 or 1; zeros where has_mask is false
+            has_mask whether the split has masks
+            group    equal for images of one patient or volume; -1: none
+
+Each record carries its id, and `read` sorts by it, in whatever order records
+come.
 """
 
 import contextlib
@@ -21,32 +33,33 @@ from absl import logging
 
 from aeent_jax.data import catalog, dataset, sources, stored
 
-# Of the pixels in one file.
+# Bytes of pixels in one file.
 _BYTES_OF_FILE = 2**28
 
 # Examples that are held before they are written.
 _BLOCK = 256
 
-_INSTRUCTIONS = (
-    "manual_dir is the folder of the user's download; `aeent data list` says "
-    "where it comes from and `aeent data check` whether it is complete."
-)
+# The group of images that each stand alone.
+_NO_GROUP = stored.NO_GROUP
 
 
 class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes the splits that a subclass makes.
+    """Writes and describes one data set of the catalog.
 
     Args:
+        name: a name of the catalog.
         spec: how the images are made.
         data_dir: the folder to write to or read from.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     # Nothing is downloaded. TFDS would look for checksums beside this file,
     # with a package that it does not declare.
     url_infos = None
 
-    def __init__(self, *, spec: sources.Spec, data_dir: pathlib.Path):
+    def __init__(self, name: str, spec: sources.Spec, data_dir: pathlib.Path):
+        catalog.get_entry(name)  # Refuses a name that is not there.
+        self.name = name
         self.spec = spec
         super().__init__(data_dir=data_dir, file_format="array_record")
 
@@ -58,6 +71,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "image": _pixels((size, size, self.spec.channels)),
             "mask": _pixels((size, size)),
             "has_mask": np.bool_,
+            "group": np.int64,
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -65,16 +79,23 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(features),
         )
 
-    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
-        """Returns the keyed examples of each split.
+    def splits(self, root: str | pathlib.Path) -> dict[str, dataset.Split]:
+        """Makes all splits, once the files are known to be complete.
 
         Args:
             root: the user's folder; not used by generated data sets.
         """
-        raise NotImplementedError
+        if catalog.get_entry(self.name).source == catalog.GENERATED:
+            return sources.draw_phantoms(self.name, self.spec)
+        listing = sources.list_files(self.name, root)
+        sources.check_counts(self.name, listing)
+        return sources.read_files(
+            listing, self.spec, scratch=pathlib.Path(self.data_dir)
+        )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return self.splits(str(dl_manager.manual_dir))
+        splits = self.splits(dl_manager.manual_dir)
+        return {k: self._generate_examples(v) for k, v in splits.items()}
 
     def _generate_examples(self, split: dataset.Split) -> Iterator:
         images = np.asarray(split.images)
@@ -89,6 +110,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "image": images[i],
                     "mask": mask.astype(np.uint8),
                     "has_mask": split.masks is not None,
+                    "group": _NO_GROUP
+                    if split.groups is None
+                    else int(split.groups[i]),
                 },
             )
 
@@ -97,117 +121,6 @@ def _pixels(shape: tuple[int, ...]) -> tfds.features.Tensor:
     # Their file is compressed already; zlib within would double the time that
     # reading takes, and save nothing.
     return tfds.features.Tensor(shape=shape, dtype=np.uint8, encoding="bytes")
-
-
-class _PhantomBuilder(ImageBuilder, skip_registration=True):
-    """Draws the images from a seed."""
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager  # It would ask for a folder.
-        return self.splits("")
-
-    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
-        """Draws all splits."""
-        del root
-        splits = sources.draw_phantoms(self.name, self.spec)
-        return {k: self._generate_examples(v) for k, v in splits.items()}
-
-
-class _FileBuilder(ImageBuilder, skip_registration=True):
-    """Reads the images from the user's folder."""
-
-    MANUAL_DOWNLOAD_INSTRUCTIONS = _INSTRUCTIONS
-
-    def splits(self, root: str | pathlib.Path) -> dict[str, Iterator]:
-        """Reads all splits, once they are known to be complete."""
-        listing = sources.list_files(self.name, root)
-        sources.check_counts(self.name, listing)
-        splits = sources.read_files(
-            listing, self.spec, scratch=pathlib.Path(self.data_dir)
-        )
-        return {k: self._generate_examples(v) for k, v in splits.items()}
-
-
-class PhantomCxr(_PhantomBuilder, skip_registration=True):
-    """Generated chest X-rays."""
-
-    name = "phantom_cxr"
-
-
-class PhantomMri(_PhantomBuilder, skip_registration=True):
-    """Generated brain MR slices."""
-
-    name = "phantom_mri"
-
-
-class Folder(_FileBuilder, skip_registration=True):
-    """The user's own images, in any layout of `layouts`."""
-
-    name = "folder"
-
-
-class Rsna(_FileBuilder, skip_registration=True):
-    """RSNA pneumonia, as cut by the benchmark."""
-
-    name = "rsna"
-
-
-class VindrCxr(_FileBuilder, skip_registration=True):
-    """VinDr-CXR, as cut by the benchmark."""
-
-    name = "vindr_cxr"
-
-
-class BrainTumor(_FileBuilder, skip_registration=True):
-    """Brain Tumor, as cut by the benchmark."""
-
-    name = "brain_tumor"
-
-
-class Brats2021(_FileBuilder, skip_registration=True):
-    """BraTS 2021, slices with masks, as cut by the benchmark."""
-
-    name = "brats2021"
-
-
-class Lag(_FileBuilder, skip_registration=True):
-    """LAG, as cut by the benchmark."""
-
-    name = "lag"
-
-
-class Isic2018(_FileBuilder, skip_registration=True):
-    """ISIC 2018, Task 3: nevi against the other lesions."""
-
-    name = "isic2018"
-
-
-class Camelyon16(_FileBuilder, skip_registration=True):
-    """Camelyon16, patches as cut by the benchmark."""
-
-    name = "camelyon16"
-
-
-class KermanyCxr(_FileBuilder, skip_registration=True):
-    """Kermany's pediatric chest X-rays, normal against pneumonia.
-
-    Made from the publisher's download by the split list of this package, or
-    from a ready folder with data.json. Both give the same ids; the pixels
-    differ slightly, because ready images were resampled before.
-    """
-
-    name = "kermany_cxr"
-
-
-class BrainMri(_FileBuilder, skip_registration=True):
-    """Bhuvaji's brain MR slices, normal against glioma and meningioma.
-
-    Made from the publisher's download by the split list of this package, or
-    from a ready folder with data.json. Both give the same ids; the pixels
-    differ slightly, because ready images were resampled before.
-    """
-
-    name = "brain_mri"
 
 
 def write(
@@ -220,7 +133,7 @@ def write(
     """Makes a data set and writes it as ArrayRecord.
 
     Args:
-        name: a key of `BUILDERS`.
+        name: a name of the catalog.
         spec: how the images are made.
         root: the user's folder; not used by generated data sets.
         data_dir: an empty folder to write to.
@@ -229,7 +142,7 @@ def write(
         ValueError: the folder or its images cannot be used; see `sources`.
         FileNotFoundError: the folder, or some of its files, are missing.
     """
-    write_splits(BUILDERS[name](spec=spec, data_dir=data_dir), root=root)
+    write_splits(ImageBuilder(name, spec, data_dir), root=root)
 
 
 def write_splits(builder: ImageBuilder, *, root: str | pathlib.Path = ""):
@@ -250,9 +163,11 @@ def write_splits(builder: ImageBuilder, *, root: str | pathlib.Path = ""):
         writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=most, file_format="array_record"
         )
-        for split, keyed in builder.splits(root).items():
+        for split, content in builder.splits(root).items():
             writer.initialize_splits([split])
-            examples = (example for _, example in keyed)
+            examples = (
+                example for _, example in builder._generate_examples(content)
+            )
             while block := list(itertools.islice(examples, _BLOCK)):
                 writer.add_examples({split: block})
         writer.close_all()
@@ -281,7 +196,7 @@ def read(
         ValueError: a file is missing, cut off, or of other contents.
     """
     with _quiet():
-        infos = BUILDERS[name](spec=spec, data_dir=data_dir).info.splits
+        infos = ImageBuilder(name, spec, data_dir).info.splits
     shape = (spec.image_size, spec.image_size, spec.channels)
     found = {
         split: stored.find(info.filepaths, info.shard_lengths, shape)
@@ -310,22 +225,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.removeFilter(is_ours)
-
-
-BUILDERS = {
-    builder.name: builder
-    for builder in (
-        PhantomCxr,
-        PhantomMri,
-        Folder,
-        Rsna,
-        VindrCxr,
-        BrainTumor,
-        Brats2021,
-        Lag,
-        Isic2018,
-        Camelyon16,
-        KermanyCxr,
-        BrainMri,
-    )
-}

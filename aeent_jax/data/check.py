@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from aeent_jax.data import (
     archives,
     cache,
@@ -13,6 +15,8 @@ from aeent_jax.data import (
     images,
     layouts,
     masks,
+    near_copies,
+    nearest,
     sources,
 )
 
@@ -76,10 +80,17 @@ class Report:
 
 
 class _Seen(NamedTuple):
-    """An image that was read, and `images.digest` of it."""
+    """An image that was read.
+
+    Attributes:
+        item: what is known of it.
+        digest: `images.digest` of it.
+        pixels: `[S, S, C]` uint8, as a network sees it.
+    """
 
     item: sources.Item
     digest: str
+    pixels: np.ndarray
 
 
 def check(
@@ -88,6 +99,7 @@ def check(
     *,
     cache_dir: str = "",
     spec: sources.Spec | None = None,
+    near_levels: float = near_copies.LEVELS,
 ) -> Report:
     """Reads every file of a data set and looks for what would spoil results.
 
@@ -97,6 +109,8 @@ def check(
         cache_dir: where an archive is unpacked; empty for the user's cache
             folder.
         spec: how the images would be made; None for the defaults.
+        near_levels: gray levels within which images are near copies; 0 looks
+            for none.
 
     Returns:
         The report.
@@ -112,7 +126,13 @@ def check(
 
     def read(record: layouts.Record) -> list[_Seen]:
         return [
-            _Seen(sources.Item(record, shown.facts), images.digest(shown))
+            _Seen(
+                sources.Item(record, shown.facts),
+                images.digest(shown),
+                images.to_network(
+                    shown, spec.image_size, spec.channels, spec.resize
+                ),
+            )
             for shown in images.frames(record.path, window=spec.window)
         ]
 
@@ -125,6 +145,7 @@ def check(
         *_find_other_counts(name, listing),
         *_find_unusable(items),
         *_find_duplicates(seen),
+        *_find_near_copies(seen, near_levels),
         *mask_findings,
         *_find_blank(items),
         *_find_unused(listing),
@@ -198,8 +219,8 @@ def _find_duplicates(seen: Sequence[_Seen]) -> list[Finding]:
     worse than they are; a repetition within a split only counts twice.
     """
     groups: dict[str, list[sources.Item]] = {}
-    for item, digest in seen:
-        groups.setdefault(digest, []).append(item)
+    for one in seen:
+        groups.setdefault(one.digest, []).append(one.item)
     repeated = [group for group in groups.values() if len(group) > 1]
     found = []
     for kind, is_problem, sentence, advice, differ in (
@@ -240,6 +261,53 @@ def _find_duplicates(seen: Sequence[_Seen]) -> list[Finding]:
             names = tuple(item.id for group in chosen for item in group)
             found.append(Finding(kind, is_problem, text, names))
     return found
+
+
+def _find_near_copies(seen: Sequence[_Seen], levels: float) -> list[Finding]:
+    """Finds test and validation images that are near copies of training ones.
+
+    Equal images are `_find_duplicates`'; here they count among the near ones.
+    """
+    by_split = {
+        split: [one for one in seen if one.item.record.split == split]
+        for split in dataset.SPLITS
+    }
+    train = by_split["train"]
+    found = []
+    for split, own in by_split.items():
+        if split == "train" or not own or not train or levels <= 0:
+            continue
+        near = nearest.find_nearest(
+            np.stack([one.pixels for one in own]),
+            np.stack([one.pixels for one in train]),
+        )
+        rows = np.flatnonzero(near.distance <= levels)
+        if len(rows):
+            copies = [(own[i], train[near.index[i]]) for i in rows]
+            found.append(_name_near_copies(split, own, copies, levels))
+    return found
+
+
+def _name_near_copies(
+    split: str,
+    own: Sequence[_Seen],
+    copies: Sequence[tuple[_Seen, _Seen]],
+    levels: float,
+) -> Finding:
+    counts = [
+        f"{sum(one.item.record.label == label for one, _ in copies)} of "
+        f"{sum(one.item.record.label == label for one in own)} {name}"
+        for label, name in _LABELS.items()
+    ]
+    pairs = [f"{one.item.id} ~ {other.item.id}" for one, other in copies]
+    sentence = (
+        f"NEAR COPIES: {' and '.join(counts)} images of the {split} split are "
+        f"within {levels:g} gray levels of a training image "
+        f"({files.first_names(pairs)}): scores may measure memory of them; "
+        "data.deduplicate=near leaves them out of the test split."
+    )
+    names = tuple(one.item.id for one, _ in copies)
+    return Finding("near_copies", False, sentence, names)
 
 
 def _name_group(group: Sequence[sources.Item]) -> str:

@@ -27,12 +27,15 @@ class Split:
         masks: [N, H, W] bool, True where a pixel is abnormal; None where the
             source has no masks. Normal images have an empty mask.
         ids: N distinct names, the same at every image size.
+        groups: [N] int32, equal for images that belong together, such as those
+            of one patient or volume; None where every image stands alone.
     """
 
     images: np.ndarray | stored.StoredImages
     labels: np.ndarray
     masks: np.ndarray | None
     ids: tuple[str, ...]
+    groups: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.ids)
@@ -63,6 +66,25 @@ class Split:
         return isinstance(self.images, stored.StoredImages)
 
 
+def select(split: Split, chosen: np.ndarray) -> Split:
+    """Returns the images of a split that are chosen, in their order.
+
+    Args:
+        split: N images.
+        chosen: [N] bool.
+    """
+    images, masks = split.images, split.masks
+    return Split(
+        images=images.select(chosen)
+        if isinstance(images, stored.StoredImages)
+        else images[chosen],
+        labels=split.labels[chosen],
+        masks=None if masks is None else masks[chosen],
+        ids=tuple(i for i, k in zip(split.ids, chosen, strict=True) if k),
+        groups=None if split.groups is None else split.groups[chosen],
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A named data set.
@@ -71,10 +93,12 @@ class Dataset:
         name: a name of the catalog.
         splits: "train" (normal images only), and where the source has them
             "val" (normal images held out of training) and "test".
+        left_out: a sentence on near copies that were left out, or empty.
     """
 
     name: str
     splits: dict[str, Split]
+    left_out: str = ""
 
     @functools.cached_property
     def fingerprint(self) -> str:

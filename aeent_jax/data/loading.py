@@ -1,11 +1,19 @@
 """From a name to arrays: `load`, and the images that are held out."""
 
+import dataclasses
 import hashlib
 import math
 
 import numpy as np
 
-from aeent_jax.data import catalog, dataset, images, prepared, sources, stored
+from aeent_jax.data import (
+    catalog,
+    dataset,
+    images,
+    near_copies,
+    prepared,
+    sources,
+)
 
 
 def load(
@@ -21,6 +29,7 @@ def load(
     resize: str = images.STRETCH,
     phantom_seed: int = 0,
     memory_budget_mb: float = math.inf,
+    deduplicate: str = "",
 ) -> dataset.Dataset:
     """Loads a data set, from its prepared copy where there is one.
 
@@ -43,6 +52,8 @@ def load(
         memory_budget_mb: millions of bytes that the images of all splits may
             take; if they take more, they stay in the files of the prepared
             copy and are read when they are indexed, see `stored`.
+        deduplicate: which near copies across splits are left out, see
+            `near_copies.leave_out`.
 
     Returns:
         The data set: "train" with normal images only, and "val" and "test" if
@@ -62,10 +73,11 @@ def load(
         cache_dir=cache_dir,
         memory_budget=memory_budget_mb * 1e6,
     )
-    splits = found.splits
+    splits, left_out = near_copies.leave_out(found.splits, deduplicate, seed)
     if validation_fraction:
         splits = hold_out(splits, validation_fraction, seed)
-    return dataset.make_dataset(name, splits)
+    made = dataset.make_dataset(name, splits)
+    return dataclasses.replace(made, left_out=left_out.describe())
 
 
 def hold_out(
@@ -103,19 +115,6 @@ def hold_out(
     chosen[sorted(range(len(train)), key=keys.__getitem__)[:held]] = True
     return {
         **splits,
-        "train": _select(train, ~chosen),
-        "val": _select(train, chosen),
+        "train": dataset.select(train, ~chosen),
+        "val": dataset.select(train, chosen),
     }
-
-
-def _select(split: dataset.Split, chosen: np.ndarray) -> dataset.Split:
-    """Returns the images for which `chosen` [N] is True, in their order."""
-    images, masks = split.images, split.masks
-    return dataset.Split(
-        images=images.select(chosen)
-        if isinstance(images, stored.StoredImages)
-        else images[chosen],
-        labels=split.labels[chosen],
-        masks=None if masks is None else masks[chosen],
-        ids=tuple(i for i, k in zip(split.ids, chosen, strict=True) if k),
-    )

@@ -296,6 +296,11 @@ def _make_splits(
 ) -> dict[str, dataset.Split]:
     """Cuts the rows of all images, which are sorted, into splits."""
     splits = {}
+    # Tokens of groups change from process to process; their order does not.
+    number_of: dict[str, int] = {}
+    for item in items:
+        number_of.setdefault(item.facts.group, len(number_of))
+    is_grouped = len(number_of) < len(items)
     for split in dataset.SPLITS:
         rows = [i for i, item in enumerate(items) if item.record.split == split]
         if not rows:
@@ -308,6 +313,11 @@ def _make_splits(
             labels=np.where(_is_normal_slice(chosen, marked), 0, labels),
             masks=masks,
             ids=tuple(item.id for item in chosen),
+            groups=np.array(
+                [number_of[i.facts.group] for i in chosen], np.int32
+            )
+            if is_grouped
+            else None,
         )
     return splits
 

@@ -15,6 +15,8 @@ from aeent_jax.data import records as records_lib
 
 # Records that are held undecoded at a time.
 _BLOCK = 1024
+# The group of images that each stand alone, in records.
+NO_GROUP = -1
 
 
 class StoredImages:
@@ -101,12 +103,14 @@ class Found(NamedTuple):
         labels: `[N]` int32.
         masks: `[N, H, W]` bool, in memory, or None where there are none.
         ids: N names.
+        groups: `[N]` int32, or None where every image stands alone.
     """
 
     images: StoredImages
     labels: np.ndarray
     masks: np.ndarray | None
     ids: tuple[str, ...]
+    groups: np.ndarray | None
 
 
 def find(
@@ -128,13 +132,14 @@ def find(
         ValueError: a file is missing, cut off, or of other contents.
     """
     records = records_lib.Records(paths, counts)
-    ids, labels, masks = [], [], []
+    ids, labels, masks, groups = [], [], [], []
     for begin in range(0, len(records), _BLOCK):
         end = min(begin + _BLOCK, len(records))
         for record in records.read(np.arange(begin, end)):
             values = _values(records, record)
             ids.append(_one(records, values, "id").decode())
             labels.append(values["label"].int64_list.value[0])
+            groups.append(values["group"].int64_list.value[0])
             if values["has_mask"].int64_list.value[0]:
                 mask = _pixels(records, values, "mask", shape[:2])
                 masks.append(mask.astype(bool))
@@ -146,6 +151,9 @@ def find(
         if len(masks) == len(ids)
         else None,
         ids=tuple(ids[i] for i in order),
+        groups=None
+        if NO_GROUP in groups
+        else np.array(groups, np.int32)[order],
     )
 
 

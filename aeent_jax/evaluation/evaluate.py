@@ -128,6 +128,7 @@ class Evaluator:
             "has_score_map": maps is not None,
             "step": step,
             **_counts(split, scored),
+            **({"left_out": dataset.left_out} if dataset.left_out else {}),
             "images_per_second": scored.images_per_second,
             **self._rank_metrics(split, scored, resamples),
             **rates.measure(name, split, scored, trained, self._config),

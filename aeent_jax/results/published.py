@@ -110,6 +110,7 @@ _PROTOCOL = {
     "data.image_size": 64,
     "data.channels": 1,
     "data.resize": "stretch",
+    "data.deduplicate": "",
     "data.validation_fraction": 0.0,
     "model.base_width": 16,
     "model.hidden_dim": 1024,

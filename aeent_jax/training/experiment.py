@@ -60,6 +60,7 @@ def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
         seed=config.train.seed,
         window=sources.parse_window(window.split(",") if window else []),
         resize=config.data.resize,
+        deduplicate=config.data.deduplicate,
         memory_budget_mb=config.data.memory_budget_mb,
     )
 

@@ -78,7 +78,7 @@ def test_files_are_array_record(tmp_path):
 def test_other_programs_read_it_with_tfds_alone(tmp_path):
     root = data_support.make_flat(tmp_path / "root")
     builders.write("folder", _SPEC, root=root, data_dir=tmp_path / "out")
-    builder = tfds.builder_from_directory(tmp_path / "out/folder/1.0.0")
+    builder = tfds.builder_from_directory(tmp_path / "out/folder/1.1.0")
     source = builder.as_data_source(split="train")
     assert len(source) == 4
     assert source[0]["image"].shape == (16, 16, 1)
@@ -109,3 +109,36 @@ def test_tensorflow_is_not_imported(tmp_path):
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_groups_come_back(tmp_path):
+    root = tmp_path / "root"
+    patients = ["7", "8", "7", None, "9", "8"]
+    for i, patient in enumerate(patients):
+        values = np.arange(256, dtype=np.uint8).reshape(16, 16) ^ np.uint8(i)
+        data_support.write_dicom(root / f"{i}.dcm", values, PatientID=patient)
+    films = np.stack([values] * 3)
+    data_support.write_dicom(root / "film.dcm", films)
+    builders.write("folder", _SPEC, root=root, data_dir=tmp_path / "out")
+    train = builders.read("folder", _SPEC, data_dir=tmp_path / "out")["train"]
+    groups = dict(zip(train.ids, train.groups.tolist(), strict=True))
+    same = {
+        (a, b)
+        for a in groups
+        for b in groups
+        if groups[a] == groups[b] and a < b
+    }
+    assert same == {
+        ("0.dcm", "2.dcm"),
+        ("1.dcm", "5.dcm"),
+        ("film.dcm#0000", "film.dcm#0001"),
+        ("film.dcm#0000", "film.dcm#0002"),
+        ("film.dcm#0001", "film.dcm#0002"),
+    }
+
+
+def test_images_of_their_own_have_no_groups(tmp_path):
+    root = data_support.make_flat(tmp_path / "root")
+    builders.write("folder", _SPEC, root=root, data_dir=tmp_path / "out")
+    found = builders.read("folder", _SPEC, data_dir=tmp_path / "out")
+    assert found["train"].groups is None

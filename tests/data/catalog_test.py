@@ -1,7 +1,7 @@
 import pytest
 
 from aeent_jax import config
-from aeent_jax.data import builders, catalog, phantoms
+from aeent_jax.data import catalog, phantoms
 from configs import benchmark
 
 # Of the published protocol 250, but for Brain Tumor; fewer on the smaller sets.
@@ -17,10 +17,6 @@ _EPOCHS = {
 def test_unknown_name_lists_the_names():
     with pytest.raises(ValueError, match="'rsnna'; choose one of phantom_cxr,"):
         catalog.get_entry("rsnna")
-
-
-def test_every_data_set_has_a_builder():
-    assert set(builders.BUILDERS) == set(catalog.CATALOG)
 
 
 @pytest.mark.parametrize("name", list(phantoms.PHANTOMS))

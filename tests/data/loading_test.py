@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from aeent_jax import data
-from aeent_jax.data import loading
+from aeent_jax.data import dataset
 
 
 def _load(tmp_path, name="folder", root="root", **kwargs):
@@ -120,7 +120,7 @@ def test_masks_follow_their_images(tmp_path):
     data_support.make_class_folders(tmp_path / "root")
     split = _load(tmp_path).splits["test"]
     chosen = np.array([True, False, False, True, False])
-    part = loading._select(split, chosen)
+    part = dataset.select(split, chosen)
     assert part.ids == (split.ids[0], split.ids[3])
     np.testing.assert_array_equal(part.masks, split.masks[[0, 3]])
 
