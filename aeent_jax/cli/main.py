@@ -16,7 +16,7 @@ COMMANDS = {
     "entropy": "measure latents with every estimator",
     "sweep": "train the members of a sweep: tables and a figure",
     "report": "set runs side by side: a table and one HTML file",
-    "theory": "rates, errors and what kinds of image share",
+    "theory": "rates and errors of each kind of image",
     "data": "list, prepare and check data sets",
     "cost": "parameters, FLOP, bytes and memory of a step",
     "bench": "measure speed on this hardware",

@@ -1,4 +1,4 @@
-"""`aeent theory`: rates, errors and what kinds share, of finished runs.
+"""`aeent theory`: rates and errors of each kind of image, of finished runs.
 
 aeent theory --runs=runs/plain,runs/controlled --out=runs/theory
     [--reference=0.1]

@@ -12,7 +12,6 @@ from aeent_jax.figures.rate_curves import rate_curves
 from aeent_jax.figures.size_curves import SizeCurve, size_curves
 from aeent_jax.figures.style import ABNORMAL, INK, NORMAL, RUNS, save, to_svg
 from aeent_jax.figures.theory_plots import Points, error_against_rate, shortcut
-from aeent_jax.figures.venn import Venn, venn
 
 __all__ = [
     "ABNORMAL",
@@ -21,7 +20,6 @@ __all__ = [
     "RUNS",
     "Points",
     "SizeCurve",
-    "Venn",
     "curves",
     "error_against_rate",
     "intervals",
@@ -34,5 +32,4 @@ __all__ = [
     "shortcut",
     "size_curves",
     "to_svg",
-    "venn",
 ]

@@ -13,7 +13,7 @@ this.
 *Proposition 2.* Let Y tell normal from abnormal images. (a) Proposition 1 holds
 for each kind by itself: an abnormal error as small as the normal one, delta,
 needs `I(X; Z~ | abnormal) >= R_a(delta)`, with R_a the inverse of the abnormal
-images' D. (b) `I(X; Z~) = sum_y w_y I(X; Z~ | y) + I(Y; Z~)`, see `overlap`.
+images' D. (b) `I(X; Z~) = sum_y w_y I(X; Z~ | y) + I(Y; Z~)`, the chain rule.
 (c) Through the linear code that is optimal for normal images at R nats the
 abnormal error exceeds the normal one by
 `sum_i min(1, level/v_i)^2 (m_i - v_i)`, see `linear_code_error`: where no
@@ -39,27 +39,17 @@ from aeent_jax.theory.measuring import (
     measure,
     measure_linear_code,
 )
-from aeent_jax.theory.overlap import (
-    Overlap,
-    gaussian_overlap,
-    label_information,
-    union_rate,
-)
 from aeent_jax.theory.results import make_folder, write_results
 
 __all__ = [
     "LinearCode",
-    "Overlap",
     "compare_errors",
     "gaussian_distortion_rate",
-    "gaussian_overlap",
     "gaussian_rate_distortion",
-    "label_information",
     "linear_code_error",
     "make_folder",
     "measure",
     "measure_linear_code",
     "optimal_linear_code",
-    "union_rate",
     "write_results",
 ]

@@ -13,13 +13,11 @@ import numpy as np
 from aeent_jax import data, entropy
 from aeent_jax.evaluation import metrics
 from aeent_jax.results import runs as runs_lib
-from aeent_jax.theory import gaussian, networks, overlap
+from aeent_jax.theory import gaussian, networks
 
 TRAIN, NORMAL, ABNORMAL = networks.KINDS
 _CURVE_POINTS = 48
 _CURVE_FROM, _CURVE_TO = 0.25, 100.0
-
-_gaussian_overlap = jax.jit(overlap.gaussian_overlap)
 
 
 def measure(
@@ -88,10 +86,9 @@ def measure_network(
       `auroc` of the anomaly scores; `error_auroc` of the squared errors;
       `excess`, the abnormal error less the normal one over the normal one;
       `through_channel`, both of these of errors with noise, one draw an image;
-      `kinds`, each with `num_images`, `error` and `noisy_error`, and on
+      and `kinds`, each with `num_images`, `error` and `noisy_error`, and on
       `num_latents` images of each its coding rate `rate_nats` and its bracket
-      `rate_low`, `rate_up`; and `shared`, as `_measure_overlap` returns. None
-      where the rate is infinite.
+      `rate_low`, `rate_up`. None where the rate is infinite.
     """
     rows = min(
         network.config.eval.diagnostic_latents,
@@ -127,7 +124,6 @@ def measure_network(
             }
             for kind in networks.KINDS
         },
-        "shared": _measure_overlap(network, sigma, rows) if sigma else None,
     }
 
 
@@ -163,39 +159,6 @@ def _rates(latents, sigma, rows) -> dict[str, float | None]:
     return {
         "rate_nats": float(found["coding_rate"]),
         **{key: float(found[key]) for key in keys},
-    }
-
-
-def _measure_overlap(network, sigma, rows) -> dict[str, float | None]:
-    """What normal and abnormal test images share of the channel, in nats.
-
-    `normal`, `abnormal`, `shared` and `union` are of `gaussian_overlap`;
-    `by_chance` is the own part there of training normals beside as many others:
-    what sampling alone gives, None of fewer than twice as many. `label` is the
-    lower bound of I(Y; Z~), and `together` the rate of both kinds, half each,
-    that follows from it; None of too few images.
-    """
-    first, second = (
-        networks.choose(network.latents[kind], rows)
-        for kind in (NORMAL, ABNORMAL)
-    )
-    found = [float(x) for x in _gaussian_overlap(first, second, sigma)]
-    halves = networks.choose(network.latents[TRAIN], 2 * rows)
-    chance = None
-    if len(halves) == 2 * rows:
-        pair = _gaussian_overlap(halves[:rows], halves[rows:], sigma)
-        chance = float(pair.union - (pair.first + pair.second) / 2)
-    label = together = None
-    if rows >= overlap.LEAST_ROWS:
-        label = overlap.label_information(first, second, sigma)
-        together = overlap.union_rate(found[0], found[1], label)
-    return {
-        **dict(
-            zip(("normal", "abnormal", "shared", "union"), found, strict=True)
-        ),
-        "by_chance": chance,
-        "label": label,
-        "together": together,
     }
 
 

@@ -1,4 +1,4 @@
-"""Writes what was measured: a page of Markdown, JSON, and three figures."""
+"""Writes what was measured: a page of Markdown, JSON, and two figures."""
 
 import pathlib
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from aeent_jax import figures
 from aeent_jax.runtime import workdir
 from aeent_jax.theory import measuring, tables
 
-_MOST_VENNS = 4
 _NATS = "rate on the training normals, nats"
 _SIZE = "latent size, without a channel"
 
@@ -63,8 +62,7 @@ def draw(found: Mapping[str, Any]) -> dict[str, Any]:
       found: as `measuring.measure` returns.
 
     Returns:
-      `shortcut`, and where some run has a finite rate `error_against_rate` and
-      `venn`.
+      `shortcut`, and where some run has a finite rate `error_against_rate`.
     """
     runs = list(found["runs"].values())
     rated = [run for run in runs if run["rate_nats"] is not None]
@@ -72,8 +70,6 @@ def draw(found: Mapping[str, Any]) -> dict[str, Any]:
     if rated:
         drawn["error_against_rate"] = _draw_errors(rated, found["linear"])
     drawn["shortcut"] = figures.shortcut(_columns(runs, rated, found["linear"]))
-    if rated:
-        drawn["venn"] = figures.venn(_venns(found["runs"]))
     return drawn
 
 
@@ -134,22 +130,3 @@ def _through(runs):
         np.array([c["excess"] for c in compared], np.float64),
         np.array([c["error_auroc"] for c in compared]),
     )
-
-
-def _venns(runs):
-    """A few of the runs, from the fewest nats to the most."""
-    rated = {n: run for n, run in runs.items() if run["rate_nats"] is not None}
-    order = sorted(rated, key=lambda name: rated[name]["rate_nats"])
-    count = min(_MOST_VENNS, len(order))
-    places = np.unique(np.round(np.linspace(0, len(order) - 1, count)))
-    return [
-        figures.Venn(
-            title=name,
-            normal=rated[name]["shared"]["normal"],
-            abnormal=rated[name]["shared"]["abnormal"],
-            shared=rated[name]["shared"]["shared"],
-            paid=rated[name]["rate_nats"],
-            by_chance=rated[name]["shared"]["by_chance"],
-        )
-        for name in (order[int(place)] for place in places)
-    ]

@@ -51,14 +51,6 @@ _FIGURES = {
         " linear code; on the right they join the means of runs of one latent"
         " size."
     ),
-    "venn": (
-        "What passes the channel. Areas are nats, on one scale: of normal and"
-        " abnormal test images their coding rates, on equally many images; of"
-        " both what the largest Gaussian code within both carries. Dashed: the"
-        " rate on all training normals, which training paid for. By chance is"
-        " what one half of as many training normals has of its own beside the"
-        " other."
-    ),
 }
 
 
@@ -83,9 +75,6 @@ def format_page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
             "## Nats and errors",
             tables.markdown(rate_table(found["runs"])),
             _explain_rates(found),
-            "## What the kinds share of the channel",
-            tables.markdown(shared_table(found["runs"])),
-            _SHARED,
             "## What the images alone predict",
             _explain_energy(found["linear"]),
             *figures,
@@ -138,38 +127,6 @@ def _through(compared: Mapping[str, Any] | None) -> str:
     return f"{_percent(compared['excess'])}, {auroc}"
 
 
-def shared_table(
-    runs: Mapping[str, Mapping[str, Any]],
-) -> tables.Table:
-    """What the kinds share, of runs with a finite rate."""
-    header = [
-        "run, nats",
-        "normal alone",
-        "both",
-        "abnormal alone",
-        "alone by chance",
-        "of the kind, at least",
-        "together",
-    ]
-    rows = []
-    for name, run in runs.items():
-        shared = run["shared"]
-        if shared is None:
-            continue
-        rows.append(
-            [
-                name,
-                tables.number(shared["normal"] - shared["shared"], ".2f"),
-                tables.number(shared["shared"], ".2f"),
-                tables.number(shared["abnormal"] - shared["shared"], ".2f"),
-                tables.number(shared["by_chance"], ".2f"),
-                tables.number(shared["label"], ".2f"),
-                tables.number(shared["together"], ".1f"),
-            ]
-        )
-    return tables.Table(header, rows)
-
-
 def _explain_rates(found: Mapping[str, Any]) -> str:
     text = (
         "Errors are mean squares of images in [-1, 1], decoded without noise,"
@@ -192,16 +149,6 @@ def _explain_rates(found: Mapping[str, Any]) -> str:
             f" training error by {100 * found['reference']:g} %."
         )
     return text
-
-
-_SHARED = (
-    "Each kind is taken as a Gaussian about its own mean. Both: the largest"
-    " Gaussian code within those of both kinds; alone: what a kind has beyond"
-    " it, to be compared with what sampling alone gives. Of the kind: a lower"
-    " bound of I(Y; Z~), what the latent tells of normal or abnormal, at most"
-    " log 2 = 0.69. Together: the mean of both coding rates and that bound,"
-    " what passes of a half and half mixture."
-)
 
 
 def _explain_energy(linear: Mapping[str, Any]) -> str:

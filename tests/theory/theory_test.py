@@ -74,28 +74,12 @@ def test_numbers_are_those_of_the_evaluation(found, folder):
     assert run["error_auroc"] == pytest.approx(run["auroc"], abs=1e-12)
 
 
-def test_shared_parts_add_up(found):
-    run = found["runs"]["controlled"]
-    shared = run["shared"]
-    for side, kind in (("normal", NORMAL), ("abnormal", ABNORMAL)):
-        rate = run["kinds"][kind]["rate_nats"]
-        assert shared[side] == pytest.approx(rate, rel=1e-5)
-    # float32
-    assert shared["union"] + shared["shared"] == pytest.approx(
-        shared["normal"] + shared["abnormal"], rel=1e-5
-    )
-    assert shared["by_chance"] > 0
-    # Five images of a kind are too few to fit a guess to.
-    assert shared["label"] is None
-    assert shared["together"] is None
-
-
 def test_run_without_channel_is_null_unless_a_reference_is_asked_for(
     found, folder
 ):
     network = networks.load(folder / "plain")
     run = theory.measuring.measure_network(network)
-    for key in ("sigma", "rate_nats", "through_channel", "shared"):
+    for key in ("sigma", "rate_nats", "through_channel"):
         assert run[key] is None
     for kind in run["kinds"].values():
         assert kind["rate_nats"] is None
@@ -155,11 +139,7 @@ def test_excess_is_nothing_where_the_shortcut_is_complete():
 
 
 def test_figures_need_a_finite_rate_only_where_they_draw_one(found):
-    assert list(results.draw(found)) == [
-        "error_against_rate",
-        "shortcut",
-        "venn",
-    ]
+    assert list(results.draw(found)) == ["error_against_rate", "shortcut"]
     run = found["runs"]["plain"] | {"rate_nats": None, "is_reference": False}
     assert list(results.draw(found | {"runs": {"plain": run}})) == ["shortcut"]
 
@@ -186,7 +166,7 @@ def test_command_writes_page_numbers_and_figures(folder, tmp_path_factory):
     assert " infinite " in page
     found = json.loads((folder / "out/theory.json").read_text())
     assert found["runs"]["plain"]["rate_nats"] is None
-    for name in ("error_against_rate", "shortcut", "venn"):
+    for name in ("error_against_rate", "shortcut"):
         assert f"]({name}.png)" in page
         assert (folder / f"out/{name}.png").stat().st_size > 10_000
 
