@@ -2,7 +2,6 @@
 
 aeent entropy --latents=z.npy [--sigma=1.0] [--bandwidth=channel] [--json]
 aeent entropy --workdir=runs/default [--split=train]
-aeent entropy --accuracy [--seeds=8]
 """
 
 from collections.abc import Sequence
@@ -32,10 +31,6 @@ _MAX_QUERIES = flags.DEFINE_integer(
 _ESTIMATORS = flags.DEFINE_list("estimators", [], "Names; all by default.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of noise, chosen rows and fits.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
-_ACCURACY = flags.DEFINE_bool(
-    "accuracy", False, "Print errors on a standard Gaussian, as Markdown."
-)
-_SEEDS = flags.DEFINE_integer("seeds", 8, "Of --accuracy: sets of latents.")
 
 
 def _load():
@@ -44,7 +39,7 @@ def _load():
     from aeent_jax.training import restore
 
     if not _WORKDIR.value:
-        return latents.read(_LATENTS.value or ""), 1.0
+        return latents.read(_LATENTS.value), 1.0
     z, sigma = restore.encode_workdir(_WORKDIR.value, _SPLIT.value)
     return latents.check(z, f"The latents of {_WORKDIR.value}"), sigma
 
@@ -52,20 +47,13 @@ def _load():
 def main(argv: Sequence[str]) -> int:
     """Measures and prints; returns the exit status."""
     program.refuse_positional(argv)
-    sources = [_LATENTS.value, _WORKDIR.value, _ACCURACY.value]
-    if sum(map(bool, sources)) != 1:
-        raise ValueError(
-            "give one of --latents=z.npy, --workdir=DIR and --accuracy."
-        )
+    if bool(_LATENTS.value) == bool(_WORKDIR.value):
+        raise ValueError("give one of --latents=z.npy and --workdir=DIR.")
     program.configure_jax()
     from aeent_jax.evaluation import latents
     from aeent_jax.results import latents as text
     from aeent_jax.runtime import workdir
 
-    if _ACCURACY.value:
-        found = latents.measure_accuracy(_SEEDS.value)
-        print(latents.format_accuracy(found, _SEEDS.value))
-        return 0
     z, sigma = _load()
     result = latents.measure(
         z,

@@ -7,10 +7,10 @@ the bandwidth is then no tuning knob.
 
 How accurate these are. Mean error in nats for a standard Gaussian with Scott's
 bandwidth, at n = 1024 (resubstitution / leave-one-out): dim 1 -.01 / .00, dim 4
--.30 / +.09, dim 8 -1.96 / +.40, dim 16 -6.61 / +1.49, as `aeent entropy
---accuracy --seeds=32` prints them. From dim 8 up no kernel density measures
-h(Z) absolutely at such n. What holds at any dim is the direction of each bound,
-the invariances and the gradients.
+-.30 / +.09, dim 8 -1.96 / +.40, dim 16 -6.61 / +1.49
+(tests/entropy/accuracy_test.py measures it). From dim 8 up no kernel density
+measures h(Z) absolutely at such n. The direction of each bound, the invariances
+and the gradients hold at any dim.
 
 The diagnostics of each are scalars. `bandwidth` is s, in the unit of the
 latents. `scale_gradient` is the derivative of the value by log a, in nats,

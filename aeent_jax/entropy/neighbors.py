@@ -2,11 +2,11 @@
 
 How accurate it is. Mean error in nats for a standard Gaussian with k = 3, at n
 = 256 / 1024 / 4096: dim 1 +.01 / +.01 / .00, dim 4 -.07 / -.07 / -.04, dim 8
-+.07 / -.03 / -.05, dim 16 +.99 / +.69 / +.44, as `aeent entropy --accuracy
---seeds=32` prints them. The density is taken as constant over a ball that holds
-k of the n points. In high dimensions that ball is about as wide as the law
-itself, and more points hardly shrink it. The error has either sign: the
-estimate is a bound of nothing.
++.07 / -.03 / -.05, dim 16 +.99 / +.69 / +.44 (tests/entropy/accuracy_test.py
+measures it). The density is taken as constant over a ball that holds k of the n
+points. In high dimensions that ball is about as wide as the law itself, and
+more points hardly shrink it. The error has either sign: the estimate is no
+bound.
 """
 
 import functools

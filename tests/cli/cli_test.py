@@ -430,10 +430,10 @@ def test_entropy_of_a_run_without_channel_needs_a_sigma(
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        ([], "give one of --latents=z.npy, --workdir=DIR and --accuracy."),
+        ([], "give one of --latents=z.npy and --workdir=DIR."),
         (
             ["--latents=FOLDER/z.npy", "--workdir=FOLDER/run"],
-            "give one of --latents=z.npy, --workdir=DIR and --accuracy.",
+            "give one of --latents=z.npy and --workdir=DIR.",
         ),
         (["--latents=FOLDER/none.npy"], "FOLDER/none.npy is no file, and"),
         (["--workdir=FOLDER/empty"], "FOLDER/empty is not the workdir of"),
@@ -441,7 +441,6 @@ def test_entropy_of_a_run_without_channel_needs_a_sigma(
             ["--latents=FOLDER/z.npy", "--estimators=kde_lo"],
             "estimators holds 'kde_lo', and each must be one of none, kde_loo",
         ),
-        (["--accuracy", "--seeds=1"], "seeds is 1, and at least 2"),
         (["z.npy"], "'z.npy' is no flag of this command; flags are written"),
     ],
 )

@@ -1,16 +1,10 @@
 """Latents that exist already: every estimator on them, as one table."""
 
-from aeent_jax.evaluation.latents.accuracy import (
-    format_accuracy,
-    measure_accuracy,
-)
 from aeent_jax.evaluation.latents.measuring import measure
 from aeent_jax.evaluation.latents.reading import check, read
 
 __all__ = [
     "check",
-    "format_accuracy",
     "measure",
-    "measure_accuracy",
     "read",
 ]
