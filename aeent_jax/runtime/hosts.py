@@ -1,9 +1,9 @@
 """Several processes that train one network, on one machine or on many.
 
 Every process runs the same program on the same configuration and workdir, in a
-file system that all of them see. Process 0 alone writes and speaks. What the
-devices compute is in `parallel.py`; here is how processes meet, agree to stop,
-and part.
+file system that all of them see. Process 0 alone writes and prints. This module
+is about how processes meet, agree to stop, and part; `parallel.py` maps the
+computation over their devices.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from jax.experimental import multihost_utils
 
 from aeent_jax.runtime import parallel, storage
 
-# A process that has not been heard of for so long is taken for dead, and JAX
-# ends the others.
+# JAX takes a process that sends no sign of life for so long for dead, and ends
+# the others.
 _SECONDS_UNTIL_DEAD = 30
 # Others may wait for the last writes and the bootstrap of process 0.
 _SECONDS_FOR_THE_END = 3600
-# The first process is where all meet: when it leaves, JAX aborts the others
-# with a stack trace, so these get the time to leave with a sentence.
+# All meet at the first process. When it leaves, JAX aborts the others with a
+# stack trace; this gives them the time to leave with a sentence.
 _SECONDS_OF_GRACE = 3
 
-# What collectives raise when a process at their other end is gone.
+# Collectives raise errors with these words when another process is gone.
 _LOST = re.compile("Gloo|NCCL|UNAVAILABLE|coordination service|heartbeat")
 
 _LARGEST_PORT = 2**16 - 1
 
-# Votes are numbered, from the first of the process: all cast equally many.
+# Numbers the calls of `agree_to_stop`; all processes make equally many.
 _votes = itertools.count(1)
 
 
@@ -54,11 +54,11 @@ def join(
     Without any argument there is one process, and nothing happens.
 
     Args:
-      coordinator: HOST:PORT, of process 0 and free there.
-      num_processes: how many there are.
-      process_id: which this is, from 0.
+      coordinator: HOST:PORT of process 0; the port must be free there.
+      num_processes: the number of processes.
+      process_id: the number of this process, from 0.
       detect: ask TPU pods, Slurm, Open MPI or Kubernetes for all three.
-      timeout: seconds to wait for all processes, after which this one ends.
+      timeout: seconds to wait for all processes; then this one ends.
 
     Raises:
       ValueError: arguments that do not fit each other, or nothing to detect.
@@ -89,8 +89,8 @@ def join(
                 " --coordinator, --num_processes and --process_id instead."
             ) from error
         try:
-            # Now: JAX lets nobody be two minutes later than the first, which
-            # may be reading its data.
+            # At once, and not after the data is read: JAX ends all processes
+            # when one comes two minutes later than the first.
             parallel.find_platform()
         except ValueError as error:
             # The others may never come to JAX's common end.
@@ -185,12 +185,12 @@ def is_first() -> bool:
 
 
 def are_several() -> bool:
-    """Whether other processes take part."""
-    return jax.process_count() > 1
+    """Whether other processes take part; a process alone needs no device."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def describe() -> str:
-    """What to add to a number of devices: " of 2 processes", or nothing."""
+    """Words to follow a number of devices: " of 2 processes", or none."""
     return f" of {jax.process_count()} processes" if are_several() else ""
 
 
@@ -226,12 +226,13 @@ def interrupts_ask_to_stop() -> Iterator[None]:
 def taking_part(errors: tuple[type[Exception], ...]) -> Iterator[None]:
     """Leaves the processes together at the end, and alone on failure.
 
-    One that fails ends at once: others would wait for it in a collective, and
-    it for them in JAX's shutdown. Does nothing where there is one process.
+    A process that fails ends at once: others would wait for it in a collective,
+    and it would wait for them in JAX's shutdown. A single process is left
+    alone.
 
     Args:
-      errors: those whose message is all that a user needs; others keep their
-        traceback.
+      errors: the errors whose message is all that a user needs; others keep
+        their traceback.
     """
     try:
         yield
@@ -256,7 +257,7 @@ def taking_part(errors: tuple[type[Exception], ...]) -> Iterator[None]:
 
 
 def _end(sentence: str, grace: float = 0) -> None:
-    """Says why and ends the process, without JAX's wait for the others."""
+    """Prints why and ends the process, without JAX's wait for the others."""
     sys.stdout.flush()
     sys.stderr.write(f"error: {sentence}\n")
     sys.stderr.flush()

@@ -32,7 +32,7 @@ _LARGE = 2**31 - 1
 
 
 def count_cores() -> int:
-    """How many cores this process may use; macOS tells how many there are."""
+    """The number of cores this process may use; on macOS, of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -88,13 +88,13 @@ def find_platform() -> str:
 
 
 def alone(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a per-device step run on one device, which is then all there are.
+    """Lets a per-device step run on one device, as if there were no other.
 
     Args:
       step: a function of trees of arrays, with collectives over `AXIS`.
 
     Returns:
-      The same function, whose collectives see nobody else.
+      The same function, whose collectives see this device alone.
     """
 
     def run(*args):
@@ -118,12 +118,12 @@ class Parallel:
 
     @property
     def num_devices(self) -> int:
-        """How many devices there are."""
+        """The number of devices."""
         return len(self.devices)
 
     @functools.cached_property
     def local_devices(self) -> tuple[jax.Device, ...]:
-        """Those of this process."""
+        """The devices of this process."""
         here = jax.process_index()
         return tuple(d for d in self.devices if d.process_index == here)
 
@@ -157,10 +157,10 @@ class Parallel:
         )
 
     def rows_of_process(self, count: int) -> slice:
-        """Which of `count` rows of a global batch this process's devices take.
+        """The rows of a global batch that the devices of this process take.
 
         Args:
-          count: a multiple of the number of devices.
+          count: the rows of the batch, a multiple of the number of devices.
         """
         size = count // self.num_devices
         first = self.devices.index(self.local_devices[0])
@@ -182,7 +182,7 @@ class Parallel:
         )
 
     def shard_own(self, tree: PyTree) -> PyTree:
-        """The same, of arrays that hold the rows of this process alone."""
+        """As `shard`, for arrays that hold the rows of this process alone."""
         return jax.tree.map(self._shard, tree)
 
     def _shard(self, rows: np.ndarray) -> jax.Array:
@@ -217,8 +217,8 @@ class Parallel:
 
     @functools.cached_property
     def _sharding(self) -> NamedSharding:
-        # As `pmap` places its results: from another mesh, though of the same
-        # devices, the step would compile a second time.
+        # The placing of `pmap`'s results: arrays on another mesh of the same
+        # devices would make the step compile a second time.
         mesh = Mesh(np.array(self.devices), (AXIS,)).local_mesh
         return NamedSharding(mesh, PartitionSpec(AXIS))
 
@@ -227,8 +227,8 @@ def make_parallel(num_devices: int = 0) -> Parallel:
     """Chooses the devices.
 
     Args:
-      num_devices: how many of all processes' devices to use, as many of each;
-        0 means all.
+      num_devices: the number of devices to use, the same share from each
+        process; 0 means all.
 
     Returns:
       The mapping.
@@ -250,7 +250,7 @@ def make_parallel(num_devices: int = 0) -> Parallel:
 def _of_each_process(
     devices: Sequence[jax.Device], count: int
 ) -> tuple[jax.Device, ...]:
-    """The first devices of each process, `count` in all or, at 0, all."""
+    """The first devices of each process: `count` in all, or all if it is 0."""
     processes = jax.process_count()
     of_each = [
         [d for d in devices if d.process_index == i] for i in range(processes)

@@ -18,7 +18,7 @@ def parse_steps(text: str) -> tuple[int, int] | None:
       The numbers, or None.
 
     Raises:
-      ValueError: it is something else.
+      ValueError: the text is something else.
     """
     if not text:
         return None
@@ -39,7 +39,7 @@ def check_place(directory: pathlib.Path, text: str) -> None:
       text: as `parse_steps` reads.
 
     Raises:
-      ValueError: traces are asked for, and it is in a bucket.
+      ValueError: traces are asked for, and the workdir is in a bucket.
     """
     if text and storage.is_in_bucket(directory):
         raise ValueError(
@@ -50,12 +50,15 @@ def check_place(directory: pathlib.Path, text: str) -> None:
 
 
 def warning(text: str, step: int, total_steps: int) -> str | None:
-    """Says so where none of the steps asked for is about to be done.
+    """Returns a warning where the run does none of the steps asked for.
 
     Args:
       text: as `parse_steps` reads.
-      step: that training goes on from.
-      total_steps: that it ends at.
+      step: the step that training goes on from.
+      total_steps: the step that training ends at.
+
+    Returns:
+      One sentence, or None.
     """
     steps = parse_steps(text)
     if steps is None or (steps[0] < total_steps and step < steps[1]):
@@ -73,7 +76,7 @@ class Trace:
         """Prepares.
 
         Args:
-          directory: of the trace; made when it begins.
+          directory: the folder of the trace; made when the trace begins.
           text: as `parse_steps` reads.
         """
         self._directory = directory
@@ -82,7 +85,7 @@ class Trace:
         self._call: jax.profiler.StepTraceAnnotation | None = None
 
     def before(self, step: int, size: int) -> None:
-        """Is told that a call of `size` steps is about to begin at `step`."""
+        """Call this before a call of `size` steps begins at `step`."""
         if self._steps is None:
             return
         start, stop = self._steps
@@ -99,7 +102,7 @@ class Trace:
             self._call.__enter__()
 
     def after(self, step: int, results: Any) -> None:
-        """Is told that `step` steps were dispatched, and what they return."""
+        """Call this after `step` steps are dispatched, with their results."""
         if not self._runs:
             return
         self._call.__exit__(None, None, None)
@@ -108,7 +111,7 @@ class Trace:
             self.close()
 
     def close(self) -> None:
-        """Writes what there is of a trace; there will be no other."""
+        """Writes the trace so far, if there is one, and begins no other."""
         if self._runs:
             jax.profiler.stop_trace()
             self._runs, self._steps = False, None

@@ -1,13 +1,14 @@
 """Folders on disk and in buckets: where text becomes a path.
 
-On disk a path is a `pathlib.Path`. One that begins with gs:// is an
-`etils.epath.Path`, which has the same methods over `gcsfs`. Three things differ
-in a bucket, and what is here is for them:
+A path on disk is a `pathlib.Path`. A path that begins with gs:// is an
+`etils.epath.Path`, which has the same methods over `gcsfs`. (On disk that class
+would take /gs/x for gs://x, and opens no file to read and append.) This module
+hides three differences of a bucket:
 
-  An object is written whole or not at all, and nothing is appended to it. What
-  is renamed into place on disk is written at once there, and a line is added to
-  a small object by writing it anew.
-  There are no folders, only names with slashes: none has to be made.
+  An object is written whole or not at all, and nothing can be appended to it.
+  So a file that is renamed into place on disk is written directly in a bucket,
+  and adding a line to a small object writes the object anew.
+  There are no folders, only names with slashes, so none has to be made.
   There are no locks, so two jobs in one workdir are not told apart.
 """
 
@@ -25,7 +26,7 @@ from typing import cast
 
 from etils import epath
 
-# Also of what a shell or pathlib has made of gs://bucket.
+# A shell or pathlib can make gs:/bucket of gs://bucket.
 _ADDRESS = re.compile(r"gs:|[A-Za-z][A-Za-z0-9+.-]*://")
 _IN_BUCKET = re.compile(r"gs://([^/]+)(/.*)?")
 _PATTERN = re.compile(r"[*?\[\]#]")
@@ -34,7 +35,7 @@ _NETWORK = ("aiohttp", "gcsfs", "google", "requests", "urllib3")
 
 
 def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
-    """The path that text stands for, on disk or in a bucket.
+    """Makes text a path, on disk or in a bucket.
 
     Args:
       place: a path, or `gs://BUCKET/FOLDER`.
@@ -44,7 +45,8 @@ def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
       but has the methods that are used here.
 
     Raises:
-      ValueError: it is an address of another kind, or gcsfs is not installed.
+      ValueError: the text is an address of another kind, or gcsfs is not
+        installed.
       OSError: the bucket cannot be opened.
     """
     text = os.fspath(place)
@@ -57,7 +59,7 @@ def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
             " Storage; give DIR or gs://BUCKET/DIR."
         )
     if _PATTERN.search(text):
-        # It would remove what fits the pattern.
+        # To remove such a folder would remove all that fits the pattern.
         raise ValueError(
             f"{text} has one of *?[]# in it, which gcsfs reads as a pattern;"
             " give another name."
@@ -82,10 +84,10 @@ def refuse_bucket(name: str, place: str | os.PathLike[str]) -> None:
 
     Args:
       name: what the user calls it, such as `--out`.
-      place: what was given.
+      place: a path.
 
     Raises:
-      ValueError: it is in a bucket.
+      ValueError: the place is in a bucket.
     """
     if is_in_bucket(place):
         raise ValueError(
@@ -95,10 +97,10 @@ def refuse_bucket(name: str, place: str | os.PathLike[str]) -> None:
 
 
 def names_in(folder: pathlib.Path) -> set[str]:
-    """The names of what a folder holds.
+    """The names of the files and folders in a folder.
 
-    Without the empty object by which Google's console marks a new folder of a
-    bucket, and which gcsfs lists as if it were inside.
+    Google's console marks a new folder of a bucket by an empty object, which
+    gcsfs lists as if it were inside; it is left out.
     """
     names = {path.name for path in folder.iterdir()}
     own = folder.name
@@ -111,10 +113,10 @@ def check_reachable(path: pathlib.Path) -> None:
     """Tells a bucket that does not answer from a damaged file in it.
 
     Args:
-      path: a small file; on disk nothing is looked at.
+      path: a small file; a file on disk is not looked at.
 
     Raises:
-      OSError: it is there, and cannot be read.
+      OSError: the file exists in a bucket, and cannot be read.
     """
     if not is_in_bucket(path):
         return
@@ -150,7 +152,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file so that a killed process leaves the old or the new one.
 
     Raises:
-      OSError: it cannot be written; `strerror` says why.
+      OSError: the file cannot be written; `strerror` says why.
     """
     if is_in_bucket(path):
         with _telling_why():
@@ -165,7 +167,7 @@ def append_text(path: pathlib.Path, text: str) -> None:
     """Appends to a small file, made where there is none.
 
     Raises:
-      OSError: it cannot be written; `strerror` says why.
+      OSError: the file cannot be written; `strerror` says why.
     """
     if is_in_bucket(path):
         with _telling_why():
@@ -186,7 +188,7 @@ def remove_folder(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _telling_why() -> Iterator[None]:
-    """Makes whatever gcsfs and the network raise an OSError with a reason."""
+    """Turns any error of gcsfs or the network into an OSError with a reason."""
     try:
         yield
     except Exception as error:
@@ -200,7 +202,7 @@ def _reason(error: Exception) -> str:
 
 @functools.cache
 def _open_bucket(bucket: str) -> None:
-    """Sees that a bucket is there, before gcsfs and Orbax use it."""
+    """Checks that a bucket exists, before gcsfs and Orbax use it."""
     if importlib.util.find_spec("gcsfs") is None:
         raise ValueError(
             f"gs://{bucket} needs gcsfs, which is not installed; pip install"
@@ -211,16 +213,16 @@ def _open_bucket(bucket: str) -> None:
     from google.api_core import exceptions
     from google.cloud import storage
 
-    # What they log of errors they raise too, and some at every request.
+    # They log the errors that they raise, some at every request.
     for name in ("fsspec", "gcsfs", "google.auth"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # TensorFlow, where it happens to be, would be used in place of gcsfs.
+    # Where TensorFlow is installed, epath would use it in place of gcsfs.
     os.environ.setdefault("EPATH_USE_TF", "false")
-    # Listings that are kept would miss what TensorStore, other processes and
-    # jobs write.
+    # Cached listings would miss the files that TensorStore, other processes and
+    # other jobs write.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     try:
-        # What Orbax asks for too, to know what kind of bucket it is.
+        # Orbax asks for the same, to know the kind of the bucket.
         storage.Client().get_bucket(bucket)
     except exceptions.NotFound:
         raise OSError(

@@ -3,9 +3,12 @@
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -241,6 +244,22 @@ def test_one_process_joins_nobody():
     assert not hosts.are_several()
     assert not hosts.agree_to_stop()
     assert hosts.describe() == ""
+
+
+def test_a_process_alone_takes_no_device():
+    # The sweep asks, and leaves the accelerators to its workers.
+    program = (
+        "from aeent_jax.runtime import hosts; hosts.are_several();"
+        "from jax._src import xla_bridge; print(xla_bridge._backends)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=pathlib.Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "{}\n"
 
 
 def test_failing_alone_raises_as_before():
