@@ -52,7 +52,14 @@ LAW = (
     },
     {"results": {"config", "evaluation", "figures", "runtime"}},
     {
-        "bench": {"data", "entropy", "methods", "runtime", "training"},
+        "bench": {
+            "data",
+            "entropy",
+            "methods",
+            "results",
+            "runtime",
+            "training",
+        },
         "sweep": {
             "config",
             "entropy",

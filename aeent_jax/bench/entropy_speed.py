@@ -11,6 +11,7 @@ import numpy as np
 
 from aeent_jax.bench import entropy_peers, timing
 from aeent_jax.entropy import pairwise
+from aeent_jax.results import tables
 
 # Up to this many samples there are as many queries, and above it MOST_QUERIES.
 _LARGEST_SQUARE = 65536
@@ -245,9 +246,14 @@ def _shares(case: Case, runs, peaks) -> dict[str, float]:
     return shares | {"both": sum(shares.values())}
 
 
-_HEAD = (
-    f"  {'':<24}{'runs':>5}{'seconds':>10}{'times ours':>12}"
-    f"{'compile':>9}{'MB':>9}  nats"
+_HEADER = (
+    "contender",
+    "runs",
+    "seconds",
+    "times ours",
+    "compile",
+    "MB",
+    "nats",
 )
 
 
@@ -259,8 +265,9 @@ def format_entropy(result: Mapping[str, Any]) -> str:
         f" {environment['processor']}"
     ]
     for case in result["cases"]:
-        lines += ["", case["title"], _HEAD]
-        lines += [_row(*entry) for entry in case["peers"].items()]
+        rows = [_row(*entry) for entry in case["peers"].items()]
+        table = tables.markdown(tables.Table(_HEADER, rows))
+        lines += ["", case["title"], table]
         share = case["peers"]["ours"]["share_of_peak"]
         lines.append(
             f"  ours: {share['matmul']:.0%} of the matmul peak,"
@@ -279,11 +286,14 @@ def format_entropy(result: Mapping[str, Any]) -> str:
     )
 
 
-def _row(key: str, entry: Mapping[str, Any]) -> str:
+def _row(key: str, entry: Mapping[str, Any]) -> list[str]:
     memory = entry["memory_bytes"]
-    megabytes = "" if memory is None else f"{memory / 1e6:.1f}"
-    return (
-        f"  {entropy_peers.PEERS[key].name:<24}{len(entry['runs']):>5}"
-        f"{entry['seconds']:>10.5f}{entry['over_ours']['median']:>12.2f}"
-        f"{entry['compile_seconds']:>9.1f}{megabytes:>9}  {entry['value']:.4f}"
-    )
+    return [
+        entropy_peers.PEERS[key].name,
+        str(len(entry["runs"])),
+        f"{entry['seconds']:.5f}",
+        f"{entry['over_ours']['median']:.2f}",
+        f"{entry['compile_seconds']:.1f}",
+        tables.NOTHING if memory is None else f"{memory / 1e6:.1f}",
+        f"{entry['value']:.4f}",
+    ]

@@ -22,6 +22,7 @@ from typing import Any
 import ml_collections
 
 from aeent_jax.bench import timing
+from aeent_jax.results import tables
 from aeent_jax.runtime import parallel
 from aeent_jax.training import experiment
 
@@ -224,6 +225,16 @@ def _summarise(contender: Contender, results, base) -> dict[str, Any]:
     return summary
 
 
+_HEADER = (
+    "contender",
+    "devices",
+    "training, images/s",
+    "times ours on 1",
+    "scoring, images/s",
+    "times ours on 1",
+)
+
+
 def format_training(result: Mapping[str, Any]) -> str:
     """Formats the result of `measure` as a Markdown table with its notes."""
     size, entries = result["size"], result["entries"]
@@ -233,10 +244,7 @@ def format_training(result: Mapping[str, Any]) -> str:
         f" {size['batch_size']}, {size['dtype']}",
         _describe_machine(result["environment"]),
         "",
-        "| | devices | training, images/s | times ours on 1"
-        " | scoring, images/s | times ours on 1 |",
-        "|---|---|---|---|---|---|",
-        *map(_row, entries.values()),
+        tables.markdown(tables.Table(_HEADER, [*map(_row, entries.values())])),
         "",
         f"Median (least to largest) of {size['starts']} start(s) of"
         f" {size['steps']} steps; each start is a process, in turns.",
@@ -260,12 +268,12 @@ def _describe_machine(environment: Mapping[str, Any]) -> str:
     )
 
 
-def _row(entry: Mapping[str, Any]) -> str:
+def _row(entry: Mapping[str, Any]) -> list[str]:
     cells = [entry["name"], str(entry["num_devices"])]
     for unit in ("train", "forward"):
         measured = entry[unit]
         if measured is None:
-            cells += ["", ""]
+            cells += [tables.NOTHING] * 2
             continue
         rates, ratio = measured["starts"], measured["over_ours"]
         cells.append(
@@ -275,7 +283,7 @@ def _row(entry: Mapping[str, Any]) -> str:
         cells.append(
             f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
         )
-    return f"| {' | '.join(cells)} |"
+    return cells
 
 
 def _describe_startup(entry: Mapping[str, Any]) -> str:

@@ -323,7 +323,7 @@ def test_processes_start_and_print(config, monkeypatch):
         ]
     assert result["entries"]["one"]["train"]["over_ours"]["median"] == 1.0
     assert "Start 1 of 1: ours on 2 device(s) ..." in lines
-    assert "| ours | 2 | " in train_speed.format_training(result)
+    assert "| ours      |       2 | " in train_speed.format_training(result)
 
 
 def test_worker_has_the_devices_it_asks_for(config, tmp_path, monkeypatch):
@@ -411,10 +411,10 @@ def test_table_shows_medians_with_their_spread():
     lines = train_speed.format_training(example_result()).splitlines()
     assert lines[0].endswith("batch 64, float32")
     assert lines[5:] == [
-        "| ours | 1 | 244 (240 to 252) | 1.00 (0.50 to 2.25)"
-        " | 900 (896 to 908) | 1.00 (0.50 to 2.25) |",
-        "| population of 2 | 1 | 244 (240 to 252) | 1.00 (0.50 to 2.25)"
-        " |  |  |",
+        "| ours            |       1 |   244 (240 to 252) | 1.00 (0.50 to 2.25)"
+        " |  900 (896 to 908) | 1.00 (0.50 to 2.25) |",
+        "| population of 2 |       1 |   244 (240 to 252) | 1.00 (0.50 to 2.25)"
+        " |                 - |                   - |",
         "",
         "Median (least to largest) of 3 start(s) of 20 steps; each start is a"
         " process, in turns.",
