@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import scipy.linalg
 
+from aeent_jax.data import nearest
+
 # Of the largest eigenvalue, and absolute (one step of 8 bits in one pixel
 # gives 1e-5): components below hold rounding errors only.
 _NO_VARIANCE = 1e-10
@@ -31,6 +33,9 @@ def scores(
 
     `mean_intensity` is the mean of an image. It is what an area under the
     curve well below one half also gives away: darker images are abnormal.
+    `nearest_image` is the mean absolute difference to the nearest training
+    image. Where it beats a network, normal test images are near copies of
+    training images. Its time is that of N M image differences.
     `mean_image` is the mean squared error to the mean training image, and
     `pca` that to the projection on the first principal components of the
     training images: the best linear autoencoder of that latent size.
@@ -42,8 +47,8 @@ def scores(
         most `usable_components` are used.
 
     Returns:
-      `mean_intensity`, `mean_image`, `pca`, each `[N]` float64, of intensities
-      in [0, 1].
+      `mean_intensity`, `nearest_image`, `mean_image`, `pca`, each `[N]`
+      float64, of intensities in [0, 1].
 
     Raises:
       ValueError: If images are not uint8 `[N, H, W, C]` of one size, or there
@@ -72,7 +77,10 @@ def scores(
                 "pca": np.mean(residual**2, axis=1),
             }
         )
-    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    distance = nearest.find_nearest(test_images, train_images).distance
+    return {
+        k: np.concatenate([part[k] for part in parts]) for k in parts[0]
+    } | {"nearest_image": distance / 255}
 
 
 def usable_components(train_images: np.ndarray, num_components: int) -> int:

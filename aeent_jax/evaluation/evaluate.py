@@ -37,6 +37,7 @@ from aeent_jax.evaluation import (
     rates,
     score_sums,
     scoring,
+    shortcuts,
 )
 from aeent_jax.runtime import parallel
 
@@ -195,9 +196,13 @@ class Evaluator:
         used = baselines.usable_components(fitted, wanted)
         table["pca"]["num_components"] = used
         if len(fitted) < len(train):
-            for name in ("mean_image", "pca"):
+            for name in ("nearest_image", "mean_image", "pca"):
                 table[name]["num_training_images"] = len(fitted)
-        return table
+        return table | {
+            "shortcut": shortcuts.find_largest(
+                shortcuts.measure_images(split.images), split.labels
+            )
+        }
 
     def _maps(self, variables, split, scored, chosen):
         """Score maps of the chosen images; None where the score has none."""

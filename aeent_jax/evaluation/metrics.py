@@ -253,12 +253,17 @@ def bootstrap(
 
 
 def score_interval(
-    auroc: float, num_normal: int, num_abnormal: int
+    auroc: float,
+    num_normal: int,
+    num_abnormal: int,
+    *,
+    deviations: float = _DEVIATIONS,
 ) -> Interval:
-    """Newcombe's 95 % score interval of an AUROC, his method 5.
+    """Newcombe's score interval of an AUROC, his method 5; at 95 % by default.
 
-    It holds every t with |auroc - t| <= 1.96 sqrt(V(t)). V is the variance of
-    Hanley and McNeil at t, with the mean of the two sizes in place of each:
+    It holds every t with |auroc - t| <= deviations sqrt(V(t)). V is the
+    variance of Hanley and McNeil at t, with the mean of the two sizes in place
+    of each:
 
         V(t) = t (1 - t) (1 + k ((1 - t) / (2 - t) + t / (1 + t))) / (m n)
         k = (m + n - 2) / 2
@@ -269,6 +274,7 @@ def score_interval(
       auroc: the AUROC, a fraction.
       num_normal: m, at least 1.
       num_abnormal: n, at least 1.
+      deviations: of a normal distribution, 1.96 for 95 %.
 
     Returns:
       (low, high), fractions.
@@ -280,7 +286,7 @@ def score_interval(
 
     def holds(t):
         variance = t * (1 - t) * (1 + more * ((1 - t) / (2 - t) + t / (1 + t)))
-        return abs(auroc - t) <= _DEVIATIONS * np.sqrt(variance / pairs)
+        return abs(auroc - t) <= deviations * np.sqrt(variance / pairs)
 
     ends = []
     for outside in (0.0, 1.0):

@@ -17,8 +17,10 @@ _PIXEL_METRICS = {"pixel AP": "pixel_ap", "oracle Dice": "oracle_dice"}
 # Key in metrics.json -> name in tables.
 BASELINES: dict[str, str] = {
     "mean_intensity": "mean intensity",
+    "nearest_image": "nearest training image",
     "mean_image": "mean image",
     "pca": "PCA",
+    "shortcut": "shortcut",
 }
 # Keys of a configuration that make other pixels of an image.
 _PREPARATION = ("data.image_size", "data.channels", "data.window")
@@ -114,7 +116,7 @@ def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     distinct: dict[str, dict[str, Any]] = {}
     for run in runs:
         for key, entry in run.evaluation.get("baselines", {}).items():
-            name = BASELINES[key]
+            name = baseline_name(key, entry)
             if "num_components" in entry:
                 name = f"{name}, {entry['num_components']} components"
             # As printed: rounding may differ between machines.
@@ -122,6 +124,23 @@ def baselines(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
                 name = f"{name} (images of {run.name})"
             distinct.setdefault(name, entry)
     return distinct
+
+
+def baseline_name(key: str, entry: Mapping[str, Any]) -> str:
+    """Name of a baseline in tables; an oracle is marked.
+
+    Args:
+      key: a key of `BASELINES`.
+      entry: its entry of `metrics.json`.
+    """
+    if is_oracle(entry):
+        return f"{entry['statistic']} alone (oracle)"
+    return BASELINES[key]
+
+
+def is_oracle(entry: Mapping[str, Any]) -> bool:
+    """Whether a baseline was chosen with the labels of the test images."""
+    return "statistic" in entry
 
 
 def _shown(entry):

@@ -44,6 +44,9 @@ def describe(results: Mapping[str, Any]) -> str:
     lines.append(f"  {'rate':<12} {shown}")
     for kind, error in results["reconstruction_error"].items():
         lines.append(f"  {kind:<14} reconstruction error {error:.5f}")
+    warning = results.get("baselines", {}).get("shortcut", {}).get("warning")
+    if warning:
+        lines.append(f"  WARNING: {warning}")
     return "\n".join(lines)
 
 

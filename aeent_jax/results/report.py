@@ -62,6 +62,7 @@ def _content(loaded: Sequence[Run]) -> dict[str, Any]:
         "sentences": [
             *words.certainty(differences),
             *words.against_baselines(loaded),
+            *words.shortcuts(loaded),
         ],
         "notes": [note for run in loaded for note in run.notes] + notes,
         "main": comparison.main_table(loaded),

@@ -38,6 +38,11 @@ def caption(runs: Sequence[Run]) -> str:
     text = "Percent, with 95 % intervals over the test images."
     if comparison.has_masks(runs):
         text += " Oracle Dice: its threshold is chosen with the test masks."
+    if any(map(comparison.is_oracle, comparison.baselines(runs).values())):
+        text += (
+            " Oracle statistic: chosen with the test labels, its interval"
+            " corrected for the number tried."
+        )
     entries = [run.evaluation for run in runs]
     entries += comparison.baselines(runs).values()
     if any(
@@ -132,7 +137,7 @@ def against_baselines(runs: Sequence[Run]) -> list[str]:
     values = {
         name: entry["auroc"]
         for name, entry in comparison.baselines(runs).items()
-        if "auroc" in entry
+        if "auroc" in entry and not comparison.is_oracle(entry)
     }
     ranked = [run for run in runs if run.is_ranked]
     if not values or not ranked:
@@ -154,6 +159,12 @@ def against_baselines(runs: Sequence[Run]) -> list[str]:
         "Among the baselines that need no network, the best AUROC is "
         f"{tables.percent(values[best])} ({best}). {outcome}"
     ]
+
+
+def shortcuts(runs: Sequence[Run]) -> list[str]:
+    """Warnings of statistics that score high without looking at anatomy."""
+    entries = comparison.baselines(runs).values()
+    return [entry["warning"] for entry in entries if "warning" in entry]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -123,7 +123,7 @@ def _baseline_rows(
             entry = entries[name]
             size = entry.get("num_components", NOTHING)
             settings = data | {
-                METHOD: comparison.BASELINES[name],
+                METHOD: comparison.baseline_name(name, entry),
                 LATENT: size,
             }
             cells = [

@@ -45,6 +45,16 @@ def test_mean_baselines_match_their_definitions():
     )
 
 
+def test_nearest_image_is_the_mean_difference_to_the_nearest_one():
+    train, test = _images(9, channels=3), _images(4, seed=1, channels=3)
+    test[2] = train[5]
+    found = baselines.scores(train, test, num_components=2)["nearest_image"]
+    difference = np.abs(test[:, None].astype(int) - train.astype(int)) / 255
+    expected = difference.mean((2, 3, 4)).min(1)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[2] == 0
+
+
 def test_pca_reconstructs_training_images_at_full_rank():
     train = _images(12)
     scores = baselines.scores(train, train, num_components=11)
@@ -91,6 +101,8 @@ def test_blocks_change_nothing_but_rounding(monkeypatch, num_train):
 def test_memory_is_that_of_the_small_gram_matrix(monkeypatch, num_train, size):
     train, test = _images(num_train, size), _images(300, size, seed=1)
     monkeypatch.setattr(baselines, "_PIXELS_AT_A_TIME", 2**14)
+    # Compiles what looks for the nearest image.
+    baselines.scores(train, test, num_components=4)
     tracemalloc.start()
     baselines.scores(train, test, num_components=4)
     _, peak = tracemalloc.get_traced_memory()

@@ -11,7 +11,7 @@ import pytest
 from results_support import change_json, write_run
 
 from aeent_jax.evaluation import metrics
-from aeent_jax.results import comparison, report, runs
+from aeent_jax.results import comparison, evaluations, report, runs
 
 
 class _Checker(html.parser.HTMLParser):
@@ -306,6 +306,32 @@ def test_shared_baselines_appear_once_and_others_are_told_apart(tmp_path):
         "mean intensity (images of c)",
         "PCA, 16 components (images of c)",
     ]
+
+
+def test_oracle_of_the_shortcuts_is_marked_and_warned_of(tmp_path):
+    folder = write_run(tmp_path / "run")
+    path = tmp_path / "run/eval/test/metrics.json"
+    baselines = json.loads(path.read_text())["baselines"]
+    best = max(entry["auroc"] for entry in baselines.values())
+    baselines["shortcut"] = {
+        "auroc": 0.999,
+        "auroc_interval": [0.95, 1.0],
+        "statistic": "edge energy",
+        "direction": "low",
+        "warning": "Edge energy alone scores 100 on this set.",
+    }
+    change_json(path, baselines=baselines)
+    text = report.make_report([folder], str(tmp_path / "report.html"))
+    assert "edge energy alone (oracle) | 99.9 [95.0, 100.0] |" in " ".join(
+        text.split()
+    )
+    assert "Oracle statistic: chosen with the test labels" in text
+    page = (tmp_path / "report.html").read_text()
+    assert "Edge energy alone scores 100 on this set." in page
+    # The best baseline is one that sees no test label.
+    assert f"the best AUROC is {100 * best:.1f} (" in page
+    described = evaluations.describe(runs.read([folder])[0].evaluation)
+    assert "WARNING: Edge energy alone scores 100 on this set." in described
 
 
 def test_runs_with_different_panels_are_drawn_below_each_other(make, page):

@@ -10,8 +10,8 @@ import training_support
 from training_support import Recorder
 
 from aeent_jax import data
-from aeent_jax.data import dataset, stored
-from aeent_jax.evaluation import baselines, evaluate
+from aeent_jax.data import dataset, nearest, stored
+from aeent_jax.evaluation import baselines, evaluate, shortcuts
 from aeent_jax.training import experiment, loop, population
 
 # Small enough that nothing fits, and no more is needed to stream.
@@ -156,6 +156,8 @@ def test_evaluation_reads_a_batch_at_a_time(
     monkeypatch.setattr(evaluate, "_BASELINE_IMAGES", 6)
     monkeypatch.setattr(dataset, "_BLOCK_BYTES", 3 * 16 * 16)
     monkeypatch.setattr(baselines, "_PIXELS_AT_A_TIME", 4 * 16 * 16)
+    monkeypatch.setattr(nearest, "_TILE", 4)
+    monkeypatch.setattr(shortcuts, "_IMAGES_AT_A_TIME", 4)
     run = experiment.Experiment(make_config(**STREAMED), tmp_path)
     variables = run.parallel.replicate(run.initial_state()).variables
     found = run.evaluator.evaluate(variables, run.dataset, 0, tmp_path)
@@ -164,7 +166,13 @@ def test_evaluation_reads_a_batch_at_a_time(
         name: table.get("num_training_images")
         for name, table in found["baselines"].items()
     }
-    assert fitted == {"mean_intensity": None, "mean_image": 6, "pca": 6}
+    assert fitted == {
+        "mean_intensity": None,
+        "nearest_image": 6,
+        "mean_image": 6,
+        "pca": 6,
+        "shortcut": None,
+    }
     assert (tmp_path / "eval/test/score_maps.npz").exists()
     # Without masks nothing needs the maps of all images.
     train_alone = data.Dataset("folder", {"train": run.dataset.splits["train"]})
