@@ -6,6 +6,7 @@ cannot be loaded or a key that is misspelt, is found here first.
 
 import difflib
 import functools
+import os
 import pathlib
 import re
 import runpy
@@ -78,6 +79,7 @@ def _take_config(args: Sequence[str]) -> tuple[str, list[str]]:
 def _find(place: str) -> str:
     """The same with the path of a file for the name of a preset."""
     name, *choice = place.split(":", 1)
+    name = os.path.expanduser(name)
     if not pathlib.Path(name).is_file():
         presets = _presets()
         if name not in presets:

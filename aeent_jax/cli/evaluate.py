@@ -25,7 +25,7 @@ from absl import flags
 
 from aeent_jax.cli import hosts_flag, program
 
-_WORKDIR = flags.DEFINE_list("workdir", None, "Folders of the runs.")
+_WORKDIR = program.define_paths("workdir", "Workdirs, separated by commas.")
 _BEST = flags.DEFINE_bool(
     "best", False, "Take the checkpoint of the lowest validation error."
 )

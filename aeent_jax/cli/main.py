@@ -25,6 +25,11 @@ COMMANDS = {
 
 def main() -> None:
     """Runs `aeent COMMAND ...`."""
+    with program.leaving_closed_pipes():
+        _run()
+
+
+def _run() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
         if name == "--version":

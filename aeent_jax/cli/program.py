@@ -1,9 +1,11 @@
 """What all programs share: flags in, one sentence out when something is off."""
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -39,6 +41,8 @@ def run(
         try:
             return main(rest)
         except USER_ERRORS as error:
+            if isinstance(error, BrokenPipeError):
+                sys.stdout.flush()  # Raises again, unless it was a socket.
             print(f"error: {_one_line(error)}", file=sys.stderr)
             return 1
         except Exception as error:
@@ -59,7 +63,23 @@ def run(
         except (flags.Error, *USER_ERRORS) as error:
             sys.exit(f"error: {_one_line(error)}")
 
-    app.run(guarded, argv=argv, flags_parser=parse)
+    with leaving_closed_pipes():
+        app.run(guarded, argv=argv, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def leaving_closed_pipes() -> Iterator[None]:
+    """Ends without a word where nobody reads on: `aeent --help | head`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes both once more as it ends.
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(1)
 
 
 def _help(main: Callable[..., Any]) -> str:
@@ -77,6 +97,40 @@ def _help(main: Callable[..., Any]) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+class _PathsParser(flags.ArgumentParser):
+    """Paths with commas between them, which a name can have too."""
+
+    syntactic_help = "paths, separated by commas"
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        """Splits at commas, but not inside a path that exists."""
+        if isinstance(argument, list):
+            return argument
+        pieces, paths = argument.split(","), []
+        while pieces:
+            count = len(pieces)
+            while count > 1 and not os.path.exists(
+                os.path.expanduser(",".join(pieces[:count]))
+            ):
+                count -= 1
+            paths.append(",".join(pieces[:count]))
+            del pieces[:count]
+        return [path for path in paths if path]
+
+
+def define_paths(name: str, meaning: str) -> flags.FlagHolder:
+    """Defines a flag that takes several paths.
+
+    Args:
+      name: of the flag.
+      meaning: for --help.
+
+    Returns:
+      The flag: a list, or None where it is not given.
+    """
+    return flags.DEFINE(_PathsParser(), name, None, meaning)
 
 
 def define_interrupted_status() -> flags.FlagHolder:
@@ -129,11 +183,24 @@ def configure_jax(join: Callable[[], None] = lambda: None) -> None:
         jax.config.update(setting, value)
     parallel.keep_freed_memory()
     parallel.use_one_cpu_device_per_core()
-    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-    jax.config.update(
-        "jax_compilation_cache_dir", os.path.join(cache, "aeent_jax", "xla")
-    )
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    _keep_compiled_programs()
     join()
     parallel.find_platform()
+
+
+def _keep_compiled_programs() -> None:
+    """Turns JAX's cache on disk on, where the user has a folder for it."""
+    import jax
+
+    from aeent_jax.runtime import storage
+
+    try:
+        folder = storage.cache_folder() / "xla"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return  # Programs are compiled again each time; nothing else is lost.
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -10,8 +10,8 @@ from absl import flags
 from aeent_jax.cli import program
 from aeent_jax.results import report
 
-_RUNS = flags.DEFINE_list(
-    "runs", [], "Workdirs, separated by commas; differences are to the first."
+_RUNS = program.define_paths(
+    "runs", "Workdirs, separated by commas; differences are to the first."
 )
 _OUT = flags.DEFINE_string("out", "report.html", "The HTML file to write.")
 
@@ -19,7 +19,7 @@ _OUT = flags.DEFINE_string("out", "report.html", "The HTML file to write.")
 def main(argv: Sequence[str]) -> int:
     """Writes the report and prints its table; returns the exit status."""
     program.refuse_positional(argv)
-    print(report.make_report(_RUNS.value, _OUT.value))
+    print(report.make_report(_RUNS.value or [], _OUT.value))
     print(f"\nWrote {_OUT.value}")
     return 0
 

@@ -38,8 +38,8 @@ _POPULATION = flags.DEFINE_integer(
     " what is fastest here, 1 on CPU and 64 on accelerators.",
 )
 _INTERRUPTED_STATUS = program.define_interrupted_status()
-_RECORDS = flags.DEFINE_list(
-    "records", None, "Folders of records to make tables of, without training."
+_RECORDS = program.define_paths(
+    "records", "Folders of records to make tables of, without training."
 )
 
 
@@ -77,12 +77,10 @@ def main(argv: Sequence[str]) -> int:
     from aeent_jax import sweep
     from aeent_jax.runtime import storage
 
-    storage.refuse_bucket("--out", _OUT.value)
-    for folder in _RECORDS.value or []:
-        storage.refuse_bucket("--records", folder)
-
-    out, failures, names = pathlib.Path(_OUT.value), {}, None
-    folders = [pathlib.Path(x) for x in _RECORDS.value or [out / "records"]]
+    out = storage.disk_path("--out", _OUT.value)
+    folders = [storage.disk_path("--records", x) for x in _RECORDS.value or []]
+    folders = folders or [out / "records"]
+    failures, names = {}, None
     try:
         if not _RECORDS.value:
             failures = _train(out)

@@ -8,7 +8,6 @@ a channel have an infinite rate; with --reference they are measured through the
 noise that raises their training error by that share.
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +15,7 @@ from absl import flags
 
 from aeent_jax.cli import program
 
-_RUNS = flags.DEFINE_list("runs", [], "Workdirs, separated by commas.")
+_RUNS = program.define_paths("runs", "Workdirs, separated by commas.")
 _OUT = flags.DEFINE_string("out", None, "Folder of the page and figures.")
 _REFERENCE = flags.DEFINE_float(
     "reference", 0.0, "Share of the error, for runs without a channel; 0: none."
@@ -32,11 +31,10 @@ def main(argv: Sequence[str]) -> int:
     from aeent_jax import theory
     from aeent_jax.runtime import storage
 
-    storage.refuse_bucket("--out", _OUT.value)
-    out = pathlib.Path(_OUT.value)
+    out = storage.disk_path("--out", _OUT.value)
     theory.make_folder(out)
     found = theory.measure(
-        _RUNS.value,
+        _RUNS.value or [],
         reference=_REFERENCE.value,
         say=lambda line: print(line, file=sys.stderr),
     )

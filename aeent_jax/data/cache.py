@@ -6,7 +6,6 @@ for a whole result, and what it leaves is removed once it is a day old.
 """
 
 import contextlib
-import os
 import pathlib
 import shutil
 import tempfile
@@ -19,20 +18,16 @@ MARK = ".tmp-"
 ABANDONED_SECONDS = 24 * 3600.0
 
 
-def default_dir() -> pathlib.Path:
-    """Returns the user's cache folder of this project (XDG)."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "aeent_jax"
-
-
 def find_dir(cache_dir: str) -> pathlib.Path:
     """Returns the folder that is meant; empty for the user's cache folder.
 
     Raises:
         ValueError: it is in a bucket.
+        OSError: it is empty, and the user has no home folder.
     """
-    storage.refuse_bucket("cache_dir", cache_dir)
-    return pathlib.Path(cache_dir or default_dir()).expanduser()
+    if not cache_dir:
+        return storage.cache_folder()
+    return storage.disk_path("cache_dir", cache_dir)
 
 
 @contextlib.contextmanager

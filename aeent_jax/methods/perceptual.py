@@ -28,6 +28,7 @@ whose second array their code divides by, though it is called a variance.
 
 import dataclasses
 import functools
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -77,7 +78,7 @@ def read_arrays(
             f" {hint}."
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(os.path.expanduser(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in shapes if name in file}
     except _UNREADABLE as e:
         raise ValueError(

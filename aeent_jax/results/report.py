@@ -5,7 +5,6 @@ inline SVG, styles are inside. It says in plain words what the numbers mean,
 which of them are oracles, and where a comparison is not possible.
 """
 
-import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -34,10 +33,9 @@ def make_report(workdirs: Sequence[str], out: str) -> str:
       ValueError: a file in it is damaged, or the page is not to be on disk.
       OSError: the page cannot be written.
     """
-    storage.refuse_bucket("--out", out)
+    path = storage.disk_path("--out", out)
     loaded = runs.read(workdirs)
     content = _content(loaded)
-    path = pathlib.Path(out)
     text = _template().render(content)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

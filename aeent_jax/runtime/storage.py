@@ -41,17 +41,17 @@ def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
       place: a path, or `gs://BUCKET/FOLDER`.
 
     Returns:
-      The path. In a bucket it is an `epath.Path`, which is no `pathlib.Path`
-      but has the methods that are used here.
+      The path, with the home folder for ~. In a bucket it is an `epath.Path`,
+      which is no `pathlib.Path` but has the methods that are used here.
 
     Raises:
-      ValueError: the text is an address of another kind, or gcsfs is not
-        installed.
+      ValueError: the text is an address of another kind, gcsfs is not
+        installed, or there is no home folder for ~.
       OSError: the bucket cannot be opened.
     """
     text = os.fspath(place)
     if not _ADDRESS.match(text):
-        return pathlib.Path(place)
+        return _expand(pathlib.Path(place))
     found = _IN_BUCKET.fullmatch(text)
     if not found:
         raise ValueError(
@@ -66,6 +66,50 @@ def to_path(place: str | os.PathLike[str]) -> pathlib.Path:
         )
     _open_bucket(found[1])
     return cast(pathlib.Path, epath.Path(text))
+
+
+def _expand(path: pathlib.Path) -> pathlib.Path:
+    """Shells leave the ~ of --workdir=~/run as it is."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} begins with ~, but its user has no home folder here; give"
+            " a path without ~."
+        ) from error
+
+
+def disk_path(name: str, place: str | os.PathLike[str]) -> pathlib.Path:
+    """As `to_path`, of what must be on disk.
+
+    Args:
+      name: what the user calls it, such as `--out`.
+      place: a path.
+
+    Raises:
+      ValueError: it is in a bucket, or there is no home folder for ~.
+    """
+    refuse_bucket(name, place)
+    return _expand(pathlib.Path(place))
+
+
+def cache_folder() -> pathlib.Path:
+    """The user's cache folder of this project (XDG), which need not exist.
+
+    Raises:
+      OSError: the user has no home folder, as in a container that runs under a
+        number without a name.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return pathlib.Path(base).expanduser() / "aeent_jax"
+    except RuntimeError as error:
+        raise OSError(
+            "This user has no home folder to keep prepared copies in; set"
+            " --config.data.cache_dir (or --cache_dir of `aeent data`) or the"
+            " environment variable XDG_CACHE_HOME to a folder that can be"
+            " written."
+        ) from error
 
 
 def absolute(place: str | os.PathLike[str]) -> pathlib.Path:

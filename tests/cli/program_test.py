@@ -8,7 +8,8 @@ import sys
 import jax
 import pytest
 
-from aeent_jax.cli import program
+import aeent_jax
+from aeent_jax.cli import main, program
 
 ROOT = pathlib.Path(__file__).parents[2]
 _START = """
@@ -91,4 +92,76 @@ def test_failure_of_the_network_ends_a_command_with_one_sentence(
     assert capsys.readouterr().err == (
         "error: a bucket cannot be read or written (no route); see to the"
         " network and to access, then start again.\n"
+    )
+
+
+def test_paths_are_split_at_commas_that_no_path_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "lr=0.1,wd=0", "x,y,z"):
+        (tmp_path / name).mkdir()
+    split = program._PathsParser().parse
+    assert split("a") == ["a"]
+    assert split("a,new") == ["a", "new"]
+    assert split("lr=0.1,wd=0") == ["lr=0.1,wd=0"]
+    assert split("new,~/lr=0.1,wd=0,a,x,y,z") == [
+        "new",
+        "~/lr=0.1,wd=0",
+        "a",
+        "x,y,z",
+    ]
+    assert split("x,y") == ["x", "y"]
+    assert split("gs://bucket/a,gs://bucket/b") == [
+        "gs://bucket/a",
+        "gs://bucket/b",
+    ]
+    assert split("") == []
+
+
+# As of a container that runs under a number without a name.
+_NOBODY = """
+import os, pwd
+
+def unknown(*_):
+    raise KeyError
+
+pwd.getpwuid = unknown
+os.environ.pop("HOME", None)
+"""
+
+
+def test_user_without_a_home_folder_needs_no_cache(tmp_path):
+    before = f"{_NOBODY}\nos.chdir({str(tmp_path)!r})\n"
+    status, out, err = start(tmp_path, before, XDG_CACHE_HOME="")
+    assert (status, out[0], err) == (0, "float32", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_that_cannot_be_written_is_done_without(tmp_path):
+    (tmp_path / "file").touch()
+    status, out, err = start(tmp_path, XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert (status, out[0], err) == (0, "float32", "")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["train", "--help"]])
+def test_a_reader_that_leaves_early_is_no_error(command):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aeent_jax", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()  # Before anything is written.
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
+    process.stderr.close()
+
+
+def test_version_is_stated(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["aeent", "--version"])
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(
+        f"aeent_jax {aeent_jax.__version__}, jax {jax.__version__}, Python 3."
     )

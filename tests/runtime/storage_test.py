@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("nothing_is_made_here")
 
 
 def test_path_on_disk_stays_what_it_is(tmp_path):
-    for place in (tmp_path, "runs/x", "~/x", "c:x", "a b", ""):
+    for place in (tmp_path, "runs/x", "c:x", "a b", ""):
         path = storage.to_path(place)
         assert type(path) is type(tmp_path)
         assert path == pathlib.Path(place)
@@ -90,3 +90,29 @@ REFUSED = {
 def test_what_must_be_on_disk_is_refused(name):
     with pytest.raises(ValueError, match=rf"^{name} is .*gs://bucket/x"):
         REFUSED[name]()
+
+
+@pytest.fixture
+def no_home(monkeypatch):
+    """As of a user who is a number without a name."""
+
+    def fail(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pathlib.Path, "expanduser", fail)
+
+
+def test_home_folder_stands_for_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert storage.to_path("~/run") == tmp_path / "run"
+    assert storage.absolute("~") == tmp_path
+    assert storage.disk_path("--out", "~/out") == tmp_path / "out"
+    assert storage.to_path("a~b") == pathlib.Path("a~b")
+
+
+def test_cache_of_a_user_without_a_home_folder_must_be_given(no_home):
+    with pytest.raises(OSError, match=r"no home folder to keep prepared .*XDG"):
+        cache.find_dir("")
+    with pytest.raises(ValueError, match="~/run begins with ~, but its user"):
+        storage.to_path("~/run")

@@ -10,7 +10,7 @@ import pytest
 import training_support
 from training_support import Recorder
 
-from aeent_jax.evaluation import findings
+from aeent_jax.evaluation import evaluate
 from aeent_jax.training import experiment, loop, restore
 
 # Runs whose state holds more than a network.
@@ -138,7 +138,7 @@ def test_metrics_have_the_documented_keys(uninterrupted):
     seconds = [record["wall_seconds"] for record in [*epochs, last]]
     assert seconds == sorted(seconds)
     assert (last["step"], last["epoch"]) == (12, 3)
-    flat = findings.flat_metrics(results)
+    flat = evaluate.flat_metrics(results)
     assert {k: v for k, v in last.items() if "/" in k} == flat
 
 
