@@ -119,6 +119,9 @@ KEYS: dict[str, Key | dict[str, Key]] = {
             "training split; random_train: as many at random",
             choices=("", "near", "near_train", "random_train"),
         ),
+        "calibration": Key(
+            "auto", 'normals held out for verdicts: auto, none, or "0.2", say'
+        ),
         "validation_fraction": Key(
             0.0, "of the training normals, held out", least=0, below=1
         ),
@@ -275,6 +278,7 @@ _ADDED = (
     "compat",
     "compute",
     "corruption",
+    "data.calibration",
     "data.deduplicate",
     "data.memory_budget_mb",
     "data.resize",
@@ -285,6 +289,8 @@ _ADDED = (
     "model.shrink_threshold",
     "train.microbatches",
 )
+# The exceptions: what a run of an earlier version had in place of the default.
+_BEFORE = {"data.calibration": "none"}
 
 # Keys that earlier versions had: the value at which they changed nothing, and
 # what to do about another one. Configurations and records have them.
@@ -400,9 +406,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
       config: nested groups of values.
 
     Returns:
-      The same with the defaults of the keys that came later than version
-      0.1.0, and without the removed keys that changed nothing. Other keys that
-      it lacks stay away.
+      The same with the keys that came later than version 0.1.0, at the values
+      that change nothing, and without the removed keys that changed nothing.
+      Other keys that it lacks stay away.
     """
     filled = {
         name: {k: v for k, v in value.items() if not is_gone(f"{name}.{k}", v)}
@@ -415,7 +421,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             group, _, last = name.rpartition(".")
             place = filled.setdefault(group, {}) if group else filled
             if isinstance(place, dict):
-                place.setdefault(last, key.default)
+                place.setdefault(last, _BEFORE.get(name, key.default))
     return filled
 
 

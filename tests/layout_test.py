@@ -60,6 +60,15 @@ LAW = (
             "runtime",
             "training",
         },
+        "screening": {
+            "config",
+            "data",
+            "evaluation",
+            "figures",
+            "models",
+            "runtime",
+            "training",
+        },
         "sweep": {
             "config",
             "entropy",
@@ -89,6 +98,7 @@ LAW = (
             "evaluation",
             "results",
             "runtime",
+            "screening",
             "sweep",
             "theory",
             "training",

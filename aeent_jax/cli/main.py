@@ -13,6 +13,8 @@ from aeent_jax.cli import program
 COMMANDS = {
     "train": "train or resume, evaluate, write a workdir",
     "evaluate": "evaluate a trained network again",
+    "screen": "score new images and flag those that look abnormal",
+    "export": "write a trained network into one file",
     "entropy": "measure latents with every estimator",
     "sweep": "train the members of a sweep: tables and a figure",
     "report": "set runs side by side: a table and one HTML file",

@@ -11,7 +11,7 @@ from aeent_jax.data import stored
 
 NORMAL = 0
 ABNORMAL = 1
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "calibration", "test")
 
 # Pixels that are hashed at a time.
 _BLOCK_BYTES = 2**24
@@ -91,14 +91,17 @@ class Dataset:
 
     Attributes:
         name: a name of the catalog.
-        splits: "train" (normal images only), and where the source has them
-            "val" (normal images held out of training) and "test".
+        splits: "train" (normal images only), and where there are any "val"
+            and "calibration" (normal images held out of training, to choose
+            by and to calibrate verdicts with) and "test".
         left_out: a sentence on near copies that were left out, or empty.
+        notes: sentences on how the splits were made.
     """
 
     name: str
     splits: dict[str, Split]
     left_out: str = ""
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -122,12 +125,15 @@ class Dataset:
         return _fingerprint({split: content})
 
 
-def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
+def make_dataset(
+    name: str, splits: dict[str, Split], notes: tuple[str, ...] = ()
+) -> Dataset:
     """Checks the splits.
 
     Args:
         name: a name of the catalog.
-        splits: at least "train"; every label of "train" and "val" is 0.
+        splits: at least "train"; every label is 0 but those of "test".
+        notes: sentences on how the splits were made.
 
     Returns:
         The data set.
@@ -150,7 +156,7 @@ def make_dataset(name: str, splits: dict[str, Split]) -> Dataset:
                 f"found {np.count_nonzero(content.labels)} abnormal ones."
             )
     ordered = {s: splits[s] for s in SPLITS if s in splits}
-    return Dataset(name, ordered)
+    return Dataset(name, ordered, notes=notes)
 
 
 def _fingerprint(splits: dict[str, Split]) -> str:

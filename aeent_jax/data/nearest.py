@@ -19,6 +19,8 @@ Images = np.ndarray | stored.StoredImages
 # core's cache while the scan passes over the pixels: on a CPU 128 was the
 # fastest of 64, 128 and 256.
 _TILE = 128
+# Blocks per side whose sums bound the distance of two images.
+_BLOCKS = 8
 
 
 class Nearest(NamedTuple):
@@ -90,3 +92,57 @@ def _sum_differences(a: jax.Array, b: jax.Array) -> jax.Array:
 
     sums = jnp.zeros((len(a), len(b)), jnp.int32)
     return jax.lax.scan(add, sums, (a.T, b.T))[0]
+
+
+def near_groups(images: Images, within: float) -> np.ndarray:
+    """Numbers the groups of images that are linked by near copies.
+
+    Two images are linked where their distance is at most `within`. Sums over
+    8 x 8 blocks bound the distance from below, and only pairs that pass the
+    bound are compared in full.
+
+    Args:
+      images: `[N, S, S, C]` uint8, S a multiple of 8.
+      within: gray levels.
+
+    Returns:
+      `[N]` int32, equal in one group.
+    """
+    from scipy import sparse
+
+    count, pixels = len(images), int(np.prod(images.shape[1:]))
+    limit = int(np.floor(within * pixels))
+    blocks = np.concatenate([_block_sums(images[r]) for r in _tiles(count)])
+    blocks = blocks[_without_overlap(count)]
+    first, second = [], []
+    for rows in _tiles(count):
+        for columns in _tiles(count):
+            bound = _sum_differences(blocks[rows], blocks[columns])
+            one, other = np.nonzero(np.asarray(bound) <= limit)
+            first.append(one + rows.start)
+            second.append(other + columns.start)
+    first, second = map(np.concatenate, (first, second))
+    pairs = np.unique(np.stack([first, second])[:, first < second], axis=1)
+    linked = [
+        pair
+        for pair in pairs.T
+        if np.abs(np.subtract(*images[pair].astype(np.int32))).sum() <= limit
+    ]
+    one, other = np.array(linked, np.int64).reshape(-1, 2).T
+    graph = sparse.coo_array(
+        (np.ones(len(one), bool), (one, other)), shape=(count, count)
+    )
+    return sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def _without_overlap(count: int) -> np.ndarray:
+    """Places of each image once in the concatenated tiles."""
+    places = np.concatenate([np.r_[tile] for tile in _tiles(count)])
+    return np.unique(places, return_index=True)[1]
+
+
+def _block_sums(images: np.ndarray) -> np.ndarray:
+    n, size = images.shape[:2]
+    side = size // _BLOCKS
+    blocks = images.reshape(n, _BLOCKS, side, _BLOCKS, -1)
+    return blocks.sum(axis=(2, 4), dtype=np.int32).reshape(n, -1)

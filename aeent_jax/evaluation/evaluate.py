@@ -32,6 +32,7 @@ import numpy as np
 from aeent_jax import data, methods, models
 from aeent_jax.evaluation import (
     baselines,
+    conformal,
     files,
     metrics,
     rates,
@@ -41,6 +42,8 @@ from aeent_jax.evaluation import (
 )
 from aeent_jax.runtime import parallel
 
+# The first of these splits that there is is evaluated.
+_EVALUATED = ("test", "val", "calibration", "train")
 _PANEL_IMAGES = 4  # of each label
 
 _LOGGED = (
@@ -106,14 +109,14 @@ class Evaluator:
         Returns:
           What `eval/<split>/metrics.json` holds.
         """
-        name = next(s for s in ("test", "val", "train") if s in dataset.splits)
+        name = next(s for s in _EVALUATED if s in dataset.splits)
         split, train = dataset.splits[name], dataset.splits["train"]
         needs_maps = not split.is_stored or split.masks is not None
         scored = self.score(variables, split.images, keep_maps=needs_maps)
         trained = scored
         if name != "train":
             trained = self.score(variables, train.images, keep_maps=False)
-        scored = self._with_latents(scored, trained)
+        scored = self.add_latent_terms(scored, trained.z, own=scored is trained)
         chosen, maps = _chosen_for_panel(split), scored.score_maps
         if directory is not None:
             # The last calls of the devices, in which all processes take part.
@@ -133,6 +136,7 @@ class Evaluator:
             "images_per_second": scored.images_per_second,
             **self._rank_metrics(split, scored, resamples),
             **rates.measure(name, split, scored, trained, self._config),
+            **self._verdicts(variables, dataset, scored, trained),
         }
         if directory is not None:
             # So that runs are paired on the same pixels, not the same names.
@@ -148,16 +152,38 @@ class Evaluator:
             )
         return results
 
-    def _with_latents(self, scored, trained):
-        """Adds the part of the score that needs the training normals."""
-        if not score_sums.needs_latents(self._terms):
+    @property
+    def needs_latents(self) -> bool:
+        """Whether the score needs the latents of the training normals."""
+        return score_sums.needs_latents(self._terms)
+
+    def add_latent_terms(
+        self,
+        scored: scoring.Scored,
+        samples: np.ndarray | None,
+        *,
+        own: bool = False,
+    ) -> scoring.Scored:
+        """Adds the part of the score that needs the training normals.
+
+        Args:
+          scored: the part of the score that needs one image alone.
+          samples: latents of the training normals, `[n, D]`; not used where
+            the score has no such part.
+          own: whether the scored images are the training normals, which then
+            leave themselves out.
+
+        Returns:
+          The whole scores, without maps where a part was added.
+        """
+        if not self.needs_latents:
             return scored
         added = score_sums.of_latents(
             self._terms,
             scored.z,
-            trained.z,
+            samples,
             self._config.channel.sigma,
-            own=scored is trained,
+            own=own,
         )
         return dataclasses.replace(
             scored,
@@ -178,6 +204,21 @@ class Evaluator:
             masks,
             num_resamples=num_resamples,
         )
+
+    def _verdicts(self, variables, dataset, scored, trained):
+        """False alarms and sensitivity, where normals were held out."""
+        held_out = dataset.splits.get("calibration")
+        if held_out is None or "test" not in dataset.splits:
+            return {}
+        found = self.score(variables, held_out.images, keep_maps=False)
+        calibration = self.add_latent_terms(found, trained.z)
+        return {
+            "verdicts": conformal.measure(
+                scored.anomaly_scores,
+                dataset.splits["test"].labels,
+                calibration.anomaly_scores,
+            )
+        }
 
     def _baselines(self, train, split):
         wanted, fitted = self._config.model.latent_dim, train.images
@@ -264,7 +305,5 @@ def _counts(split: data.Split, scored: scoring.Scored) -> dict[str, Any]:
             "mean": float(scores.mean()),
             "sd": float(scores.std()),
             "median": float(np.median(scores)),
-            "quantile_95": float(np.quantile(scores, 0.95)),
-            "quantile_99": float(np.quantile(scores, 0.99)),
         }
     }

@@ -31,6 +31,8 @@ class Scored:
         whatever the method minimises.
       images_per_second: speed without compilation; None after a single call,
         which may have compiled.
+      reconstructions: `[N, H, W, C]` float32 in [-1, 1]; None where they were
+        not kept.
     """
 
     z: np.ndarray | None
@@ -38,6 +40,7 @@ class Scored:
     anomaly_scores: np.ndarray
     reconstruction_error: np.ndarray
     images_per_second: float | None
+    reconstructions: np.ndarray | None = None
 
 
 def score_step(
@@ -102,6 +105,7 @@ class Scorer:
         images: np.ndarray | stored.StoredImages,
         *,
         keep_maps: bool = True,
+        keep_reconstructions: bool = False,
     ) -> Scored:
         """Scores every image once, in order.
 
@@ -110,6 +114,8 @@ class Scorer:
           images: `[N, H, W, C]` uint8, on the host or in files.
           keep_maps: whether to return the maps, which take four times the
             memory of gray images; all else is small.
+          keep_reconstructions: whether to return the reconstructions, which
+            take as much.
 
         Returns:
           Latents, maps and scores.
@@ -117,14 +123,15 @@ class Scorer:
         parts, seconds, timed = [], 0.0, 0
         for begin, rows in self._batches(images):
             begun = time.monotonic()
-            outputs = self._call(variables, rows, begin)[:3]
+            outputs = self._call(variables, rows, begin)
+            outputs = outputs if keep_reconstructions else outputs[:3]
             count = min(len(rows), len(images) - begin)
             outputs = jax.tree.map(lambda a, n=count: a[:n], outputs)
             parts.append(_with_values(outputs, keep_maps))
             if begin:  # The first call may have compiled.
                 seconds += time.monotonic() - begun
                 timed += count
-        z, found, errors = jax.tree.map(
+        z, found, errors, *x_hat = jax.tree.map(
             lambda *arrays: np.concatenate(arrays), *parts
         )
         return Scored(
@@ -133,6 +140,7 @@ class Scorer:
             anomaly_scores=found.value.astype(np.float64),
             reconstruction_error=errors,
             images_per_second=timed / seconds if timed else None,
+            reconstructions=x_hat[0] if x_hat else None,
         )
 
     def reconstruct(
@@ -160,8 +168,8 @@ class Scorer:
 
 def _with_values(outputs, keep_maps):
     """The outputs with a score for every image; maps only if they are kept."""
-    z, found, errors = outputs
+    z, found, *others = outputs
     value, maps = found.value, found.map
     if value is None:
         value = maps.mean(axis=(1, 2), dtype=np.float64)
-    return z, methods.Score(maps if keep_maps else None, value), errors
+    return z, methods.Score(maps if keep_maps else None, value), *others

@@ -37,6 +37,7 @@ def describe(results: Mapping[str, Any]) -> str:
             lines.append(text)
     if "auroc" not in results:
         lines.append("  no rank metrics: they need normal and abnormal images")
+    lines += _describe_verdicts(results.get("verdicts"))
     if not results.get("has_score_map", True):
         lines.append("  no pixel metrics: the score is of whole images")
     rate = results["rate_nats"]
@@ -48,6 +49,25 @@ def describe(results: Mapping[str, Any]) -> str:
     if warning:
         lines.append(f"  WARNING: {warning}")
     return "\n".join(lines)
+
+
+def _describe_verdicts(verdicts: Mapping[str, Any] | None) -> list[str]:
+    """Rates of flagged images, by ranks among the calibration normals."""
+    lines = []
+    for alpha, found in (verdicts or {"alpha": {}})["alpha"].items():
+        parts = []
+        for name, noun in (
+            ("false_alarm_rate", "normals"),
+            ("sensitivity", "abnormal images"),
+        ):
+            if name in found:
+                low, high = found[name]["interval"]
+                parts.append(
+                    f"{100 * found[name]['rate']:.1f} % of {noun}"
+                    f" ({100 * low:.1f} to {100 * high:.1f})"
+                )
+        lines.append(f"  flagged at {alpha:<5} {', '.join(parts)}")
+    return lines
 
 
 def describe_scores(

@@ -57,6 +57,7 @@ def load_data(config: ml_collections.ConfigDict) -> data.Dataset:
         image_size=config.data.image_size,
         channels=config.data.channels,
         validation_fraction=config.data.validation_fraction,
+        calibration=config.data.calibration,
         seed=config.train.seed,
         window=sources.parse_window(window.split(",") if window else []),
         resize=config.data.resize,

@@ -189,6 +189,8 @@ def _say_start(run, step, say):
         f" ({run.padded_size // len(devices)} each),"
         f" {run.plan.total_steps} steps, workdir {run.directory}"
     )
+    for note in run.dataset.notes:
+        say.say(note)
     if step == run.plan.total_steps:
         say.say(f"Training is complete at step {step}; only evaluating.")
         return

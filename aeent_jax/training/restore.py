@@ -140,10 +140,35 @@ def restore(
     directory = storage.to_path(directory)
     config = workdir.load_config(directory)
     run = experiment.Experiment(config, directory)
+    restored = restore_variables(directory, config, best=best)
+    return run, restored, run.parallel.replicate(restored.state)
+
+
+def restore_variables(
+    directory: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    *,
+    best: bool = False,
+) -> checkpoint.Restored:
+    """Restores the network of a run, without its data.
+
+    Args:
+      directory: the workdir of a run.
+      config: its configuration.
+      best: take the checkpoint of the lowest validation error instead.
+
+    Returns:
+      The checkpoint, whose state is the variables alone, on the host.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      ValueError: the checkpoint cannot be used.
+    """
+    # The steps of the schedule are no part of the variables.
+    step_config = experiment.make_step_config(config, 10**6)
     like = jax.eval_shape(
-        lambda: train_step.create_state(run.step_config, config.train.seed)
+        lambda: train_step.create_state(step_config, config.train.seed)
     )
-    restored = checkpoint.restore_from(
+    return checkpoint.restore_from(
         directory, like.variables, best=best, partial=True
     )
-    return run, restored, run.parallel.replicate(restored.state)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from aeent_jax import data
-from aeent_jax.data import dataset
+from aeent_jax.data import dataset, loading
 
 
 def _load(tmp_path, name="folder", root="root", **kwargs):
@@ -114,6 +114,83 @@ def test_second_validation_split_is_refused(tmp_path):
     assert list(_load(tmp_path).splits) == ["train", "val", "test"]
     with pytest.raises(ValueError, match="validation split of its own"):
         _load(tmp_path, validation_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("count", "held"), [(58, 0), (59, 19), (60, 19), (120, 24)]
+)
+def test_enough_own_normals_are_held_out_for_verdicts(tmp_path, count, held):
+    data_support.make_flat(tmp_path / "root", count=count)
+    found = _load(tmp_path, calibration="auto")
+    assert len(found.splits.get("calibration", ())) == held
+    assert len(found.splits["train"]) == count - held
+    assert ("are held out" in found.notes[0]) == bool(held)
+
+
+def test_the_paper_s_protocol_holds_nothing_out(tmp_path, monkeypatch):
+    data_support.draw_few_phantoms(monkeypatch)
+    found = _load(tmp_path, "phantom_cxr", "", calibration="auto")
+    assert "calibration" not in found.splits
+    assert not found.notes
+    part = _load(tmp_path, "phantom_cxr", "", calibration="0.5")
+    assert len(part.splits["calibration"]) == len(found.splits["train"]) // 2
+
+
+def test_normals_that_choose_never_calibrate(tmp_path):
+    data_support.make_flat(tmp_path / "root", count=40)
+    found = _load(tmp_path, calibration="0.25", validation_fraction=0.25)
+    parts = [set(found.splits[s].ids) for s in ("train", "val", "calibration")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 40
+    assert list(map(len, parts)) == [22, 10, 8]
+
+
+def test_relatives_stay_together():
+    count = 30
+    ids = tuple(f"{i:02d}" for i in range(count))
+    groups = np.arange(count, dtype=np.int32) // 3
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 16, 16, 1)).astype(np.uint8)
+    train = data.Split(images, np.zeros(count, np.int32), None, ids, groups)
+    splits, note = loading.hold_out_calibration(
+        {"train": train}, "0.2", 0, True
+    )
+    kept, held = splits["train"].groups, splits["calibration"].groups
+    assert not set(kept) & set(held)
+    assert len(held) == 6
+    assert "by whole patients, volumes or files" in note
+
+
+def test_near_copies_stay_together():
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, 250, (20, 16, 16, 1)).astype(np.uint8)
+    images = np.concatenate([whole, whole + 4])
+    ids = tuple(f"{i:02d}" for i in range(40))
+    train = data.Split(images, np.zeros(40, np.int32), None, ids)
+    splits, _ = loading.hold_out_calibration({"train": train}, "0.25", 0, True)
+    kept, held = (
+        {int(i) % 20 for i in splits[s].ids} for s in ("train", "calibration")
+    )
+    assert not kept & held
+    assert len(splits["calibration"]) == 10
+
+
+def test_one_group_of_relatives_gives_no_calibration():
+    groups = np.zeros(80, np.int32)
+    images = np.zeros((80, 16, 16, 1), np.uint8)
+    ids = tuple(f"{i:02d}" for i in range(80))
+    train = data.Split(images, np.zeros(80, np.int32), None, ids, groups)
+    splits, note = loading.hold_out_calibration(
+        {"train": train}, "auto", 0, True
+    )
+    assert list(splits) == ["train"]
+    assert "all belong together" in note
+
+
+@pytest.mark.parametrize("wanted", ["some", "0", "1", "-1", "nan", "0.99"])
+def test_an_impossible_calibration_is_refused(tmp_path, wanted):
+    data_support.make_flat(tmp_path / "root", count=4)
+    with pytest.raises(ValueError, match="data.calibration is"):
+        _load(tmp_path, calibration=wanted)
 
 
 def test_masks_follow_their_images(tmp_path):

@@ -3,6 +3,7 @@
 import data_support
 import numpy as np
 import pytest
+from scipy import sparse
 
 from aeent_jax import data
 from aeent_jax.data import nearest
@@ -108,3 +109,18 @@ def test_near_copies_of_published_splits(folder, near_normals, auroc, tmp_path):
     # Mean squared differences score 0.8643, 0.7539 and 0.4204.
     measured = metrics.image_metrics(distance, test.labels)["auroc"]
     assert measured == pytest.approx(auroc, abs=5e-5)
+
+
+def test_groups_are_linked_by_near_copies():
+    rng = np.random.default_rng(5)
+    whole = rng.integers(0, 200, (150, 16, 16, 1)).astype(np.uint8)
+    # A chain: each link is near the one before, and far from the first.
+    chain = np.concatenate([whole[:1] + 4 * i for i in range(1, 6)])
+    images = np.concatenate([whole, chain, whole[7:8]])
+    found = nearest.near_groups(images, 5.0)
+    gaps = np.abs(images[:, None].astype(int) - images).mean(axis=(2, 3, 4))
+    _, expected = sparse.csgraph.connected_components(gaps <= 5.0)
+    same = found[:, None] == found
+    np.testing.assert_array_equal(same, expected[:, None] == expected)
+    assert same[0].sum() == 6
+    assert same[7].sum() == 2

@@ -1,0 +1,523 @@
+"""A trained network that scores new images, with what its verdicts rest on."""
+
+import dataclasses
+import functools
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from flax import traverse_util
+
+from aeent_jax import config as config_lib
+from aeent_jax import data, models
+from aeent_jax.evaluation import conformal, evaluate, scoring
+from aeent_jax.runtime import parallel, workdir
+from aeent_jax.screening import archive, reading
+from aeent_jax.training import experiment, loop, restore
+
+# Side of the block means that are kept of each training image.
+_BLOCKS = 16
+# Mean absolute difference of block means, in gray levels, below which an image
+# is said to be nearly a training image.
+_NEARLY_EQUAL = 2.0
+# The part of all pixels of normal images that a heat map leaves below its
+# strongest colour.
+_MAP_QUANTILE = 0.999
+# Keys of a configuration that name files of one machine.
+_PRIVATE = (
+    "data.root",
+    "data.cache_dir",
+    "checkpoint.restore_from",
+    "loss.vgg_weights",
+    "loss.vgg_statistics",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Scores of normal images that verdicts are ranked among.
+
+    Attributes:
+      scores: `[n]` float64, of images that were neither trained on nor used to
+        choose anything.
+      groups: `[n]` int32; images of one patient, volume or file share one.
+      source: where they come from, as one phrase without names of files.
+    """
+
+    scores: np.ndarray
+    groups: np.ndarray
+    source: str
+
+    def of_groups(self) -> np.ndarray:
+        """The largest score of each group, `[number of groups]`."""
+        _, place = np.unique(self.groups, return_inverse=True)
+        largest = np.full(place.max() + 1, -np.inf)
+        np.maximum.at(largest, place, self.scores)
+        return largest
+
+
+@dataclasses.dataclass(frozen=True)
+class Detector:
+    """Scores images by how badly a network of normal images reconstructs them.
+
+    Attributes:
+      config: the resolved configuration, without paths.
+      variables: of the network, on the host.
+      calibration: scores of held-out normals; None where there are none, and
+        then there are scores and no verdicts.
+      latents: `[n, D]` of the training normals, for a score that needs them;
+        else None.
+      blocks: `[n, 16, 16]` uint8, block means of the training normals, by which
+        a training image is recognised.
+      about: facts for the model card, JSON values.
+    """
+
+    config: ml_collections.ConfigDict
+    variables: models.Variables
+    calibration: Calibration | None
+    latents: np.ndarray | None
+    blocks: np.ndarray
+    about: Mapping[str, Any]
+
+    @classmethod
+    def load(
+        cls, path: str | pathlib.Path, *, best: bool = False
+    ) -> "Detector":
+        """Loads the workdir of a run, or a file of `aeent export`.
+
+        Args:
+          path: the folder or the file.
+          best: of a run, take the checkpoint of the lowest validation error;
+            its validation images have chosen it, and do not calibrate.
+
+        Returns:
+          The detector. That of a run whose images are not there has no
+          calibration.
+
+        Raises:
+          FileNotFoundError: there is no such model.
+          ValueError: the model cannot be used.
+        """
+        path = pathlib.Path(path).expanduser()
+        return _from_run(path, best) if path.is_dir() else _from_file(path)
+
+    @classmethod
+    def fit(
+        cls,
+        images: np.ndarray | str | pathlib.Path,
+        *,
+        calibration: np.ndarray | Sequence[str | pathlib.Path] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        directory: str | pathlib.Path | None = None,
+    ) -> "Detector":
+        """Trains on normal images.
+
+        Args:
+          images: a folder, or `[N, H, W]` or `[N, H, W, 3]` uint8.
+          calibration: other normal images, as `score` takes them; None holds
+            some of `images` out, if there are enough.
+          settings: keys of the configuration, such as `{"train.epochs": 50}`.
+          directory: workdir of the run; None keeps none.
+
+        Returns:
+          The detector.
+
+        Raises:
+          ValueError: the images or the settings cannot be used.
+        """
+        config = config_lib.default()
+        config.data.name = "folder"
+        with tempfile.TemporaryDirectory() as temporary:
+            root = pathlib.Path(temporary) / "images"
+            if isinstance(images, np.ndarray):
+                _write_images(images, root)
+                config.data.cache_dir = temporary
+                config.data.channels = 3 if images.ndim == 4 else 1
+            else:
+                root = pathlib.Path(images)
+            config.data.root = str(root)
+            if calibration is not None:
+                config.data.calibration = "none"
+            config.update_from_flattened_dict(dict(settings or {}))
+            run = pathlib.Path(directory or pathlib.Path(temporary) / "run")
+            loop.train(config, run)
+            detector = cls.load(run)
+        if calibration is None:
+            return detector
+        return detector.calibrated(calibration)
+
+    def calibrated(
+        self,
+        images: np.ndarray | Sequence[str | pathlib.Path],
+        source: str = "images that the user named as normal",
+    ) -> "Detector":
+        """Returns the same network with verdicts ranked among these images.
+
+        Args:
+          images: normal images that were not trained on, as `score` takes them.
+          source: where they come from, as one phrase.
+
+        Raises:
+          ValueError: no image can be read.
+        """
+        scores, groups = [], []
+        for group, pixels in enumerate(self._groups(images)):
+            found = self.score_pixels(pixels).anomaly_scores
+            scores.append(found)
+            groups += [group] * len(found)
+        if not scores:
+            raise ValueError(
+                "there is no image to calibrate with; give normal images that"
+                " the network was not trained on."
+            )
+        calibration = Calibration(
+            np.concatenate(scores), np.array(groups, np.int32), source
+        )
+        return dataclasses.replace(self, calibration=calibration)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The sha256 that names the model: all that decides its scores."""
+        card = {k: v for k, v in self.card().items() if k != "about"}
+        return archive.digest(card, self._arrays())
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes one file that `load` reads on a machine without the run.
+
+        Args:
+          path: the file, by custom `*.aeent`.
+
+        Raises:
+          ValueError: the network needs files that the model does not hold.
+        """
+        if self.config.method == "ae_perceptual":
+            raise ValueError(
+                "ae_perceptual needs the files of VGG19, which a model file"
+                " does not hold; screen with --model=WORKDIR instead."
+            )
+        path = pathlib.Path(path).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        archive.write(path, self.card(), self._arrays())
+
+    def score(
+        self, images: np.ndarray | Sequence[str | pathlib.Path]
+    ) -> np.ndarray:
+        """Scores images; higher is more anomalous.
+
+        Args:
+          images: `[N, H, W]` or `[N, H, W, 3]` uint8, or paths of files, of
+            which the largest score of the frames of each is taken.
+
+        Returns:
+          `[N]` float64.
+
+        Raises:
+          ValueError: an image cannot be used.
+        """
+        return np.array(
+            [
+                self.score_pixels(pixels).anomaly_scores.max()
+                for pixels in self._groups(images)
+            ]
+        )
+
+    def p_values(
+        self, images: np.ndarray | Sequence[str | pathlib.Path]
+    ) -> np.ndarray:
+        """Ranks images among the calibration normals; see `conformal`.
+
+        Args:
+          images: as `score` takes them.
+
+        Returns:
+          `[N]` float64 in (0, 1]; small values are anomalous.
+
+        Raises:
+          ValueError: an image cannot be used, or there is no calibration.
+        """
+        if self.calibration is None:
+            raise ValueError(
+                "the model has no calibration normals, so there is no p-value;"
+                " give some with Detector.calibrated."
+            )
+        values = [
+            self.group_p_value(self.score_pixels(pixels).anomaly_scores)
+            for pixels in self._groups(images)
+        ]
+        return np.array(values)
+
+    def group_p_value(self, scores: np.ndarray) -> float:
+        """The p-value of one file: an image, or the frames of a volume.
+
+        A volume is ranked by its largest score among those of the calibration
+        volumes. Without calibration volumes it is Bonferroni's: the number of
+        frames times the smallest of their p-values.
+
+        Args:
+          scores: `[k]` of its frames.
+        """
+        calibration = self.calibration
+        if len(scores) == 1:
+            return conformal.p_values(scores, calibration.scores)[0]
+        if self.has_calibration_volumes:
+            largest = calibration.of_groups()
+            return conformal.p_values(scores.max(keepdims=True), largest)[0]
+        smallest = conformal.p_values(scores, calibration.scores).min()
+        return min(1.0, len(scores) * smallest)
+
+    @property
+    def has_calibration_volumes(self) -> bool:
+        """Whether calibration images come in groups, such as volumes."""
+        groups = self.calibration.groups
+        return len(np.unique(groups)) < len(groups)
+
+    def heatmaps(
+        self, images: np.ndarray | Sequence[str | pathlib.Path]
+    ) -> list[np.ndarray]:
+        """Maps where images are anomalous, at the size of the network's input.
+
+        Args:
+          images: as `score` takes them.
+
+        Returns:
+          For each image or file, `[frames, S, S]` float32.
+
+        Raises:
+          ValueError: an image cannot be used, or the score has no map.
+        """
+        maps = [
+            self.score_pixels(pixels).score_maps
+            for pixels in self._groups(images)
+        ]
+        if any(m is None for m in maps):
+            raise ValueError(
+                "the score of this model is one number per image and has no"
+                " map; choose another with --config.eval.score=squared."
+            )
+        return maps
+
+    def score_pixels(
+        self, pixels: np.ndarray, *, keep_reconstructions: bool = False
+    ) -> scoring.Scored:
+        """Scores images that have the form of the network's input.
+
+        Args:
+          pixels: `[N, S, S, C]` uint8.
+          keep_reconstructions: whether to return these too.
+        """
+        evaluator, variables = self._on_devices
+        scored = evaluator.score(
+            variables, pixels, keep_reconstructions=keep_reconstructions
+        )
+        return evaluator.add_latent_terms(scored, self.latents)
+
+    def is_nearly_training_image(self, pixels: np.ndarray) -> np.ndarray:
+        """Tells training images and their near copies, `[N]` bool.
+
+        Args:
+          pixels: `[N, S, S, C]` uint8.
+        """
+        if not len(self.blocks):
+            return np.zeros(len(pixels), bool)
+        wanted = block_means(pixels).reshape(len(pixels), 1, -1)
+        known = self.blocks.reshape(1, len(self.blocks), -1)
+        # One image at a time: the table of all pairs may not fit in memory.
+        return np.array(
+            [
+                np.abs(known[0].astype(np.int16) - row).mean(1).min()
+                <= _NEARLY_EQUAL
+                for row in wanted.astype(np.int16)
+            ],
+            bool,
+        )
+
+    @property
+    def map_scale(self) -> float:
+        """The value of a score map that is drawn in the strongest colour."""
+        return self.about.get("map_scale", 1.0)
+
+    @functools.cached_property
+    def _on_devices(self):
+        mapping = parallel.make_parallel()
+        method = experiment.make_step_config(self.config, 10**6).method
+        evaluator = evaluate.Evaluator(mapping, method, self.config)
+        return evaluator, mapping.replicate(self.variables)
+
+    def _groups(self, images):
+        """Yields the network's input `[k, S, S, C]` of each image or file."""
+        if isinstance(images, np.ndarray):
+            for image in images:
+                yield reading.from_array(image, self.config)[None]
+            return
+        for path in images:
+            frames = reading.read(pathlib.Path(path), self.config)
+            yield np.stack([frame.pixels for frame in frames])
+
+    def card(self) -> dict[str, Any]:
+        """Returns the model card: facts and the configuration, no paths.
+
+        Facts are under `about`, and decide no score.
+        """
+        config = self.config.to_dict()
+        for key in _PRIVATE:
+            group, name = key.split(".")
+            config[group][name] = ""
+        card = {"about": dict(self.about), "config": config}
+        if self.calibration is not None:
+            card["calibration_source"] = self.calibration.source
+        return card
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        weights = traverse_util.flatten_dict(dict(self.variables), sep="/")
+        arrays = {f"weights/{k}": np.asarray(v) for k, v in weights.items()}
+        arrays["training/blocks"] = self.blocks
+        if self.latents is not None:
+            arrays["training/latents"] = self.latents
+        if self.calibration is not None:
+            arrays["calibration/scores"] = self.calibration.scores
+            arrays["calibration/groups"] = self.calibration.groups
+        return arrays
+
+
+def block_means(images: np.ndarray) -> np.ndarray:
+    """Shrinks images to 16 x 16 means of blocks.
+
+    The mean absolute difference of block means is at most that of the images,
+    so equal images are never missed.
+
+    Args:
+      images: `[N, S, S, C]` uint8, S a multiple of 16.
+
+    Returns:
+      `[N, 16, 16]` uint8.
+    """
+    n, size = images.shape[:2]
+    side = size // _BLOCKS
+    shape = (n, _BLOCKS, side, _BLOCKS, -1)
+    means = images.reshape(shape).mean(axis=(2, 4), dtype=np.float32)
+    return np.rint(means).astype(np.uint8)
+
+
+def _write_images(images: np.ndarray, root: pathlib.Path) -> None:
+    """Writes an array as files, the one form in which training reads images."""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(
+            f"the images are {images.dtype} {images.shape}, but must be uint8"
+            " [N, H, W] or [N, H, W, 3]; give a folder of files for others."
+        )
+    root.mkdir()
+    for i, image in enumerate(images):
+        reading.to_image(image).save(root / f"{i:06d}.png")
+
+
+def _from_run(directory: pathlib.Path, best: bool) -> Detector:
+    config = workdir.load_config(directory)
+    restored = restore.restore_variables(directory, config, best=best)
+    about = {
+        "kind": "aeent_jax model",
+        "method": config.method,
+        "score": config.eval.score,
+        "step": restored.step,
+        "packages": workdir.environment()["packages"],
+        "use": "research; this is no medical device",
+    }
+    bare = Detector(
+        config=config,
+        variables=restored.state,
+        calibration=None,
+        latents=None,
+        blocks=np.zeros((0, _BLOCKS, _BLOCKS), np.uint8),
+        about=about,
+    )
+    try:
+        dataset = experiment.load_data(config)
+    except FileNotFoundError:
+        return bare
+    return _with_data(bare, dataset, best)
+
+
+def _with_data(
+    detector: Detector, dataset: data.Dataset, best: bool
+) -> Detector:
+    """Adds what the images of a run tell: calibration, latents and facts."""
+    train = dataset.splits["train"]
+    images = train.images[np.arange(len(train))]
+    evaluator, variables = detector._on_devices
+    latents = None
+    if evaluator.needs_latents:
+        latents = evaluator.score(variables, images, keep_maps=False).z
+    about = dict(detector.about) | {
+        "data": dataset.name,
+        "data_sha256": dataset.fingerprint,
+        "num_images": {s: len(split) for s, split in dataset.splits.items()},
+    }
+    known = dataclasses.replace(
+        detector, latents=latents, blocks=block_means(images), about=about
+    )
+    held_out = dataset.splits.get("calibration")
+    source = "normals that were held out of training"
+    if held_out is None and not best:
+        held_out = dataset.splits.get("val")
+        source = "the validation normals, which chose nothing"
+    if held_out is None:
+        return _with_scale(known, known.score_pixels(images))
+    scored = known.score_pixels(held_out.images[np.arange(len(held_out))])
+    groups = held_out.groups
+    if groups is None:
+        groups = np.arange(len(held_out), dtype=np.int32)
+    calibration = Calibration(scored.anomaly_scores, groups, source)
+    calibrated = dataclasses.replace(known, calibration=calibration)
+    return _with_scale(calibrated, scored)
+
+
+def _with_scale(detector: Detector, scored: scoring.Scored) -> Detector:
+    """Adds the scale of heat maps, from the maps of normal images."""
+    if scored.score_maps is None:
+        return detector
+    scale = float(np.quantile(scored.score_maps, _MAP_QUANTILE))
+    about = dict(detector.about) | {"map_scale": scale}
+    return dataclasses.replace(detector, about=about)
+
+
+def _from_file(path: pathlib.Path) -> Detector:
+    card, arrays = archive.read(path)
+    config = config_lib.complete(card["config"])
+    config_lib.check(config, f"{path}")
+    weights = {
+        name.removeprefix("weights/"): array
+        for name, array in arrays.items()
+        if name.startswith("weights/")
+    }
+    calibration = None
+    if "calibration/scores" in arrays:
+        calibration = Calibration(
+            arrays["calibration/scores"],
+            arrays["calibration/groups"],
+            card["calibration_source"],
+        )
+    detector = Detector(
+        config=ml_collections.ConfigDict(config),
+        variables=traverse_util.unflatten_dict(weights, sep="/"),
+        calibration=calibration,
+        latents=arrays.get("training/latents"),
+        blocks=arrays["training/blocks"],
+        about=card["about"],
+    )
+    _check_variables(path, detector)
+    return detector
+
+
+def _check_variables(path: pathlib.Path, detector: Detector) -> None:
+    """Refuses weights that are not those of the configuration's network."""
+    step_config = experiment.make_step_config(detector.config, 10**6)
+    like = jax.eval_shape(step_config.method.init, jax.random.key(0))
+    shapes = [jax.tree.map(np.shape, t) for t in (like, detector.variables)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{path} holds weights of another network than its configuration;"
+            " export the model again."
+        )

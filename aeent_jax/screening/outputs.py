@@ -1,0 +1,122 @@
+"""The files of a screening: a table, a summary and the worklist."""
+
+import csv
+import importlib.resources
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aeent_jax.screening.screen import Unit
+
+COLUMNS = ("path", "frame", "anomaly_score", "p_value", "verdict", "reason")
+# A page of more rows than a person looks at only gets slow.
+_MOST_ROWS = 5000
+# Spreadsheets take cells that begin so for formulas.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def thumbnail(key: str) -> str:
+    """Returns the file of a frame's strip, below the folder of results."""
+    return f"thumbnails/{key[:2]}/{key}.png"
+
+
+def heatmap(key: str) -> str:
+    """Returns the file of a frame's heat map, below the folder of results."""
+    return f"heatmaps/{key}.png"
+
+
+def write(
+    out: pathlib.Path, units: Sequence["Unit"], summary: Mapping[str, Any]
+) -> None:
+    """Writes `screening.csv`, `screening.json` and `worklist.html`.
+
+    Args:
+      out: the folder of results.
+      units: what was screened, the most suspicious first.
+      summary: what `screening.json` is to hold.
+    """
+    _replace(out / "screening.csv", _table(units))
+    text = json.dumps(summary, indent=1, allow_nan=False)
+    _replace(out / "screening.json", text)
+    _replace(out / "worklist.html", _page(units, summary))
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file in whole, so that a reader never sees half of one."""
+    partial = path.with_name(f"{path.name}.partial")
+    # Names on disk may be any bytes.
+    partial.write_text(
+        text, encoding="utf-8", errors="backslashreplace", newline=""
+    )
+    partial.replace(path)
+
+
+def _table(units: Sequence["Unit"]) -> str:
+    """A row per unit; the frames of a volume follow it, without verdicts."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(COLUMNS)
+    for unit in units:
+        row = (_number(unit.score), _number(unit.p_value), unit.verdict)
+        reason = "; ".join(unit.reasons)
+        writer.writerow(map(_cell, (unit.path, unit.name, *row, reason)))
+        if len(unit.frames) > 1:
+            for name, score in zip(unit.frames, unit.scores, strict=True):
+                frame = f"{unit.name} {name}".strip()
+                writer.writerow(
+                    map(_cell, (unit.path, frame, _number(score), "", "", ""))
+                )
+    return table.getvalue()
+
+
+def _number(value: float) -> str:
+    """Full precision; empty for NaN."""
+    return "" if math.isnan(value) else repr(float(value))
+
+
+def _cell(text: str) -> str:
+    """Keeps a spreadsheet from taking a file name for a formula."""
+    is_number = text[:1] == "-" and text[1:2].isdigit()
+    return f"'{text}" if text.startswith(_FORMULA) and not is_number else text
+
+
+def _page(units: Sequence["Unit"], summary: Mapping[str, Any]) -> str:
+    """Fills the template; names reach the page as JSON text, never as HTML."""
+    rows = [_row(unit) for unit in units[:_MOST_ROWS]]
+    content = {
+        "summary": dict(summary),
+        "rows": rows,
+        "left_out": max(0, len(units) - _MOST_ROWS),
+    }
+    text = json.dumps(content, allow_nan=False, ensure_ascii=True)
+    # In a script element only "<" could end it or begin another.
+    text = text.replace("<", "\\u003c").replace(">", "\\u003e")
+    package = importlib.resources.files("aeent_jax.screening")
+    template = package.joinpath("worklist.html").read_text(encoding="utf-8")
+    return template.replace("{{ content }}", text.replace("&", "\\u0026"))
+
+
+def _row(unit: "Unit") -> dict[str, Any]:
+    worst = int(unit.scores.argmax()) if len(unit.scores) else None
+    has_p = not math.isnan(unit.p_value)
+    return {
+        "path": unit.path,
+        "file": os.path.basename(unit.path),
+        "frame": unit.name
+        or (
+            unit.frames[worst]
+            if worst is not None and len(unit.frames) > 1
+            else ""
+        ),
+        "score": None if worst is None else unit.score,
+        "p": unit.p_value if has_p else None,
+        "verdict": unit.verdict,
+        "reason": "; ".join(unit.reasons),
+        "strip": "" if worst is None else thumbnail(unit.keys[worst]),
+        "heatmap": unit.heatmap,
+    }

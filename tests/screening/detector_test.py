@@ -1,0 +1,150 @@
+"""Detectors of runs, of files and of arrays."""
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import screening_support
+import training_support
+
+from aeent_jax import screening
+from aeent_jax.evaluation import conformal
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return screening_support.train(tmp_path_factory)
+
+
+@pytest.fixture
+def detector(run):
+    return screening_support.load(run)
+
+
+def new_images(count=5):
+    return training_support.make_images(count, seed=7)[..., 0]
+
+
+def test_a_run_calibrates_with_the_normals_that_were_held_out(run, detector):
+    with (run / "eval/calibration/scores.csv").open() as file:
+        scores = [float(r["anomaly_score"]) for r in csv.DictReader(file)]
+    assert len(scores) == 19
+    np.testing.assert_allclose(detector.calibration.scores, scores, rtol=1e-6)
+
+
+def test_p_values_are_ranks_among_the_calibration_normals(detector):
+    images = np.concatenate([new_images(), screening_support.abnormal(3)])
+    expected = conformal.p_values(
+        detector.score(images), detector.calibration.scores
+    )
+    np.testing.assert_array_equal(detector.p_values(images), expected)
+    np.testing.assert_array_equal(expected[-3:], 1 / 20)
+
+
+def test_a_file_gives_the_scores_of_its_run(detector, tmp_path):
+    detector.save(tmp_path / "deep" / "model.aeent")
+    loaded = screening.Detector.load(tmp_path / "deep" / "model.aeent")
+    images = new_images()
+    np.testing.assert_allclose(
+        loaded.score(images), detector.score(images), rtol=1e-5
+    )
+    np.testing.assert_array_equal(
+        loaded.p_values(images), detector.p_values(images)
+    )
+    assert loaded.digest == detector.digest
+    assert loaded.about == detector.about
+
+
+def test_a_file_holds_no_name_of_training_images_and_no_path(
+    run, detector, tmp_path
+):
+    detector.save(tmp_path / "model.aeent")
+    content = (tmp_path / "model.aeent").read_bytes()
+    for word in (b"secret_name", str(run.parent).encode(), b"normals/"):
+        assert word not in content
+
+
+def test_weights_of_another_network_are_refused(detector, tmp_path):
+    config = detector.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.latent_dim = 7
+    other = dataclasses.replace(detector, config=config)
+    other.save(tmp_path / "model.aeent")
+    with pytest.raises(ValueError, match="weights of another network"):
+        screening.Detector.load(tmp_path / "model.aeent")
+
+
+def test_a_run_without_its_images_scores_and_gives_no_verdict(
+    tmp_path_factory, tmp_path
+):
+    run = screening_support.train(tmp_path_factory, train__epochs=1)
+    (run.parent / "normals").rename(run.parent / "moved")
+    detector = screening.Detector.load(run)
+    assert detector.calibration is None
+    assert np.isfinite(detector.score(new_images())).all()
+    with pytest.raises(ValueError, match="no calibration normals"):
+        detector.p_values(new_images())
+    folder = screening_support.write(tmp_path / "n", new_images(20))
+    calibrated = detector.calibrated(sorted(folder.iterdir()))
+    assert len(calibrated.calibration.scores) == 20
+    assert calibrated.p_values(screening_support.abnormal(1))[0] == 1 / 21
+
+
+def test_training_images_are_recognised_and_new_ones_are_not(run, detector):
+    trained = training_support.make_images(60)
+    held_out = detector.is_nearly_training_image(trained)
+    assert held_out.sum() == 60 - 19
+    assert not detector.is_nearly_training_image(
+        screening_support.abnormal(3)[..., None]
+    ).any()
+
+
+def test_a_volume_is_ranked_among_volumes(detector):
+    scores = np.array([1.0, 2, 3, 4, 5, 6])
+    volumes = screening.Calibration(scores, np.array([0, 0, 1, 1, 2, 2]), "x")
+    of_volumes = dataclasses.replace(detector, calibration=volumes)
+    # Among the largest scores 2, 4 and 6.
+    assert of_volumes.group_p_value(np.array([0.5, 4.5])) == 2 / 4
+    alone = screening.Calibration(scores, np.arange(6), "x")
+    of_images = dataclasses.replace(detector, calibration=alone)
+    # The smallest of both, times 2.
+    assert of_images.group_p_value(np.array([0.5, 4.5])) == 2 * 3 / 7
+    assert of_images.group_p_value(np.array([0.5, 0.7])) == 1.0
+
+
+def test_heatmaps_point_at_what_is_abnormal(detector):
+    (heatmap,) = detector.heatmaps(screening_support.abnormal(1))
+    assert heatmap.shape == (1, 16, 16)
+    inside = np.zeros((16, 16), bool)
+    inside[2:14, 2:14] = True
+    assert heatmap[0][inside].mean() > 2 * heatmap[0][~inside].mean()
+
+
+def test_fit_trains_on_arrays(tmp_path):
+    detector = screening.Detector.fit(
+        new_images(60),
+        settings={
+            key: value
+            for key, value in training_support.tiny("", "").items()
+            if not key.startswith("data.")
+        }
+        | {"data.image_size": 16, "train.epochs": 2},
+    )
+    assert len(detector.calibration.scores) == 19
+    assert detector.p_values(screening_support.abnormal(1))[0] == 1 / 20
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (np.zeros((3, 8, 8)), "must be uint8"),
+        (np.zeros((3, 8), np.uint8), "must be uint8"),
+        (np.zeros((3, 8, 8, 4), np.uint8), "must be uint8"),
+    ],
+)
+def test_other_arrays_are_refused(detector, images, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        detector.score(images)
+    with pytest.raises(ValueError, match=sentence):
+        screening.Detector.fit(images)

@@ -1,0 +1,274 @@
+"""Screening of files: tables, verdicts, pictures and going on."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import PIL.Image
+import pytest
+import screening_support
+import training_support
+
+from aeent_jax import screening
+from aeent_jax.screening import outputs
+
+EVIL = "=2+3<img src=x onerror=alert(1)>&.png"
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return screening_support.load(screening_support.train(tmp_path_factory))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Six normal and two abnormal files, and one that is damaged."""
+    folder = tmp_path / "new"
+    normal = training_support.make_images(6, seed=7)[..., 0]
+    screening_support.write(folder, normal)
+    screening_support.write(folder, screening_support.abnormal(2), "abnormal")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    return folder
+
+
+def rows_of(out):
+    with (out / "screening.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_file_is_a_row_the_most_suspicious_first(
+    detector, images, tmp_path
+):
+    summary = screening.screen(detector, [str(images)], tmp_path / "out")
+    rows = rows_of(tmp_path / "out")
+    assert list(rows[0]) == list(outputs.COLUMNS)
+    assert len(rows) == 9
+    assert {"abnormal000.png", "abnormal001.png"} == {
+        row["path"].rpartition("/")[2] for row in rows[:2]
+    }
+    assert [row["verdict"] for row in rows[:2]] == ["flagged"] * 2
+    assert (rows[-1]["verdict"], rows[-1]["anomaly_score"]) == ("refused", "")
+    assert "broken.png" not in rows[-1]["reason"]
+    assert rows[-1]["reason"]
+    assert summary["counts"]["refused"] == 1
+    scores = [float(row["anomaly_score"]) for row in rows[:-1]]
+    assert scores == sorted(scores, reverse=True)
+    paths = [row["path"] for row in rows[:-1]]
+    np.testing.assert_allclose(detector.score(paths), scores, rtol=1e-6)
+
+
+def test_flagged_files_have_heat_maps_at_their_own_size(
+    detector, images, tmp_path
+):
+    large = PIL.Image.open(images / "000.png")
+    large.resize((48, 32)).save(images / "large.png")
+    for choice, count in (("flagged", 2), ("all", 9), ("none", 0)):
+        out = tmp_path / choice
+        screening.screen(
+            detector,
+            [str(images)],
+            out,
+            screening.Settings(heatmaps=choice),
+        )
+        drawn = list(out.glob("heatmaps/*.png"))
+        assert len(drawn) == count
+    sizes = {PIL.Image.open(p).size for p in tmp_path.glob("all/heatmaps/*")}
+    assert sizes == {(48, 32), (16, 16)}
+    strips = list(tmp_path.glob("all/thumbnails/*/*.png"))
+    assert {PIL.Image.open(p).size for p in strips} == {(48, 16)}
+
+
+def test_a_screening_that_was_stopped_goes_on(
+    detector, images, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    screening.screen(detector, [str(images)], out)
+    before = rows_of(out)
+    lines = (out / "progress.jsonl").read_text().splitlines(keepends=True)
+    # Killed in the middle of the sixth line.
+    (out / "progress.jsonl").write_text("".join(lines[:5]) + lines[5][:20])
+    seen = []
+    score = screening.Detector.score_pixels
+
+    def counting(self, pixels, **kwargs):
+        if "keep_reconstructions" in kwargs:
+            seen.append(len(pixels))
+        return score(self, pixels, **kwargs)
+
+    monkeypatch.setattr(screening.Detector, "score_pixels", counting)
+    screening.screen(detector, [str(images)], out)
+    assert rows_of(out) == before
+    assert sum(seen) == 8 - 4
+    # A new file is scored, and no other.
+    seen.clear()
+    shutil.copy(images / "000.png", images / "later.png")
+    screening.screen(detector, [str(images)], out)
+    assert sum(seen) == 1
+    assert len(rows_of(out)) == 10
+
+
+def test_results_of_another_model_are_not_mixed(detector, images, tmp_path):
+    screening.screen(detector, [str(images)], tmp_path / "out")
+    calibration = dataclasses.replace(detector.calibration, source="another")
+    other = dataclasses.replace(detector, calibration=calibration)
+    with pytest.raises(ValueError, match="another model; give another folder"):
+        screening.screen(other, [str(images)], tmp_path / "out")
+
+
+def test_without_calibration_there_are_scores_and_no_verdicts(
+    detector, images, tmp_path
+):
+    bare = dataclasses.replace(detector, calibration=None)
+    summary = screening.screen(bare, [str(images)], tmp_path / "out")
+    verdicts = {row["verdict"] for row in rows_of(tmp_path / "out")}
+    assert verdicts == {"", "refused"}
+    assert "--calibration=FOLDER" in summary["guarantee"]
+
+
+def test_the_guarantee_is_stated(detector, images, tmp_path):
+    summary = screening.screen(detector, [str(images)], tmp_path / "out")
+    assert "below 14.6 % for 95 %" in summary["guarantee"]
+    assert summary["calibration"]["num_normal"] == 19
+    stored = json.loads((tmp_path / "out/screening.json").read_text())
+    assert stored == summary
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"alpha": 0.01}, "99 are needed"),
+        ({"alpha": 2.0}, "must be above 0 and below 1"),
+        ({"fdr": 0.04}, "nothing could be flagged"),
+        ({"fdr": -1.0}, "must be above 0 and below 1"),
+        ({"heatmaps": "some"}, "choose one of flagged, all, none"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    detector, images, tmp_path, settings, sentence
+):
+    with pytest.raises(ValueError, match=sentence):
+        screening.screen(
+            detector,
+            [str(images)],
+            tmp_path / "out",
+            screening.Settings(**settings),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_benjamini_and_hochberg_flag_together(detector, images, tmp_path):
+    # 2 of 8 files have p = 1/20: flagged where that is at most fdr * 2/8.
+    for fdr, flagged in ((0.19, 0), (0.25, 2)):
+        out = tmp_path / str(fdr)
+        screening.screen(
+            detector, [str(images)], out, screening.Settings(fdr=fdr)
+        )
+        found = [row["verdict"] for row in rows_of(out)].count("flagged")
+        assert found == flagged
+
+
+def test_a_batch_of_another_kind_is_named(detector, tmp_path):
+    folder = tmp_path / "other"
+    screening_support.write(folder, screening_support.abnormal(20))
+    summary = screening.screen(detector, [str(folder)], tmp_path / "out")
+    assert summary["batch_p_value"] < 0.001
+    assert "another source" in summary["warning"]
+    assert "many of them are abnormal" in summary["warning"]
+    page = (tmp_path / "out/worklist.html").read_text()
+    assert "another source" in page
+    alike = training_support.make_images(20, seed=7)[..., 0]
+    screening_support.write(tmp_path / "alike", alike)
+    summary = screening.screen(
+        detector, [str(tmp_path / "alike")], tmp_path / "out2"
+    )
+    assert summary["warning"] == ""
+
+
+def test_what_is_odd_about_a_file_is_said(detector, tmp_path):
+    folder = tmp_path / "odd"
+    trained = training_support.make_images(60)[..., 0]
+    screening_support.write(folder, trained)
+    color = np.zeros((20, 20, 3), np.uint8)
+    color[..., 0] = 200
+    PIL.Image.fromarray(color).save(folder / "color.png")
+    PIL.Image.fromarray(trained[0][:7, :7]).save(folder / "small.png")
+    screening.screen(detector, [str(folder)], tmp_path / "out")
+    reasons = {
+        row["path"].rpartition("/")[2]: row["reason"]
+        for row in rows_of(tmp_path / "out")
+    }
+    assert "has colour" in reasons["color.png"]
+    assert "much smaller than the 16 pixels" in reasons["small.png"]
+    nearly = [r for r in reasons.values() if "nearly equal to a training" in r]
+    assert len(nearly) >= 60 - 19
+
+
+def test_paths_can_be_files_folders_and_lists(detector, images, tmp_path):
+    (images / "below").mkdir()
+    shutil.copy(images / "000.png", images / "below" / "deep.png")
+    listing = tmp_path / "list.txt"
+    listing.write_text("new/001.png\n\nnew/missing.png\nnew/000.png\n")
+    screening.screen(
+        detector,
+        [str(images / "below"), str(listing), str(images / "001.png")],
+        tmp_path / "out",
+    )
+    rows = rows_of(tmp_path / "out")
+    names = [row["path"].rpartition("/")[2] for row in rows]
+    assert sorted(names) == ["000.png", "001.png", "deep.png", "missing.png"]
+    assert rows[-1]["reason"] == "does not exist"
+
+
+@pytest.mark.parametrize("paths", [["nowhere"], ["empty"]])
+def test_nothing_to_screen_is_refused(detector, tmp_path, paths):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((FileNotFoundError, ValueError), match="give files"):
+        screening.screen(
+            detector, [str(tmp_path / p) for p in paths], tmp_path / "out"
+        )
+
+
+def test_names_become_neither_html_nor_formulas(detector, tmp_path):
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    image = PIL.Image.fromarray(screening_support.abnormal(1)[0])
+    image.save(folder / EVIL)
+    out = tmp_path / "out"
+    screening.screen(detector, [f"{folder}/{EVIL}"], out)
+    page = (out / "worklist.html").read_text()
+    assert "<img src=x" not in page
+    assert outputs._cell(EVIL) == f"'{EVIL}"
+    assert outputs._cell("-1.5") == "-1.5"
+    assert outputs._cell("@cmd") == "'@cmd"
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_browser_shows_the_worklist(detector, images, tmp_path):
+    image = PIL.Image.fromarray(screening_support.abnormal(1)[0])
+    image.save(images / EVIL)
+    out = tmp_path / "out"
+    screening.screen(detector, [str(images)], out)
+    result = subprocess.run(
+        [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--disable-background-networking", "--disable-sync"),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=4000",
+            *("--dump-dom", f"file://{out}/worklist.html"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    dom = result.stdout
+    assert dom.count("<li ") == 10
+    assert "10 screened: 3 flagged, 6 not flagged, 1 refused." in dom
+    assert "=2+3&lt;img src=x onerror=alert(1)&gt;&amp;.png" in dom
+    assert 'aria-current="true"' in dom
+    assert "<h2>" in dom
