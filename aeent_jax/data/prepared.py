@@ -16,6 +16,7 @@ needed. Nothing else of a start depends on that.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import math
 import os
@@ -25,12 +26,10 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-import tensorflow_datasets as tfds
 from absl import logging
 
 from aeent_jax.data import (
     archives,
-    builders,
     cache,
     catalog,
     dataset,
@@ -123,7 +122,7 @@ def _key(
         parts += [spec.window, spec.resize]
         parts += [PIL.__version__, _hash_code(_READING)]
         parts += _hash_contents(name, root, cache_dir)
-    parts.append(tfds.__version__)
+    parts.append(importlib.metadata.version("tensorflow-datasets"))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
@@ -166,6 +165,9 @@ def _make(
     cache_dir: pathlib.Path,
 ):
     """Makes a copy in a temporary folder, and gives it its name when whole."""
+    # TFDS is imported when used, so that commands start soon.
+    from aeent_jax.data import builders
+
     with cache.temporary_folder(path.parent) as temporary:
         copy = temporary / path.name
         copy.mkdir()
@@ -215,5 +217,7 @@ def _verify(path: pathlib.Path):
 def _read(
     path: pathlib.Path, name: str, spec: sources.Spec, memory_budget: float
 ) -> dict[str, dataset.Split]:
+    from aeent_jax.data import builders
+
     _verify(path)
     return builders.read(name, spec, data_dir=path, memory_budget=memory_budget)

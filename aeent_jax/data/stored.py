@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tensorflow_datasets.proto import tf_example_pb2
 
 from aeent_jax.data import records as records_lib
 
@@ -159,6 +158,9 @@ def find(
 
 def _values(records, record: bytes):
     """The features of a record; TFDS itself takes thrice as long for it."""
+    # TFDS is imported when used, so that commands start soon.
+    from tensorflow_datasets.proto import tf_example_pb2
+
     example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
     values = example.features.feature
     if "id" not in values:

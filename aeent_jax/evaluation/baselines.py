@@ -10,7 +10,6 @@ smaller Gram matrix and of the principal axes.
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.linalg
 
 from aeent_jax.data import nearest
 
@@ -134,6 +133,9 @@ def _principal_axes(train, mean, num_components):
         for rows in _blocks(num_images, pixels):
             block = train[rows] / 255 - mean
             gram += block.T @ block
+    # scipy is imported when used, so that commands start soon.
+    import scipy.linalg
+
     last = len(gram) - 1
     variances, vectors = scipy.linalg.eigh(
         gram, subset_by_index=[last - num_components + 1, last]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aeent_jax import data, figures
+from aeent_jax import data
 from aeent_jax.evaluation import scoring
 from aeent_jax.runtime import workdir
 
@@ -87,6 +87,9 @@ def _write_scores(folder, split, scored):
 
 def _draw_panel(folder, split, scored, panel):
     """Draws the chosen images beside their reconstructions."""
+    # matplotlib is imported when used, so that commands start soon.
+    from aeent_jax import figures
+
     chosen, shown, maps = panel
     images = split.images[chosen] / 255.0
     figures.save_panel(

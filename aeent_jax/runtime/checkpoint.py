@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 from aeent_jax.runtime import storage
 
@@ -120,6 +120,9 @@ class Checkpoints:
           OSError: this save failed, or the one before it did in the background.
             Older checkpoints are untouched, and `save` may be tried again.
         """
+        # Orbax is imported and opened when used, so that commands start soon.
+        import orbax.checkpoint as ocp
+
         self.wait()
         if step in self.steps():
             return
@@ -133,6 +136,8 @@ class Checkpoints:
         self._saving = step
         self._criteria[step] = criterion
         try:
+            if self._manager is None:
+                self._manager = self._open_manager()
             # `force` skips Orbax's own idea of when a step should be saved.
             self._manager.save(
                 step, args=ocp.args.Composite(**items), force=True
@@ -162,12 +167,14 @@ class Checkpoints:
 
     def steps(self) -> tuple[int, ...]:
         """The steps on disk or on their way to it, ascending."""
-        return tuple(sorted(self._manager.all_steps()))
+        manager = self._manager
+        return () if manager is None else tuple(sorted(manager.all_steps()))
 
     def wait(self) -> None:
         """Returns once the save in flight is on disk; OSError if it failed."""
         try:
-            self._manager.wait_until_finished()
+            if self._manager is not None:
+                self._manager.wait_until_finished()
         except Exception as error:
             self._recover(error)
         self._saving = None
@@ -175,7 +182,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the save in flight and stops the writer."""
         self.wait()
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -184,7 +192,7 @@ class Checkpoints:
         self.close()
 
     def _open(self) -> None:
-        """Opens, or opens again, the Orbax manager of the folder."""
+        """Opens, or opens again, the folder."""
         _quiet_orbax()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -194,8 +202,17 @@ class Checkpoints:
                 f" {_reason(error)}. Choose a workdir that can be written to."
             ) from error
         self._criteria = _read_criteria(self._directory)
+        # Orbax waits for all processes when it opens a folder, so that several
+        # of them open it here, whatever each one finds there.
+        is_fresh = jax.process_count() == 1 and _is_empty(self._directory)
+        self._manager = None if is_fresh else self._open_manager()
+
+    def _open_manager(self) -> Any:
+        """Opens Orbax's manager, which removes unfinished checkpoints."""
+        import orbax.checkpoint as ocp
+
         policies = ocp.checkpoint_managers
-        self._manager = ocp.CheckpointManager(
+        return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
                 # Orbax waits five minutes for a folder that its background
@@ -217,7 +234,8 @@ class Checkpoints:
         step, self._saving = self._saving, None
         # It has failed already; closing it may fail once more.
         with contextlib.suppress(Exception):
-            self._manager.close()
+            if self._manager is not None:
+                self._manager.close()
         self._open()
         latest = max(self.steps(), default=None)
         kept = "none is there yet" if latest is None else f"step {latest} is"
@@ -230,6 +248,8 @@ class Checkpoints:
 
     def _set_aside(self, steps: Iterable[int]) -> None:
         """Renames damaged checkpoints, on the first process only."""
+        import orbax.checkpoint as ocp
+
         # No process may still be reading when the first one renames.
         ocp.multihost.sync_global_processes("aeent_checkpoints_read")
         if jax.process_index() == 0:
@@ -313,7 +333,15 @@ def complete_steps(directory: pathlib.Path) -> list[int]:
     # not.
     if not (directory.exists() and directory.is_dir()):
         return []
+    if _is_empty(directory):
+        return []
+    import orbax.checkpoint as ocp
+
     return sorted(ocp.utils.checkpoint_steps(directory))
+
+
+def _is_empty(directory: pathlib.Path) -> bool:
+    return next(iter(directory.iterdir()), None) is None
 
 
 def _restore_newest(
@@ -341,6 +369,8 @@ def _restore_step(
     directory: pathlib.Path, step: int, like: PyTree, *, partial: bool
 ) -> Restored:
     """One checkpoint, verified."""
+    import orbax.checkpoint as ocp
+
     path = directory / str(step)
     record = _read_record(path)
     wanted = _named_leaves(like)
@@ -380,6 +410,8 @@ def _best_of(
 
 
 def _read_record(path: pathlib.Path) -> dict[str, Any]:
+    import orbax.checkpoint as ocp
+
     record = _read(path, _RECORD, ocp.args.JsonRestore())
     whole = isinstance(record, dict) and record.get("seal") == _digest(record)
     if not whole or path.name != str(record["step"]):
@@ -388,6 +420,8 @@ def _read_record(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read(path: pathlib.Path, item: str, args: Any) -> Any:
+    import orbax.checkpoint as ocp
+
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             items = reader.restore(
@@ -506,8 +540,11 @@ def _quiet_orbax() -> None:
     still reporting to it, which prints one more traceback for each array. The
     errors among these are raised as exceptions as well.
     """
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_not_chatter)
+    for logger in (
+        absl_logging.get_absl_logger(),
+        logging.getLogger("asyncio"),
+    ):
+        logger.addFilter(_is_not_chatter)
     if not isinstance(sys.unraisablehook, _UnraisableHook):
         sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
 
