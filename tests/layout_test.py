@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import aeent_jax
 from aeent_jax import config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -215,10 +216,18 @@ def test_top_level_holds_no_other_folder():
 
 
 @pytest.mark.parametrize(
-    "name", ["LICENSE", "CITATION.cff", "requirements.lock"]
+    "name",
+    ["LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.lock"],
 )
 def test_top_level_has(name):
     assert (ROOT / name).read_text()
+
+
+def test_version_is_the_same_everywhere():
+    version = aeent_jax.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    assert changes.split("\n## ")[1].split("\n")[0] == version
 
 
 def test_tests_are_in_folders_of_the_same_names():

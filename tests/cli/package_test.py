@@ -71,7 +71,7 @@ def test_wheel_has_code_presets_and_data_and_nothing_else(wheel):
     expected = {
         path.relative_to(ROOT)
         for path in (ROOT / "aeent_jax").rglob("*")
-        if path.suffix in (".py", ".json", ".j2", ".typed")
+        if path.suffix in (".html", ".j2", ".json", ".py", ".typed")
     }
     expected |= {
         pathlib.Path("aeent_jax/configs", path.name)

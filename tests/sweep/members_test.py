@@ -193,6 +193,15 @@ def test_unknown_data_set_of_a_table_is_refused(get_config):
         get_config("rnsa")
 
 
+@pytest.mark.parametrize("table", [table1, table2, figure_error])
+def test_tables_can_be_made_of_ones_own_images(table):
+    config = table.get_config("folder").lock()
+    found = sweep.make_members(config, table.get_members, only="*_s0")
+    assert {member.config.data.name for member in found} == {"folder"}
+    # Nothing was published of them, so no size is the best.
+    assert {member.note for member in found} == {""}
+
+
 def test_best_size_that_is_no_number_is_refused():
     with pytest.raises(ValueError, match="best latent size is 'x', but must"):
         table2.get_config("kermany_cxr,x")
