@@ -86,6 +86,9 @@ def histogram(parts: Callable[[], Iterable[np.ndarray]]) -> Histogram:
         parts: yields arrays of any shape, the same ones at each call; values
             that are not finite are left out.
     """
+    first = next(iter(parts()))
+    if first.dtype.kind in "iub" and first.dtype.itemsize <= 2:
+        return _histogram_of_16_bits(parts(), first.dtype)
     low, high, finite, whole = np.inf, -np.inf, True, True
     for part in parts():
         chosen, all_finite = _finite(part)
@@ -101,13 +104,31 @@ def histogram(parts: Callable[[], Iterable[np.ndarray]]) -> Histogram:
     counts = np.zeros(_BINS, np.int64)
     for part in parts():
         chosen, _ = _finite(part)
-        if exact:
-            bins = chosen.astype(np.int32).ravel() - int(low)
-        else:
-            bins = ((chosen.astype(np.float64) - low) * scale).astype(np.int32)
+        bins = ((chosen.astype(np.float64) - low) * scale).astype(np.int32)
         counts += np.bincount(bins.ravel(), minlength=_BINS)
     used = np.flatnonzero(counts)
     return Histogram(low + used / scale, counts[used], finite)
+
+
+def _histogram_of_16_bits(
+    parts: Iterable[np.ndarray], dtype: np.dtype
+) -> Histogram:
+    """Counts in one pass, because all values of the type have a bin."""
+    values = _all_values(dtype)
+    counts = np.zeros(len(values), np.int64)
+    for part in parts:
+        places = part.astype(np.int32).ravel() - values[0]
+        counts += np.bincount(places, minlength=len(values))
+    used = np.flatnonzero(counts)
+    return Histogram(values[used].astype(np.float64), counts[used], True)
+
+
+def _all_values(dtype: np.dtype) -> np.ndarray:
+    """All values of a type of at most 16 bits, int32 and increasing."""
+    if dtype.kind == "b":
+        return np.arange(2, dtype=np.int32)
+    info = np.iinfo(dtype)
+    return np.arange(info.min, info.max + 1, dtype=np.int32)
 
 
 def _finite(part: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -163,17 +184,31 @@ def to_uint8(
         An image of mode L; rounded to the nearest of its 256 levels.
     """
     pixels = np.empty((size[1], size[0]), np.uint8)
-    top = 0
+    top, table = 0, None
     for part in parts:
-        shown = curve(part)
-        if inverted:
-            shown = 1 - shown
-        shown = np.nan_to_num(np.rint(shown * 255), nan=0.0)
-        if part.dtype.kind == "f":
-            shown[~np.isfinite(part)] = 0
+        is_short = part.dtype.kind in "iub" and part.dtype.itemsize <= 2
+        if is_short and pixels.size > _BINS:
+            # Each value is mapped once, and not at each of its pixels.
+            values = _all_values(part.dtype)
+            if table is None:
+                table = _shown(values, curve, inverted)
+            shown = table[part.astype(np.int32) - values[0]]
+        else:
+            shown = _shown(part, curve, inverted)
         pixels[top : top + len(part)] = shown
         top += len(part)
     return PIL.Image.fromarray(pixels)
+
+
+def _shown(values: np.ndarray, curve: Curve, inverted: bool) -> np.ndarray:
+    """Maps values to uint8; those that are not finite become 0."""
+    shown = curve(values)
+    if inverted:
+        shown = 1 - shown
+    shown = np.nan_to_num(np.rint(shown * 255), nan=0.0).astype(np.uint8)
+    if values.dtype.kind == "f":
+        shown[~np.isfinite(values)] = 0
+    return shown
 
 
 class Levels(NamedTuple):

@@ -232,12 +232,15 @@ def _without_alpha(image: PIL.Image.Image) -> PIL.Image.Image:
     """Puts an image before black, unless nothing of it is transparent."""
     if not image.has_transparency_data:
         return image
-    alpha = image.convert("RGBA").getchannel("A")
+    bands = image.getbands()
+    alpha = image if "A" in bands else image.convert("RGBA")
+    alpha = alpha.getchannel("A")
     if alpha.getextrema()[0] == 255:
         return image
     mode = "L" if image.mode in ("L", "LA", "La", "1") else "RGB"
     black = PIL.Image.new(mode, image.size)
-    return PIL.Image.composite(image.convert(mode), black, alpha)
+    black.paste(image.convert(mode), mask=alpha)
+    return black
 
 
 def _from_wide(

@@ -42,11 +42,11 @@ class LeftOut(NamedTuple):
         reason = {
             TEST: f"are within {LEVELS:g} gray levels of a training image",
             TRAIN: f"are within {LEVELS:g} gray levels of a test image",
-            RANDOM_TRAIN: "were chosen at random, as many as the near copies",
+            RANDOM_TRAIN: "are as many as there are near copies, at random",
         }[self.choice]
         return (
             f"{self.normal} normal and {self.abnormal} abnormal images of the "
-            f"{self.split} split {reason} and are left out."
+            f"{self.split} split are left out: they {reason}."
         )
 
 

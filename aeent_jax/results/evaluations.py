@@ -25,6 +25,8 @@ def describe(results: Mapping[str, Any]) -> str:
         f"{results['split']}: {results['num_normal']} normal and"
         f" {results['num_abnormal']} abnormal images, step {results['step']}"
     ]
+    if results.get("left_out"):
+        lines.append(f"  {results['left_out']}")
     has_intervals = "auroc_interval" in results
     for name in _METRICS:
         if name in results:

@@ -44,8 +44,8 @@ def test_near_test_images_are_left_out():
     assert splits["test"].labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
     assert len(splits["train"]) == 10
     assert left_out.describe() == (
-        "4 normal and 1 abnormal images of the test split are within 5 gray "
-        "levels of a training image and are left out."
+        "4 normal and 1 abnormal images of the test split are left out: they "
+        "are within 5 gray levels of a training image."
     )
 
 
