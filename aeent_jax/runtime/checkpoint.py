@@ -249,13 +249,14 @@ class Checkpoints:
     def _set_aside(self, steps: Iterable[int]) -> None:
         """Renames damaged checkpoints, on the first process only."""
         import orbax.checkpoint as ocp
+        from etils import epath
 
         # No process may still be reading when the first one renames.
         ocp.multihost.sync_global_processes("aeent_checkpoints_read")
         if jax.process_index() == 0:
             for step in steps:
                 target = self._directory / f"damaged-{step}"
-                storage.remove_folder(target)
+                epath.Path(target).rmtree(missing_ok=True)
                 (self._directory / str(step)).rename(target)
         ocp.multihost.sync_global_processes("aeent_checkpoints_set_aside")
         self._manager.reload()

@@ -20,7 +20,6 @@ import logging
 import os
 import pathlib
 import re
-import shutil
 from collections.abc import Iterator
 from typing import cast
 
@@ -220,14 +219,6 @@ def append_text(path: pathlib.Path, text: str) -> None:
         return
     with path.open("a") as file:
         file.write(text)
-
-
-def remove_folder(path: pathlib.Path) -> None:
-    """Removes a folder with all it holds, where there is one."""
-    if is_in_bucket(path):
-        cast(epath.Path, path).rmtree(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -177,7 +177,7 @@ def test_commands_find_a_run_in_a_bucket(
     # A second time only evaluates, and so does `evaluate`.
     command = finish(start("train", f"--workdir={workdir}"))
     assert "Training is complete at step 12; only evaluating." in command.err
-    storage.remove_folder(storage.to_path(workdir) / "eval")
+    (storage.to_path(workdir) / "eval").rmtree()
     finish(start("evaluate", f"--workdir={workdir}/", "--best=false"))
     bucket_support.assert_same_end(storage.to_path(workdir), on_disk, config)
     out = folder / "report.html"
