@@ -145,6 +145,8 @@ def test_imports_obey_the_law(path):
         for name in imported_names(ast.parse(path.read_text()))
         if name.startswith("aeent_jax.")
     }
+    if part == "__init__":
+        others -= {"screening"}  # Detector, imported when it is asked for.
     assert others - {part} <= ALLOWED[part]
 
 

@@ -33,6 +33,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of noise, chosen rows and fits.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 
 
+_ROOT = program.define_root()
+
+
 def _load():
     """Returns the latents, and the channel's sigma unless a flag gives it."""
     from aeent_jax.evaluation import latents
@@ -40,7 +43,9 @@ def _load():
 
     if not _WORKDIR.value:
         return latents.read(_LATENTS.value), 1.0
-    z, sigma = restore.encode_workdir(_WORKDIR.value, _SPLIT.value)
+    z, sigma = restore.encode_workdir(
+        _WORKDIR.value, _SPLIT.value, root=_ROOT.value
+    )
     return latents.check(z, f"The latents of {_WORKDIR.value}"), sigma
 
 

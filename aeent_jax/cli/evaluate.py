@@ -32,6 +32,9 @@ _BEST = flags.DEFINE_bool(
 _SCORE = flags.DEFINE_list("score", [], "Scores other than the run's own.")
 
 
+_ROOT = program.define_root()
+
+
 def main(argv: Sequence[str]) -> int:
     """Evaluates; returns the exit status."""
     program.refuse_positional(argv)
@@ -54,7 +57,10 @@ def _evaluate():
     found = {}
     for directory in _WORKDIR.value:
         found[directory] = restore.evaluate_workdir(
-            directory, best=_BEST.value, scores=_SCORE.value
+            directory,
+            best=_BEST.value,
+            scores=_SCORE.value,
+            root=_ROOT.value,
         )
         if not _SCORE.value and hosts.is_first():
             print(evaluations.describe(found[directory][0]))

@@ -28,6 +28,9 @@ _FORMAT = flags.DEFINE_enum(
 )
 
 
+_ROOT = program.define_root()
+
+
 def main(argv: Sequence[str]) -> int:
     """Exports; returns the exit status."""
     program.refuse_positional(argv)
@@ -37,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
     from aeent_jax import screening
     from aeent_jax.screening import export
 
-    detector = screening.Detector.load(_WORKDIR.value, best=_BEST.value)
+    detector = screening.Detector.load(
+        _WORKDIR.value, best=_BEST.value, root=_ROOT.value
+    )
     export.export(detector, _OUT.value, _FORMAT.value)
     print(f"Written: {_OUT.value} (model {detector.digest[:12]})")
     if detector.calibration is None:

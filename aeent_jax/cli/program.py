@@ -133,6 +133,16 @@ def define_paths(name: str, meaning: str) -> flags.FlagHolder:
     return flags.DEFINE(_PathsParser(), name, None, meaning)
 
 
+def define_root() -> flags.FlagHolder:
+    """Defines --root, for commands that use the images of a finished run."""
+    return flags.DEFINE_string(
+        "root",
+        "",
+        "Folder of the run's images, if they are no longer where training"
+        " found them.",
+    )
+
+
 def define_interrupted_status() -> flags.FlagHolder:
     """Defines --interrupted_status, which is 0 where it is not given."""
     return flags.DEFINE_integer(

@@ -56,6 +56,9 @@ _BEST = flags.DEFINE_bool(
 _REFUSED_STATUS = 3
 
 
+_ROOT = program.define_root()
+
+
 def main(argv: Sequence[str]) -> int:
     """Screens; returns the exit status."""
     program.refuse_positional(argv)
@@ -68,7 +71,9 @@ def main(argv: Sequence[str]) -> int:
     from aeent_jax import screening
     from aeent_jax.screening import reading
 
-    detector = screening.Detector.load(_MODEL.value, best=_BEST.value)
+    detector = screening.Detector.load(
+        _MODEL.value, best=_BEST.value, root=_ROOT.value
+    )
     if _CALIBRATION.value:
         normals = list(reading.find(_CALIBRATION.value))
         detector = detector.calibrated(normals)

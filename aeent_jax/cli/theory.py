@@ -22,6 +22,9 @@ _REFERENCE = flags.DEFINE_float(
 )
 
 
+_ROOT = program.define_root()
+
+
 def main(argv: Sequence[str]) -> int:
     """Measures, writes and prints; returns the exit status."""
     program.refuse_positional(argv)
@@ -36,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     found = theory.measure(
         _RUNS.value or [],
         reference=_REFERENCE.value,
+        root=_ROOT.value,
         say=lambda line: print(line, file=sys.stderr),
     )
     print(theory.write_results(found, out))

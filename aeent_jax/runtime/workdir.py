@@ -147,7 +147,12 @@ def _write_claim(workdir, config):
     if jax.process_index() == 0:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            write_json(workdir / "config.json", json.loads(config.to_json()))
+            tree = json.loads(config.to_json())
+            if tree["data"]["root"]:
+                # Another command may run in another folder.
+                root = storage.absolute(tree["data"]["root"])
+                tree["data"]["root"] = os.fspath(root)
+            write_json(workdir / "config.json", tree)
             write_json(workdir / "environment.json", environment())
         except OSError as error:
             raise _not_writable(workdir, error) from error

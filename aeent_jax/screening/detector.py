@@ -85,7 +85,11 @@ class Detector:
 
     @classmethod
     def load(
-        cls, path: str | pathlib.Path, *, best: bool = False
+        cls,
+        path: str | pathlib.Path,
+        *,
+        best: bool = False,
+        root: str = "",
     ) -> "Detector":
         """Loads the workdir of a run, or a file of `aeent export`.
 
@@ -93,6 +97,8 @@ class Detector:
           path: the folder or the file.
           best: of a run, take the checkpoint of the lowest validation error;
             its validation images have chosen it, and do not calibrate.
+          root: of a run, folder of its images; empty for where training found
+            them.
 
         Returns:
           The detector. That of a run whose images are not there has no
@@ -103,7 +109,9 @@ class Detector:
           ValueError: the model cannot be used.
         """
         path = pathlib.Path(path).expanduser()
-        return _from_run(path, best) if path.is_dir() else _from_file(path)
+        if path.is_dir():
+            return _from_run(path, best, root)
+        return _from_file(path)
 
     @classmethod
     def fit(
@@ -414,8 +422,8 @@ def _write_images(images: np.ndarray, root: pathlib.Path) -> None:
         reading.to_image(image).save(root / f"{i:06d}.png")
 
 
-def _from_run(directory: pathlib.Path, best: bool) -> Detector:
-    config = workdir.load_config(directory)
+def _from_run(directory: pathlib.Path, best: bool, root: str) -> Detector:
+    config = restore.load_config(directory, root)
     restored = restore.restore_variables(directory, config, best=best)
     about = {
         "kind": "aeent_jax model",
@@ -436,7 +444,10 @@ def _from_run(directory: pathlib.Path, best: bool) -> Detector:
     try:
         dataset = experiment.load_data(config)
     except FileNotFoundError:
+        if root:
+            raise
         return bare
+    restore.check_images(directory, restored, dataset.fingerprint_of("train"))
     return _with_data(bare, dataset, best)
 
 

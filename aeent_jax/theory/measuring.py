@@ -24,6 +24,7 @@ def measure(
     workdirs: Sequence[str],
     *,
     reference: float = 0.0,
+    root: str = "",
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measures runs, and what the best linear code does on their images.
@@ -34,6 +35,7 @@ def measure(
         they are measured through Gaussian noise on their latents that raises
         the training images' error by this share of itself: `Z + sigma*eps` is
         then a channel that the decoder reads, nearly as well as it reads Z.
+      root: folder of the images; empty for where training found them.
       say: is told of each run before it is measured.
 
     Returns:
@@ -52,7 +54,7 @@ def measure(
     found, first = {}, None
     for run in runs_lib.read(workdirs):
         say(f"{run.name}: encodes and decodes")
-        network = networks.load(run.workdir)
+        network = networks.load(run.workdir, root=root)
         first = first or (run.name, network.dataset.fingerprint)
         if network.dataset.fingerprint != first[1]:
             raise ValueError(

@@ -95,11 +95,12 @@ class Network:
         return float(np.exp((low + high) / 2))
 
 
-def load(directory: str | pathlib.Path) -> Network:
+def load(directory: str | pathlib.Path, *, root: str = "") -> Network:
     """Restores a run, and encodes the training and the test split.
 
     Args:
       directory: the workdir of a run.
+      root: as in `restore.evaluate_workdir`.
 
     Returns:
       The network.
@@ -109,7 +110,7 @@ def load(directory: str | pathlib.Path) -> Network:
       ValueError: the checkpoint cannot be used, or the data has no normal and
         abnormal test images.
     """
-    run, restored, variables = restore.restore(directory)
+    run, restored, variables = restore.restore(directory, root=root)
     if run.step_config.method.latent_dim is None:
         raise ValueError(
             f"the method of {directory}, {run.config.method}, has no latent"

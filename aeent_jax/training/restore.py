@@ -43,6 +43,7 @@ def evaluate_workdir(
     *,
     best: bool = False,
     scores: Sequence[str] = (),
+    root: str = "",
 ) -> list[dict[str, Any]]:
     """Evaluates the newest checkpoint of a run and writes `eval/` anew.
 
@@ -51,15 +52,16 @@ def evaluate_workdir(
       best: take the checkpoint of the lowest validation error instead.
       scores: sums of scores as `score_sums.parse` reads them, each of which
         goes into a subfolder of `eval/<split>`; none for the run's own.
+      root: folder of the images; empty for where training found them.
 
     Returns:
       What `metrics.json` holds, for each score.
 
     Raises:
-      FileNotFoundError: there is no run or no checkpoint.
-      ValueError: the checkpoint or a score cannot be used.
+      FileNotFoundError: there is no run, no checkpoint, or no image.
+      ValueError: the checkpoint, the images or a score cannot be used.
     """
-    run, restored, variables = restore(directory, best=best)
+    run, restored, variables = restore(directory, best=best, root=root)
     if not scores:
         found = run.evaluator.evaluate(
             variables, run.dataset, restored.step, run.directory
@@ -99,13 +101,14 @@ def _scored_by(config, score) -> ml_collections.ConfigDict:
 
 
 def encode_workdir(
-    directory: str | pathlib.Path, split: str
+    directory: str | pathlib.Path, split: str, *, root: str = ""
 ) -> tuple[np.ndarray, float]:
     """Encodes a split with the newest checkpoint of a run.
 
     Args:
       directory: the workdir of a run.
       split: a name of its data set's splits.
+      root: folder of the images; empty for where training found them.
 
     Returns:
       Clean latents `[N, D]` float32 in the split's order, and the run's
@@ -115,7 +118,7 @@ def encode_workdir(
       FileNotFoundError: there is no run or no checkpoint.
       ValueError: there is no such split, or the checkpoint cannot be used.
     """
-    run, _, variables = restore(directory)
+    run, _, variables = restore(directory, root=root)
     splits = run.dataset.splits
     if split not in splits:
         raise ValueError(
@@ -129,7 +132,7 @@ def encode_workdir(
 
 
 def restore(
-    directory: str | pathlib.Path, *, best: bool = False
+    directory: str | pathlib.Path, *, best: bool = False, root: str = ""
 ) -> tuple[experiment.Experiment, checkpoint.Restored, Any]:
     """Restores a run; arguments and errors as `evaluate_workdir`.
 
@@ -138,10 +141,48 @@ def restore(
       the devices of the run.
     """
     directory = storage.to_path(directory)
-    config = workdir.load_config(directory)
+    config = load_config(directory, root)
     run = experiment.Experiment(config, directory)
     restored = restore_variables(directory, config, best=best)
+    check_images(directory, restored, run.train_fingerprint)
     return run, restored, run.parallel.replicate(restored.state)
+
+
+def load_config(
+    directory: pathlib.Path, root: str = ""
+) -> ml_collections.ConfigDict:
+    """Loads the configuration of a run, with its images at another place.
+
+    Args:
+      directory: the workdir of a run.
+      root: folder of the images; empty for where training found them.
+    """
+    config = workdir.load_config(directory)
+    if root:
+        with config.unlocked():
+            config.data.root = root
+    return config
+
+
+def check_images(
+    directory: pathlib.Path, restored: checkpoint.Restored, fingerprint: str
+) -> None:
+    """Refuses training images other than those that a run was trained on.
+
+    Args:
+      directory: the workdir of the run.
+      restored: its checkpoint.
+      fingerprint: sha256 of the training split that there is now.
+
+    Raises:
+      ValueError: it is another.
+    """
+    if restored.metadata.get("train_images", fingerprint) != fingerprint:
+        raise ValueError(
+            f"{directory} was trained on other images than there are now: some"
+            " were added, removed or changed; bring back those that it was"
+            " trained on, name their folder with --root=DIR, or train anew."
+        )
 
 
 def restore_variables(

@@ -4,12 +4,14 @@ import csv
 import dataclasses
 
 import numpy as np
+import PIL.Image
 import pytest
 import screening_support
 import training_support
 
 from aeent_jax import screening
 from aeent_jax.evaluation import conformal
+from aeent_jax.training import restore
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,32 @@ def test_other_arrays_are_refused(detector, images, sentence):
         detector.score(images)
     with pytest.raises(ValueError, match=sentence):
         screening.Detector.fit(images)
+
+
+def test_the_detector_is_at_hand_in_the_package():
+    import aeent_jax
+
+    assert aeent_jax.Detector is screening.Detector
+    with pytest.raises(AttributeError, match="no attribute 'Detektor'"):
+        _ = aeent_jax.Detektor
+
+
+def test_images_that_moved_are_named_and_changed_ones_are_refused(
+    tmp_path_factory,
+):
+    run = screening_support.train(tmp_path_factory, train__epochs=1)
+    moved = run.parent / "moved"
+    (run.parent / "normals").rename(moved)
+    found = screening.Detector.load(run, root=str(moved))
+    assert len(found.calibration.scores) == 19
+    assert restore.evaluate_workdir(run, root=str(moved))
+    PIL.Image.fromarray(new_images(1)[0]).save(moved / "added.png")
+    for use in (
+        lambda: screening.Detector.load(run, root=str(moved)),
+        lambda: restore.evaluate_workdir(run, root=str(moved)),
+        lambda: restore.encode_workdir(run, "train", root=str(moved)),
+    ):
+        with pytest.raises(ValueError, match="trained on other images"):
+            use()
+    with pytest.raises(FileNotFoundError):
+        screening.Detector.load(run, root=str(run.parent / "nowhere"))
