@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aeent_jax import data, entropy
-from aeent_jax.evaluation import metrics
+from aeent_jax.evaluation import baselines, metrics
 from aeent_jax.results import runs as runs_lib
 from aeent_jax.theory import gaussian, networks
 
@@ -222,18 +222,12 @@ def _principal(images):
     flat = {
         k: x.reshape(len(x), -1).astype(np.float64) for k, x in images.items()
     }
-    mean = flat[TRAIN].mean(0)
+    train = flat[TRAIN]
+    mean = train.mean(0)
     centred = {kind: x - mean for kind, x in flat.items()}
-    # Images can be many or large: of the two Gram matrices the smaller.
-    x = centred[TRAIN]
-    if len(x) < x.shape[1]:
-        values, vectors = np.linalg.eigh(x @ x.T)
-        kept = values > values[-1] * 1e-9
-        axes = x.T @ (vectors[:, kept] / np.sqrt(values[kept]))
-    else:
-        values, axes = np.linalg.eigh(x.T @ x)
-        kept = np.ones(len(values), bool)
-    variances = np.append(np.maximum(values[kept], 0) / len(x), 0.0)
+    components = min(len(train) - 1, train.shape[1])
+    sums, axes = baselines.principal_axes(train, mean, components)
+    variances = np.append(sums / len(train), 0.0)
     squares = {}
     for kind, y in centred.items():
         inside = (y @ axes) ** 2
