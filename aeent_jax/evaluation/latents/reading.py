@@ -44,11 +44,13 @@ def read(path: str | pathlib.Path) -> np.ndarray:
 
 
 def check(array: np.ndarray, name: str) -> np.ndarray:
-    """Returns latents as float32, if they can be measured.
+    """Returns latents about their mean as float32, if they can be measured.
 
-    Integers are cast, as every estimator would: a latent that was rounded is
-    still a latent. Constant columns are fine; an estimator to which they are
-    not says so by its value.
+    Moving latents changes no entropy. Their mean is taken off in float64, since
+    float32 has no digits left for the spread of latents far from zero. Integers
+    are cast, as every estimator would: a latent that was rounded is still a
+    latent. Constant columns are fine; an estimator to which they are not says
+    so by its value.
 
     Args:
       array: `[n, dim]`.
@@ -78,11 +80,12 @@ def check(array: np.ndarray, name: str) -> np.ndarray:
         )
     # What overflows becomes infinite here and is refused below.
     with np.errstate(over="ignore"):
-        z = array.astype(np.float32)
-    bad = int(np.sum(~np.isfinite(z).all(1)))
+        bad = int(np.sum(~np.isfinite(array.astype(np.float32)).all(1)))
     if bad:
         raise ValueError(
-            f"{name} has NaN or infinity in {bad} of {len(z)} rows, and finite"
-            " numbers are needed: drop those rows, or mend what wrote them."
+            f"{name} has NaN or infinity in {bad} of {len(array)} rows, and"
+            " finite numbers are needed: drop those rows, or mend what wrote"
+            " them."
         )
-    return z
+    mean = array.mean(0, dtype=np.float64)
+    return (array - mean).astype(np.float32)
