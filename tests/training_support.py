@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,26 +111,15 @@ def make_method(
     )
 
 
-class Learned(NamedTuple):
-    """An entry of `entropy.LEARNED`."""
-
-    init: object
-    apply: object
-    direction: str = "upper bound"
-    noisy_queries: bool = True
-    hyper: tuple[str, ...] = ("components",)
-    dither: bool = False
-    noise_argument: str | None = "width"
-
-
 def _init_density(rng, dim, *, components):
     mean = jax.random.normal(rng, (dim,)) / components
     return {"mean": mean, "log_scale": jnp.zeros(dim)}
 
 
-def _apply_density(params, queries, *, query_mask=None, width):
+def _density(points, *, params, width):
     """Minus the log density of a product of normal laws, plus the width."""
-    scaled = (queries - params["mean"]) * jnp.exp(-params["log_scale"])
+    query_mask = points.query_mask
+    scaled = (points.queries - params["mean"]) * jnp.exp(-params["log_scale"])
     minus_log = 0.5 * (scaled**2 + jnp.log(2 * jnp.pi)) + params["log_scale"]
     per_query = jnp.where(query_mask, minus_log.sum(1) + width, 0.0)
     value = jnp.sum(per_query) / jnp.maximum(jnp.sum(query_mask), 1)
@@ -139,9 +127,17 @@ def _apply_density(params, queries, *, query_mask=None, width):
 
 
 def add_density(monkeypatch):
-    """Puts a learned estimator of known form, `density`, into its table."""
-    entry = Learned(_init_density, _apply_density)
-    monkeypatch.setitem(entropy.LEARNED, "density", entry)
+    """Puts a learned estimator of known form, `density`, into the table."""
+    entry = entropy.Estimator(
+        _density,
+        "upper bound",
+        init=_init_density,
+        per_query=True,
+        noisy_queries=True,
+        hyper=("components",),
+        noise_argument="width",
+    )
+    monkeypatch.setitem(entropy.ESTIMATORS, "density", entry)
 
 
 def make_step_config(

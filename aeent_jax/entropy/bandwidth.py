@@ -3,9 +3,7 @@
 A rule is any function of samples `[n, dim]` and their mask `[n]` that returns
 the standard deviation of the kernel, in the unit of the samples. Those here are
 frozen dataclasses: they hash and compare by what they hold, so that a compiled
-function can take one as a static argument. `RULES` names those that need no
-number from the user; `Fixed` and `Channel` carry one. `aeent_jax.entropy` has
-all that can be told something.
+function can take one as a static argument.
 
 The rules of `RULES` are scale-aware, `s(aZ) = a s(Z)`: a dimensionless factor
 times the root mean square over dimensions of the samples' standard deviation
@@ -21,8 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
-from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy import inputs, pairwise
 
 Rule = Callable[[jax.Array, jax.Array], jax.Array]
 Bandwidth = str | float | jax.Array | Rule
@@ -58,43 +55,9 @@ def resolve(
             f"bandwidth is the class {bandwidth.__name__}, and a rule is"
             f" needed: make one, {bandwidth.__name__}(...)."
         )
-    if not callable(bandwidth):
-        bandwidth = Fixed(bandwidth)
-    return bandwidth(samples, mask)
-
-
-@dataclasses.dataclass(frozen=True)
-class Fixed:
-    """The same number for any samples, so no reading of their scale.
-
-    Attributes:
-      value: positive, in the unit of the samples.
-    """
-
-    value: float | jax.Array
-
-    def __call__(self, samples: jax.Array, mask: jax.Array) -> jax.Array:
-        """Returns the value."""
-        return points.positive("bandwidth", self.value, samples.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Channel:
-    """The noise of the channel `z + sigma*eps`.
-
-    The kernels on the samples are then the law of the channel's output, so this
-    is no choice to be tuned.
-
-    Attributes:
-      sigma: positive standard deviation of the noise, in the unit of the
-        samples.
-    """
-
-    sigma: float | jax.Array
-
-    def __call__(self, samples: jax.Array, mask: jax.Array) -> jax.Array:
-        """Returns sigma."""
-        return points.positive("sigma", self.sigma, samples.dtype)
+    if callable(bandwidth):
+        return bandwidth(samples, mask)
+    return inputs.positive("bandwidth", bandwidth, samples.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,20 +129,15 @@ class LooMl:
         z = jax.lax.stop_gradient(centred / deviation)
         n, dim = z.shape
         index = _spaced(n, self.max_queries)
-        queries, counts = z[index], mask[index]
+        counts = mask[index]
+        own = jnp.where(counts, index, -1)
+        chosen = inputs.Points(z[index], z, own, counts, mask)
         total = jnp.maximum(jnp.sum(counts, dtype=z.dtype), 1)
 
         def halve(_, ends):
             middle = (ends[0] + ends[1]) / 2
             inv_two_var = 0.5 * jnp.exp(-2 * middle)
-            _, distance = pairwise_lse(
-                queries,
-                z,
-                inv_two_var,
-                index,
-                sample_mask=mask,
-                exclude_self=True,
-            )
+            _, distance = pairwise.lse(chosen, inv_two_var, exclude_self=True)
             mean = jnp.sum(jnp.where(counts, distance, 0)) / total
             falls = 2 * inv_two_var * mean > dim
             return (
@@ -242,7 +200,7 @@ def _scale(
             f"samples has {n} rows, and the bandwidth rule {name!r} needs"
             " at least 2: pass more latents, or a number as bandwidth."
         )
-    centred, count = points.centre(samples, mask)
+    centred, count = inputs.centre(samples, mask)
     # Fewer than two valid rows have no deviation. The caller discards that
     # batch; what matters here is that its gradient is not NaN.
     defined = count > 1

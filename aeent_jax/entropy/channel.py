@@ -1,7 +1,7 @@
 """The noisy channel between encoder and decoder: `z~ = z + sigma*eps`.
 
-`eps` has independent entries of mean 0 and variance 1: Gaussian, or uniform,
-which is the dither of a quantiser with the step `sigma*sqrt(12)`.
+The entries of `eps` are independent, with mean 0 and variance 1. They are
+Gaussian, or uniform: the dither of a quantiser with the step `sigma*sqrt(12)`.
 """
 
 import math
@@ -21,6 +21,12 @@ def _uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 NOISES = {"gaussian": jax.random.normal, "uniform": _uniform}
+
+# Of one entry of eps, in nats.
+ENTROPIES = {
+    "gaussian": 0.5 * math.log(2 * math.pi * math.e),
+    "uniform": math.log(width(1.0)),
+}
 
 
 def check_noise(noise: str) -> None:

@@ -8,14 +8,11 @@ only at the same n. `coding_rate` on at least 1000 training normals is the one
 number to put on an axis.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
+from aeent_jax.entropy import inputs, pairwise
 from aeent_jax.entropy.moments import coding_rate
-from aeent_jax.entropy.pairwise import pairwise_lse
 
 # Share of log n above which an estimator that includes the self term is called
 # saturated. On Gaussian latents in 16 dimensions the radial gradient of kde_kl,
@@ -69,29 +66,26 @@ def channel_diagnostics(
       ValueError: fewer than 2 rows, a shape that does not fit, or a sigma that
         is not positive.
     """
-    resolved = points.resolve(z, None, None, mask, None, min_samples=2)
+    points = inputs.resolve(z, query_mask=mask, min_samples=2)
     if not isinstance(sigma, jax.core.Tracer) and sigma == 0:
         raise ValueError(
             "sigma is 0, and the channel's diagnostics need noise: without it"
             " the rate is infinite, so log it as null."
         )
-    z, mask = resolved.samples, resolved.sample_mask
-    return _measure(z, rng, points.positive("sigma", sigma, z.dtype), mask)
+    sigma = inputs.positive("sigma", sigma, points.samples.dtype)
+    return _measure(points, rng, sigma)
 
 
 @jax.jit
-def _measure(z, rng, sigma, mask) -> dict[str, jax.Array]:
-    n, dim = z.shape
+def _measure(points, rng, sigma) -> dict[str, jax.Array]:
+    z, mask = points.samples, points.sample_mask
     count = jnp.sum(mask, dtype=z.dtype)
     noise = jax.random.normal(rng, z.shape, z.dtype)
     noisy = z + sigma * noise
-    pairs = functools.partial(
-        pairwise_lse,
-        y=z,
-        inv_two_var=0.5 / sigma**2,
-        query_index=jnp.arange(n, dtype=jnp.int32),
-        sample_mask=mask,
-    )
+
+    def pairs(queries, **options):
+        chosen = points._replace(queries=queries)
+        return pairwise.lse(chosen, 0.5 / sigma**2, **options)
 
     def mean(values: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(mask, values, 0)) / count
@@ -104,13 +98,13 @@ def _measure(z, rng, sigma, mask) -> dict[str, jax.Array]:
     # zbar_i - z~_i = sigma^2 dL_i/dz~_i, and the variance about the posterior
     # mean is the one about the query less the squared distance of the two.
     rho = distance / sigma**2 - sigma**2 * jnp.sum(slope**2, 1)
-    centred, _ = points.centre(z, mask)
+    centred, _ = inputs.centre(z, mask)
     return {
         "rate_low": mean(own - lse) + jnp.log(count),
         "rate_up": mean(own - others) + jnp.log(count - 1),
         "rho": mean(jnp.maximum(rho, 0)),
         "saturation": 1 - mean(clean) / jnp.log(count),
-        "coding_rate": coding_rate(z, sample_mask=mask, sigma=sigma).value,
+        "coding_rate": coding_rate(points, sigma=sigma).value,
         "effective_rank": _effective_rank(centred),
         "variance": jnp.sum(centred**2, 0) / count,
     }

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
+from aeent_jax.entropy import inputs
 from aeent_jax.entropy.diagnostics import channel_diagnostics
-from aeent_jax.entropy.estimate import Estimate
+from aeent_jax.entropy.estimator import Estimate
+from aeent_jax.entropy.inputs import Points
 from aeent_jax.entropy.kde import kde_loo
 from aeent_jax.entropy.moments import logdet
 from aeent_jax.entropy.neighbors import knn
@@ -98,19 +99,19 @@ def total_correlation(
             " check the spelling."
         )
     function, taken = _METHODS[method]
-    points.refuse_unknown(f"the method {method!r}", hyper, taken)
-    resolved = points.resolve(z, None, None, mask, None, min_samples=1)
-    return function(resolved.samples, resolved.sample_mask, **hyper)
+    inputs.refuse_unknown(f"the method {method!r}", hyper, taken)
+    return function(inputs.resolve(z, query_mask=mask, min_samples=2), **hyper)
 
 
-def _of_correlations(z: jax.Array, mask: jax.Array) -> jax.Array:
+def _of_correlations(points: Points) -> jax.Array:
+    z, mask = points.samples, points.sample_mask
     n, dim = z.shape
     if n <= dim:
         raise ValueError(
             f"z has {n} rows of {dim} dimensions, and their correlations need"
             f" at least {dim + 1} rows: pass more latents."
         )
-    centred, _ = points.centre(z, mask)
+    centred, _ = inputs.centre(z, mask)
     square = jnp.sum(centred**2, 0)
     # A column of zeros keeps its zeros, and a one in the diagonal of R.
     constant = square == 0
@@ -123,10 +124,12 @@ def _of_correlations(z: jax.Array, mask: jax.Array) -> jax.Array:
 def _through(estimator: Callable[..., Estimate]) -> Callable[..., jax.Array]:
     """Makes a method of an estimator of differential entropy."""
 
-    def method(z: jax.Array, mask: jax.Array, **hyper) -> jax.Array:
+    def method(points: Points, **hyper) -> jax.Array:
         def entropy(z: jax.Array) -> jax.Array:
-            return estimator(z, query_mask=mask, **hyper).value
+            chosen = points._replace(queries=z, samples=z)
+            return estimator(chosen, **hyper).value
 
+        z = points.samples
         alone = jax.vmap(lambda column: entropy(column[:, None]))(z.T)
         return jnp.sum(alone) - entropy(z)
 

@@ -17,11 +17,8 @@ latents. `scale_gradient` is the derivative of the value by log a, in nats,
 where queries and samples are multiplied by a and s stays: about 0 where the
 estimate has saturated.
 
-All estimators here are per query: `value` is the masked mean of `per_query`,
-with a gradient that costs less than that of the mean. On several devices each
-passes its own rows as `queries`, the gathered latents as `samples` and its
-rows' global positions as `query_index`, and the caller divides
-psum(value * count) by psum(count), with the count of a device's valid queries.
+All estimators here are per query. The gradient of `value` costs less than that
+of the mean of `per_query`.
 """
 
 import math
@@ -30,19 +27,13 @@ import jax
 import jax.numpy as jnp
 
 from aeent_jax.entropy import bandwidth as bandwidths
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate, masked_mean
-from aeent_jax.entropy.pairwise import weighted_lse
+from aeent_jax.entropy import pairwise
+from aeent_jax.entropy.estimator import Estimate, masked_mean
+from aeent_jax.entropy.inputs import Points
 
 
 def kde_loo(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
-    *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
-    bandwidth: bandwidths.Bandwidth = "scott",
+    points: Points, *, bandwidth: bandwidths.Bandwidth = "scott"
 ) -> Estimate:
     """Leave-one-out kernel density entropy, in nats; per query.
 
@@ -51,19 +42,11 @@ def kde_loo(
     is, in expectation and for every bandwidth, a cross-entropy and an upper
     bound of the entropy of the queries; it does not saturate. For the
     information of a channel pass `q = z + sigma*eps`, clean samples `z`, their
-    row numbers and `bandwidth=sigma`.
+    row numbers and `bandwidth=sigma`. The density at a query from elsewhere
+    contains all samples.
 
     Args:
-      queries: `[m, dim]`.
-      samples: `[n, dim]`, default the queries.
-      query_index: `[m]` integers, the row of `samples` that belongs to each
-        query; -1 for a query from elsewhere, whose density then contains all
-        samples. The row number where samples are the queries; samples that are
-        given need it, since no default is right for both `z + sigma*eps`
-        against `z` and one set of latents against another.
-      query_mask: `[m]` bool, default all.
-      sample_mask: `[n]` bool, default all, or the queries' where samples are
-        the queries.
+      points: as `Estimator`.
       bandwidth: positive standard deviation of the kernel, in the unit of the
         latents, a name of `RULES`, or a rule such as `LooMl(max_queries=512)`.
 
@@ -73,72 +56,41 @@ def kde_loo(
       caller gives a global batch with fewer than two valid rows the rate 0.
 
     Raises:
-      ValueError: fewer than 2 samples, samples without an index, a shape that
-        does not fit, or a bandwidth that is neither positive nor a rule.
+      ValueError: a bandwidth that is neither positive nor a rule.
 
     Reference: Hall and Morton 1993, On the estimation of entropy, section 3.
     """
-    resolved = points.resolve(
-        queries,
-        samples,
-        query_index,
-        query_mask,
-        sample_mask,
-        min_samples=2,
-        leaves_one_out=True,
-    )
-    return _kde(resolved, bandwidth, exclude_self=True, offset=0.0)
+    return _kde(points, bandwidth, exclude_self=True)
 
 
 def kde_resub(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
-    *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
-    bandwidth: bandwidths.Bandwidth = "scott",
+    points: Points, *, bandwidth: bandwidths.Bandwidth = "scott"
 ) -> Estimate:
     """Resubstitution kernel density entropy, in nats; per query.
 
     `-mean_i log 1/n sum_j K(q_i, z_j)`, the textbook estimate. The sum contains
     the query's own sample: on clean queries the value lies between
     `dim/2 log(2 pi s^2)` and that plus log n, whatever the data are, and its
-    gradient dies at the ceiling. A bound of nothing.
+    gradient dies at the ceiling. It is no bound. `query_index` only makes the
+    distance of a query to its own sample exact.
 
     Args:
-      queries: `[m, dim]`.
-      samples: `[n, dim]`, default the queries.
-      query_index: `[m]` integers as in `kde_loo`, default the row number; here
-        it only makes the distance of a query to its own sample exact.
-      query_mask: `[m]` bool, default all.
-      sample_mask: `[n]` bool, default all, or the queries' where samples are
-        the queries.
+      points: as `Estimator`.
       bandwidth: as in `kde_loo`.
 
     Returns:
       Estimate of kind "h", with the diagnostics of this module.
 
     Raises:
-      ValueError: no sample, a shape that does not fit, or a bandwidth that is
-        neither positive nor a rule.
+      ValueError: a bandwidth that is neither positive nor a rule.
 
     Reference: Ahmad and Lin 1976, equation 2.
     """
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=1
-    )
-    return _kde(resolved, bandwidth, exclude_self=False, offset=0.0)
+    return _kde(points, bandwidth)
 
 
 def kde_kl(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
-    *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
-    bandwidth: bandwidths.Bandwidth = "scott",
+    points: Points, *, bandwidth: bandwidths.Bandwidth = "scott"
 ) -> Estimate:
     """Pairwise-KL bound of the entropy of the kernel mixture; per query.
 
@@ -149,38 +101,23 @@ def kde_kl(
     ceiling; `diagnostics.saturation_warning` says so.
 
     Args:
-      queries: `[m, dim]`, rows of `samples`.
-      samples: `[n, dim]`, default the queries.
-      query_index: as in `kde_resub`.
-      query_mask: `[m]` bool, default all.
-      sample_mask: `[n]` bool, default all, or the queries' where samples are
-        the queries.
+      points: as `Estimator`; the queries are rows of the samples.
       bandwidth: as in `kde_loo`.
 
     Returns:
       Estimate of kind "h", with the diagnostics of this module.
 
     Raises:
-      ValueError: as `kde_resub`.
+      ValueError: a bandwidth that is neither positive nor a rule.
 
     Reference: Kolchinsky and Tracey 2017, Estimating mixture entropy with
     pairwise distances, equation 10 with the KL divergence of equal Gaussians.
     """
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=1
-    )
-    offset = 0.5 * resolved.queries.shape[1]
-    return _kde(resolved, bandwidth, exclude_self=False, offset=offset)
+    return _kde(points, bandwidth, offset_per_dim=0.5)
 
 
 def kde_bd(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
-    *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
-    bandwidth: str | float | jax.Array = "scott",
+    points: Points, *, bandwidth: bandwidths.Bandwidth = "scott"
 ) -> Estimate:
     """Bhattacharyya bound of the entropy of the kernel mixture; per query.
 
@@ -191,75 +128,61 @@ def kde_bd(
     diagnostic: a trainer that makes it small has certified nothing.
 
     Args:
-      queries: `[m, dim]`, rows of `samples`.
-      samples: `[n, dim]`, default the queries.
-      query_index: as in `kde_resub`.
-      query_mask: `[m]` bool, default all.
-      sample_mask: `[n]` bool, default all, or the queries' where samples are
-        the queries.
+      points: as `Estimator`; the queries are rows of the samples.
       bandwidth: as in `kde_loo`; of the mixture, not the doubled one.
 
     Returns:
       Estimate of kind "h", with the diagnostics of this module.
 
     Raises:
-      ValueError: as `kde_resub`.
+      ValueError: a bandwidth that is neither positive nor a rule.
 
     Reference: Kolchinsky and Tracey 2017, Estimating mixture entropy with
     pairwise distances, equation 10 with the Bhattacharyya distance of equal
     Gaussians.
     """
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=1
-    )
-    offset = 0.5 * resolved.queries.shape[1]
-    return _kde(
-        resolved, bandwidth, exclude_self=False, offset=offset, widening=2.0
-    )
+    return _kde(points, bandwidth, offset_per_dim=0.5, widening=2.0)
 
 
 def _kde(
-    resolved: points.Points,
+    points: Points,
     bandwidth: bandwidths.Bandwidth,
     *,
-    exclude_self: bool,
-    offset: float,
+    exclude_self: bool = False,
+    offset_per_dim: float = 0.0,
     widening: float = 1.0,
 ) -> Estimate:
-    """`-L_i + log(number of samples) + dim/2 log(2 pi s^2) + offset`.
+    """`-L_i + log(number of samples) + dim (1/2 log(2 pi s^2) + offset)`.
 
     Distances are compared with `widening * s`.
     """
-    x, y, index, query_mask, sample_mask = resolved
-    n, dim = y.shape
-    s = bandwidths.resolve(bandwidth, y, sample_mask)
-    total, lse, mean_distance = weighted_lse(
-        x,
-        y,
+    dtype, dim = points.samples.dtype, points.samples.shape[1]
+    s = bandwidths.resolve(bandwidth, points.samples, points.sample_mask)
+    total, lse, mean_distance = pairwise.weighted_lse(
+        points,
         0.5 / (widening * s) ** 2,
-        query_mask,
-        index,
-        sample_mask=sample_mask,
+        points.query_mask,
         exclude_self=exclude_self,
     )
-    valid = jnp.sum(query_mask, dtype=y.dtype)
-    count = jnp.sum(sample_mask, dtype=y.dtype)
+    valid = jnp.sum(points.query_mask, dtype=dtype)
+    count = jnp.sum(points.sample_mask, dtype=dtype)
     if exclude_self:
-        left_out = (index >= 0) & (index < n) & sample_mask[index]
-        count = count - left_out.astype(y.dtype)
-    kernel_volume = dim * (0.5 * math.log(2 * math.pi) + jnp.log(s))
-    rest = jnp.log(jnp.maximum(count, 1)) + kernel_volume + offset
+        count = count - (points.query_index >= 0).astype(dtype)
+    kernel_volume = 0.5 * math.log(2 * math.pi) + jnp.log(s)
+    rest = jnp.log(jnp.maximum(count, 1)) + dim * (
+        kernel_volume + offset_per_dim
+    )
     diagnostics = {
         "bandwidth": s,
         # d value / d log a where queries and samples are multiplied by a.
         "scale_gradient": masked_mean(
-            mean_distance / (widening * s) ** 2, query_mask
+            mean_distance / (widening * s) ** 2, points.query_mask
         ),
     }
     return Estimate(
         # The mean of what follows; written so, its gradient costs less.
-        masked_mean(rest, query_mask) - total / jnp.maximum(valid, 1),
+        masked_mean(rest, points.query_mask) - total / jnp.maximum(valid, 1),
         "h",
-        jnp.where(query_mask, rest - lse, 0),
+        jnp.where(points.query_mask, rest - lse, 0),
         jax.lax.stop_gradient(diagnostics),
     )

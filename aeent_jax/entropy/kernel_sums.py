@@ -1,20 +1,37 @@
 """Sums of Gaussian kernels over all pairs of queries and samples, in tiles.
 
-Two passes over the pairs, for `pairwise`, whose notation this is: `forward` has
-the sums over the samples of each query and, if it can, the one that the
-samples' gradient needs; `backward` has all that gradients need once L is known.
-A tile has some queries as rows and samples as columns, and for each rows all
-columns are visited. Products are `w @ y` and `x.T @ w`: on a CPU `w.T @ x`
-takes two to five times as long.
+Two passes over the pairs, for `pairwise`, whose notation this is. `forward`
+sums over the samples of each query and, if it can, has the sum over queries
+that the samples' gradient needs; `push` is that sum once L is known.
+
+                  samples j
+             +-----+-----+-----+
+    queries  |  1  |  2  |  3  |  A row of tiles is visited from left to right,
+       i     +-----+-----+-----+  with running sums per query; then the next
+             |  4  |  5  |  6  |  row. `push` is summed from top to bottom.
+             +-----+-----+-----+
+
+The exponent of a pair can be anything from 0 to -1e30, so sums of kernels are
+held relative to the largest exponent met so far (`top`), and scaled down when a
+larger one comes: the online softmax.
+
+Each query's own sample, its self, is left out of the tiles and joins the sums
+at the end, with its distance from the difference of the two rows. A query far
+from all others then has exactly L = 0 and no gradient, not the rounding errors
+of large norms.
+
+Products are `w @ y` and `x.T @ w`: on a CPU `w.T @ x` takes two to five times
+as long.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import tiles
+from aeent_jax.entropy.inputs import Points
 
 # The logarithm of a masked kernel. Not -inf: inf - inf is NaN, in the running
 # maximum of a row that has met no valid sample yet and in its gradient.
@@ -24,276 +41,226 @@ MASKED = -1e30
 _matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
-class Tile(NamedTuple):
-    """How many queries and samples are visited at once, at most."""
-
-    rows: int
-    columns: int
-
-
-class Problem(NamedTuple):
-    """What the sums are made of."""
-
-    x: jax.Array  # [m, dim]
-    y: jax.Array  # [n, dim], 0 where masked.
-    inv_two_var: jax.Array
-    index: jax.Array  # [m], which sample is the self of a query, or -1.
-    mask: jax.Array  # [n]
-
-
 class Sums(NamedTuple):
     """Sums over the samples j of each query i, and one over both."""
 
-    lse: jax.Array  # L
-    mean: jax.Array  # T
+    lse: jax.Array  # [m], L
+    mean: jax.Array  # [m], T
     pull: jax.Array  # [m, dim], sum_j w_ij (x_i - y_j)
-    self_weight: jax.Array  # w of the self; 0 where it is left out.
+    self_weight: jax.Array  # [m], w of the self; 0 where it is left out.
     push: jax.Array | None  # [n, dim], sum_i weight_i w_ij (y_j - x_i)
 
 
-class _Points(NamedTuple):
-    """Points of one tile: queries or samples."""
+class _Side(NamedTuple):
+    """Queries or samples, centred; or a tile of them."""
 
-    at: jax.Array
-    square: jax.Array
-    index: jax.Array  # Of the sample that a point is, or is the self of.
-
-
-class _Self(NamedTuple):
-    """The selves of the queries; zeros for those without."""
-
-    exists: jax.Array
-    difference: jax.Array  # x - self
-    distance: jax.Array  # Its square.
+    at: jax.Array  # [k, dim]
+    square: jax.Array  # [k], |at|^2
+    index: jax.Array  # [k], which sample a point is, or is the query of.
+    mask: jax.Array  # [k]
 
 
 def forward(
+    points: Points,
+    inv_two_var: jax.Array,
     exclude_self: bool,
-    tile: Tile,
-    problem: Problem,
+    tile: tuple[int, int],
     weight: jax.Array | None = None,
 ) -> Sums:
     """Visits the samples of each query.
 
     Args:
+      points: queries and samples.
+      inv_two_var: scalar, b.
       exclude_self: whether the sums leave the selves out.
-      tile: how many to visit at once.
-      problem: points.
+      tile: how many queries and samples to visit at once, at most.
       weight: `[m]`, of the queries in `push`.
 
     Returns:
-      The sums. `push` is None without `weight`, and also where a tile has not
-      all samples as columns: w is known once a query has met them all.
+      The sums. `push` is None without `weight`, and where a tile does not hold
+      all samples: w is known only once a query has met them all.
     """
-    x, y, b, index, mask = problem
-    rows, columns = _points(problem)
-    columns = tiles.split(tile.columns, (columns, mask))
-    own = _self(problem)
-    has_self = own.exists & (not exclude_self)
-    exponent = jnp.where(has_self, -b * own.distance, MASKED)
-    pushes = weight is not None and y.shape[0] <= tile.columns
+    rows, columns, difference = _sides(points)
+    (num_rows, dim), (num_columns, _) = rows.at.shape, columns.at.shape
+    self_distance = jnp.sum(difference**2, 1)
+    has_self = (rows.index >= 0) & (not exclude_self)
+    self_exponent = jnp.where(has_self, -inv_two_var * self_distance, MASKED)
+    pushes = weight is not None and num_columns <= tile[1]
+    column_tiles = jax.tree.map(lambda a: _split(a, tile[1]), columns)
 
-    def visit_rows(pushed, row_tile):
-        row, exponent, weight = row_tile
+    def visit_row(pushed, row_tile):
+        row, self_exponent, weight = row_tile
 
-        def visit(so_far, column):
-            *new, kernel = _partial_sums(row, *column, b)
-            sums = new if so_far is None else _merge(so_far, new)
+        def visit_tile(sums, column):
+            top, total, moment, weighted = sums
+            distance, counts = _distances(row, column)
+            exponent = jnp.where(counts, -inv_two_var * distance, MASKED)
+            new_top = jnp.maximum(top, jnp.max(exponent, 1))
+            kernel = jnp.exp(exponent - new_top[:, None])
+            old = jnp.exp(top - new_top)  # Scales what was summed so far.
+            sums = (
+                new_top,
+                old * total + jnp.sum(kernel, 1),
+                old * moment + jnp.sum(kernel * distance, 1),
+                old[:, None] * weighted + _matmul(kernel, column.at),
+            )
             return sums, kernel if pushes else None
 
-        (top, total, *more), kernels = tiles.scan(visit, columns, MASKED)
-        lse = top + jnp.log(total)
+        # Zeros made of the data, which vary over the same device axes.
+        zero = jnp.zeros_like(row.square)
+        start = (zero + MASKED, zero, zero, jnp.zeros_like(row.at))
+        (top, *sums), kernels = _scan(visit_tile, start, column_tiles)
+        lse = top + jnp.log(sums[0])
         if pushes:
-            share = jnp.exp(top - jnp.logaddexp(lse, exponent))
-            share = jnp.where(lse < MASKED / 2, 0, weight * share)
-            product = _matmul(_homogeneous(share, row.at).T, kernels[0])
-            pushed = tiles.add(pushed, product[None])
-        return pushed, (lse, total, *more)
+            # w = kernel * exp(top - L), and here L contains the self.
+            share = weight * jnp.exp(top - jnp.logaddexp(lse, self_exponent))
+            share = jnp.where(lse < MASKED / 2, 0, share)
+            pushed = pushed + _matmul(_homogeneous(row.at, share), kernels[0])
+        return pushed, (lse, *sums)
 
-    row_tiles = tiles.split(tile.rows, (rows, exponent, weight))
-    pushed, sums = tiles.scan(visit_rows, row_tiles)
-    lse, total, moment, weighted = tiles.join(x.shape[0], sums)
+    pushed = None
+    if pushes:
+        pushed = jnp.zeros_like(columns.at, shape=(dim + 1, num_columns))
+    row_tiles = jax.tree.map(
+        lambda a: _split(a, tile[0]), (rows, self_exponent, weight)
+    )
+    pushed, sums = _scan(visit_row, pushed, row_tiles)
+    lse, total, moment, weighted = (_join(s, num_rows) for s in sums)
     # 0 where no sample counts; not where L is NaN, which has to stay.
     some = jnp.where(lse < MASKED / 2, 0.0, jnp.ones_like(lse))
-    mean = some * (moment / total)
-    pull = some[:, None] * (rows.at - weighted / total[:, None])
-    sums = Sums(lse, mean, pull, jnp.zeros_like(lse), None)
-    if not exclude_self:
-        sums = _with_self(sums, own, exponent)
-    if pushes:
-        weight = weight * sums.self_weight
-        push = _join_push(exclude_self, problem, pushed, weight)
-        sums = sums._replace(push=push)
-    return sums
+    # The self joins the others; where there is none, its weight is 0.
+    others = some * jax.nn.sigmoid(lse - self_exponent)
+    own = jnp.where(has_self, jax.nn.sigmoid(self_exponent - lse), 0)
+    pull = others[:, None] * (rows.at - weighted / total[:, None])
+    sums = Sums(
+        lse=jnp.logaddexp(lse, self_exponent),
+        mean=others * (moment / total) + own * self_distance,
+        pull=pull + own[:, None] * difference,
+        self_weight=own,
+        push=None,
+    )
+    if not pushes:
+        return sums
+    own = None if exclude_self else weight * own
+    return sums._replace(push=_to_push(points, pushed, own))
 
 
-def backward(
+def push(
+    points: Points,
+    inv_two_var: jax.Array,
     exclude_self: bool,
-    tile: Tile,
-    problem: Problem,
+    tile: tuple[int, int],
     sums: Sums,
-    offset: jax.Array,
-    slope: jax.Array | None,
-):
+    weight: jax.Array,
+) -> jax.Array:
     """Visits all pairs again, with L known.
 
     Args:
+      points: this and the next three as `forward`.
+      inv_two_var: scalar.
       exclude_self: whether the sums leave the selves out.
-      tile: how many to visit at once.
-      problem: points.
-      sums: what `forward` found.
-      offset: `[m]`.
-      slope: `[m]`, or None for zeros.
+      tile: queries and samples at once.
+      sums: what `forward` returned.
+      weight: `[m]`, of the queries.
 
     Returns:
-      `sum_i w_ij (offset_i + slope_i D_ij) (y_j - x_i)`, `[n, dim]`, and with a
-      slope `sum_j w_ij D_ij (x_i - y_j)`, `[m, dim]`, and V, `[m]`, else None.
+      `sum_i weight_i w_ij (y_j - x_i)`, `[n, dim]`.
     """
-    x, _, b, _, mask = problem
-    rows, columns = _points(problem)
-    columns = tiles.split(tile.columns, (columns, mask))
-    factors = [_homogeneous(offset, rows.at)]
-    if slope is not None:
-        factors.append(_homogeneous(slope, rows.at))
+    rows, columns, _ = _sides(points)
+    (_, dim), (num_columns, _) = rows.at.shape, columns.at.shape
+    column_tiles = jax.tree.map(lambda a: _split(a, tile[1]), columns)
 
-    def visit_rows(pushed, row_tile):
-        row, lse, mean, (factor, *more) = row_tile
+    def visit_row(pushed, row_tile):
+        row, lse, weight = row_tile
 
-        def visit(so_far, column_tile):
-            column, counts = column_tile
-            distance, valid = _distances(row, column, counts)
-            w = jnp.exp(jnp.where(valid, -b * distance - lse[:, None], MASKED))
-            product = _matmul(factor.T, w)
-            if not more:
-                return None, product
-            pull = w * distance
-            product = product + _matmul(more[0].T, pull)
-            pulled = jnp.sum(pull, 1)[:, None] * row.at
-            spread = jnp.sum(w * (distance - mean[:, None]) ** 2, 1)
-            new = pulled - _matmul(pull, column.at), spread
-            return tiles.add(so_far, new), product
+        def visit_tile(_, column):
+            distance, counts = _distances(row, column)
+            exponent = -inv_two_var * distance - lse[:, None]
+            w = jnp.exp(jnp.where(counts, exponent, MASKED))
+            return None, _matmul(_homogeneous(row.at, weight), w)
 
-        moments, products = tiles.scan(visit, columns)
-        return tiles.add(pushed, products), moments
+        _, products = _scan(visit_tile, None, column_tiles)
+        return pushed + products, None
 
-    known = (rows, sums.lse, sums.mean, factors)
-    pushed, moments = tiles.scan(visit_rows, tiles.split(tile.rows, known))
-    own = _self(problem)
-    weight = sums.self_weight
-    if slope is not None:
-        second, spread = tiles.join(x.shape[0], moments)
-        second = second + (weight * own.distance)[:, None] * own.difference
-        spread = spread + weight * (own.distance - sums.mean) ** 2
-        moments, offset = (second, spread), offset + slope * own.distance
-    push = _join_push(exclude_self, problem, pushed, weight * offset)
-    return push, moments
+    shape = (*column_tiles.square.shape, dim + 1)
+    start = jnp.zeros_like(columns.at, shape=(shape[0], shape[2], shape[1]))
+    row_tiles = jax.tree.map(
+        lambda a: _split(a, tile[0]), (rows, sums.lse, weight)
+    )
+    pushed, _ = _scan(visit_row, start, row_tiles)
+    pushed = _join(jnp.moveaxis(pushed, 1, 2), num_columns).T
+    own = None if exclude_self else weight * sums.self_weight
+    return _to_push(points, pushed, own)
 
 
-def _points(problem: Problem) -> tuple[_Points, _Points]:
-    """Centres queries and samples, both about the mean of the samples."""
+def _sides(points: Points) -> tuple[_Side, _Side, jax.Array]:
+    """Queries, samples, and each query less its self, 0 where it has none."""
+    x, y, index, query_mask, mask = points
+    has_self = (index >= 0)[:, None]
+    difference = jnp.where(has_self, x - y[index], 0)
     # Distances do not change with the origin; the rounding error of
-    # |x|^2 + |y|^2 - 2 x.y does, and is least about the mean.
-    x, y, _, index, mask = problem
-    count = jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)
-    centre = jnp.sum(y, 0) / count
+    # |x|^2 + |y|^2 - 2 x.y does, and is least about the mean of the samples.
+    centre = jnp.sum(y, 0) / jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)
     x, y = x - centre, y - centre
-    number = jnp.arange(y.shape[0], dtype=index.dtype)
-    return (
-        _Points(x, jnp.sum(x**2, 1), index),
-        _Points(y, jnp.sum(y**2, 1), number),
-    )
+    number = jnp.arange(len(y), dtype=index.dtype)
+    rows = _Side(x, jnp.sum(x**2, 1), index, query_mask)
+    columns = _Side(y, jnp.sum(y**2, 1), number, mask)
+    return rows, columns, difference
 
 
-def _self(problem: Problem) -> _Self:
-    x, y, _, index, mask = problem
-    # index is -1 for none: any row will do, the difference is not used.
-    exists = (index >= 0) & mask[index]
-    difference = jnp.where(exists[:, None], x - y[index], 0)
-    return _Self(exists, difference, jnp.sum(difference**2, 1))
-
-
-def _with_self(others: Sums, own: _Self, exponent: jax.Array) -> Sums:
-    """Lets the self join the sums over the other samples.
-
-    It has its distance from the difference: a query far from all others then
-    has exactly L = 0 and no gradient, not the rounding errors of large norms.
-    """
-    share = jax.nn.sigmoid(others.lse - exponent)
-    weight = jnp.where(own.exists, jax.nn.sigmoid(exponent - others.lse), 0)
-    return Sums(
-        jnp.logaddexp(others.lse, exponent),
-        share * others.mean + weight * own.distance,
-        share[:, None] * others.pull + weight[:, None] * own.difference,
-        weight,
-        None,
-    )
-
-
-def _homogeneous(scale: jax.Array, at: jax.Array) -> jax.Array:
-    """Returns `[rows, dim + 1]` points times scales, and the scales."""
-    return scale[:, None] * jnp.concatenate(
-        [at, jnp.ones_like(at[:, :1])], axis=1
-    )
-
-
-def _join_push(exclude_self, problem: Problem, pushed, self_weight):
-    """`sum_i c_ij (y_j - x_i)` of sums of `c_ij [x_i, 1]`, selves joined.
-
-    Args:
-      exclude_self: whether the sums leave the selves out.
-      problem: points.
-      pushed: `[tiles, dim + 1, columns]`, without the selves.
-      self_weight: `[m]`, c of the selves.
-    """
-    _, columns = _points(problem)
-    pushed = tiles.join(problem.y.shape[0], jnp.moveaxis(pushed, 1, 2))
-    push = columns.at * pushed[:, -1:] - pushed[:, :-1]
-    if exclude_self:
-        return push
-    difference = self_weight[:, None] * _self(problem).difference
-    return push.at[problem.index].add(-difference)
-
-
-def _distances(row: _Points, column: _Points, counts: jax.Array):
+def _distances(row: _Side, column: _Side) -> tuple[jax.Array, jax.Array]:
     """Returns squared distances, and which pairs count, all but the selves."""
     product = _matmul(row.at, column.at.T)
     distance = row.square[:, None] + column.square[None, :] - 2 * product
     is_self = row.index[:, None] == column.index[None, :]
-    return jnp.maximum(distance, 0), counts[None, :] & ~is_self
+    return jnp.maximum(distance, 0), column.mask[None, :] & ~is_self
 
 
-def _partial_sums(row: _Points, column: _Points, counts, inv_two_var):
-    """Sums over the samples of a tile but the selves, for each query.
+def _homogeneous(at: jax.Array, scale: jax.Array) -> jax.Array:
+    """Returns `[dim + 1, k]`: points times scales, and the scales below."""
+    ones = jnp.ones_like(at[:, :1])
+    return (scale[:, None] * jnp.concatenate([at, ones], axis=1)).T
 
-    Returns:
-      The maximum of the exponents and, relative to it, the sums of kernels, of
-      kernel times distance, `[rows]`, and of kernel times sample,
-      `[rows, dim]`, and the kernels. What is not used costs nothing.
+
+def _to_push(
+    points: Points, pushed: jax.Array, self_weight: jax.Array | None
+) -> jax.Array:
+    """`sum_i c_ij (y_j - x_i)` from sums of `c_ij [x_i, 1]`.
+
+    Args:
+      points: queries and samples.
+      pushed: `[dim + 1, n]`, without the selves.
+      self_weight: `[m]`, c of the selves; None where they are left out.
     """
-    distance, valid = _distances(row, column, counts)
-    exponent = jnp.where(valid, -inv_two_var * distance, MASKED)
-    top = jnp.max(exponent, 1)
-    kernel = jnp.exp(exponent - top[:, None])
-    return (
-        top,
-        jnp.sum(kernel, 1),
-        jnp.sum(kernel * distance, 1),
-        _matmul(kernel, column.at),
-        kernel,
-    )
+    _, columns, difference = _sides(points)
+    push = columns.at * pushed[-1][:, None] - pushed[:-1].T
+    if self_weight is None:
+        return push
+    return push.at[points.query_index].add(-self_weight[:, None] * difference)
 
 
-def _merge(left, right):
-    """Joins the partial sums of two sets of columns."""
-    top = jnp.maximum(left[0], right[0])
-    scale_left, scale_right = jnp.exp(left[0] - top), jnp.exp(right[0] - top)
+def _scan(
+    body: Callable[[Any, Any], tuple[Any, Any]], start: Any, tiles: Any
+) -> tuple[Any, Any]:
+    """`lax.scan`, but without a loop around a single tile."""
+    if jax.tree.leaves(tiles)[0].shape[0] > 1:
+        return jax.lax.scan(body, start, tiles)
+    carry, out = body(start, jax.tree.map(lambda t: t[0], tiles))
+    return carry, jax.tree.map(lambda o: o[None], out)
 
-    def join(a: jax.Array, b: jax.Array) -> jax.Array:
-        # Not by transposing: the matmul would then write columns, slowly.
-        column = (-1,) + (1,) * (a.ndim - 1)
-        left_scale, right_scale = (
-            scale.reshape(column) for scale in (scale_left, scale_right)
-        )
-        return a * left_scale + b * right_scale
 
-    return [top, *map(join, left[1:], right[1:])]
+def _split(array: jax.Array, tile: int) -> jax.Array:
+    """`[k, ...]` to `[tiles, size, ...]`, with zeros (False) at the end.
+
+    No size is above `tile`, and sizes are such that few zeros are needed.
+    """
+    length, *rest = array.shape
+    count = max(-(-length // tile), 1)
+    size = max(-(-length // count), 1)
+    padding = [(0, count * size - length)] + [(0, 0)] * len(rest)
+    return jnp.pad(array, padding).reshape(count, size, *rest)
+
+
+def _join(tiles: jax.Array, length: int) -> jax.Array:
+    """Undoes `_split`."""
+    return tiles.reshape(-1, *tiles.shape[2:])[:length]

@@ -1,75 +1,15 @@
-"""Entropies under densities that are learned, in nats.
+"""Entropy of frozen latents under a density that is fitted to half of them."""
 
-    init(rng, dim, **hyper) -> params
-    apply(params, queries [m, dim], *, query_mask [m]) -> Estimate
-
-Each is the cross-entropy of the queries under a parametric density, of kind
-"h" and per query: an upper bound in expectation, for every value of parameters
-that were not fitted to the same rows. It needs no samples, so on several
-devices a caller divides psum(value * number of queries) by psum(number of
-queries), for the value as for the gradient of the parameters.
-
-While an encoder is trained, the parameters follow the gradient of `value`
-itself, whatever the weight of the rate is. `fit_learned` does the same for
-latents that are frozen.
-"""
-
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from aeent_jax.entropy import mixture, points, quantised
-from aeent_jax.entropy.estimate import Estimate
-from aeent_jax.entropy.table import Table
-
-
-@dataclasses.dataclass(frozen=True)
-class LearnedEstimator:
-    """An entry of the table: a density, and how a trainer is to call it.
-
-    Attributes:
-      init: `init(rng, dim, **hyper)` draws the parameters, a pytree of float32
-        arrays.
-      apply: `apply(params, queries, *, query_mask)` is the estimate.
-      direction: what the value is of the true one.
-      noisy_queries: whether, to measure the channel, the queries are its output
-        or the clean latents.
-      hyper: keywords of `init`, each a key of the configuration's entropy
-        group.
-      dither: whether the channel's noise is meant to be uniform.
-      noise_argument: the keyword of `apply` that takes the width of the
-        channel's noise (the width, not the standard deviation), None if none.
-    """
-
-    init: Callable[..., Any]
-    apply: Callable[..., Estimate]
-    direction: str
-    noisy_queries: bool = True
-    hyper: tuple[str, ...] = ()
-    dither: bool = False
-    noise_argument: str | None = None
-
-
-LEARNED = Table(
-    mixture=LearnedEstimator(
-        mixture.init,
-        mixture.apply,
-        "upper bound in expectation",
-        hyper=("components", "covariance"),
-    ),
-    quantised=LearnedEstimator(
-        quantised.init,
-        quantised.apply,
-        "upper bound in expectation",
-        dither=True,
-        noise_argument="width",
-    ),
-)
+from aeent_jax.entropy import inputs
+from aeent_jax.entropy.estimator import Estimate, Estimator
+from aeent_jax.entropy.table import ESTIMATORS
 
 
 def fit_learned(
@@ -103,7 +43,7 @@ def fit_learned(
     row, the looser the bound: full covariances want few components.
 
     Args:
-      name: a name of `LEARNED`.
+      name: of an entry of `ESTIMATORS` that has an `init`.
       rng: key that decides everything random.
       z: `[n, dim]`, at least 4 rows; for "quantised" with the dither already
         added, as for any channel.
@@ -123,18 +63,23 @@ def fit_learned(
         batch size below 1, a learning rate that is not positive, or a width
         where none is taken.
     """
-    entry = LEARNED[name]
-    points.refuse_unknown(f"the estimator {name!r}", hyper, entry.hyper)
-    points.at_least("steps", steps, 1, "the number of descents")
-    points.at_least("batch_size", batch_size, 1, "the rows of a step")
-    z = points.resolve(z, None, None, None, None, min_samples=4).queries
-    learning_rate = points.positive(
+    entry = ESTIMATORS[name]
+    if entry.init is None:
+        raise ValueError(
+            f"{name!r} has no parameters to fit, and a learned estimator is"
+            " needed: call the estimator itself."
+        )
+    inputs.refuse_unknown(f"the estimator {name!r}", hyper, entry.hyper)
+    inputs.at_least("steps", steps, 1, "the number of descents")
+    inputs.at_least("batch_size", batch_size, 1, "the rows of a step")
+    z = inputs.resolve(z, min_samples=4).queries
+    learning_rate = inputs.positive(
         "learning_rate", learning_rate, z.dtype, "Adam's first step"
     )
     noise = {}
     if entry.noise_argument is not None:
         width = 1.0 if width is None else width
-        noise[entry.noise_argument] = points.positive("width", width, z.dtype)
+        noise[entry.noise_argument] = inputs.positive("width", width, z.dtype)
     elif width is not None:
         raise ValueError(
             f"width is {width}, and the estimator {name!r} takes none: leave"
@@ -149,7 +94,7 @@ def fit_learned(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _fit_and_hold_out(
-    entry: LearnedEstimator,
+    entry: Estimator,
     steps: int,
     batch_size: int,
     params: Any,
@@ -166,7 +111,7 @@ def _fit_and_hold_out(
     z = (z - mean) / scale
 
     def measure(params: Any, rows: jax.Array) -> Estimate:
-        return entry.apply(params, rows, **noise)
+        return entry(rows, params=params, **noise)
 
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 

@@ -17,8 +17,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate, masked_mean
+from aeent_jax.entropy import inputs
+from aeent_jax.entropy.estimator import Estimate, masked_mean
+from aeent_jax.entropy.inputs import Points
 from aeent_jax.entropy.kde import kde_loo
 
 # Kernels that `kde_marginal` holds at a time, in as many groups as that allows.
@@ -30,12 +31,8 @@ _REACH = 4.0
 
 
 def kde_marginal(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
     bandwidth: str | float | jax.Array = "scott",
     group: int = 1,
 ) -> Estimate:
@@ -51,12 +48,7 @@ def kde_marginal(
     Every group costs a pass over all pairs: dim/group times one `kde_loo`.
 
     Args:
-      queries: `[m, dim]`.
-      samples: `[n, dim]`, default the queries.
-      query_index: as in `kde_loo`.
-      query_mask: `[m]` bool, default all.
-      sample_mask: `[n]` bool, default all, or the queries' where samples are
-        the queries.
+      points: as `Estimator`.
       bandwidth: as in `kde_loo`. A rule gives each group a bandwidth of its
         own, from the group's scale and size.
       group: consecutive dimensions that are taken together, 1 to 4; the last
@@ -68,7 +60,7 @@ def kde_marginal(
       a query has no valid neighbour.
 
     Raises:
-      ValueError: a group that is not 1 to 4, and as `kde_loo`.
+      ValueError: a group that is not 1 to 4, or as `kde_loo`.
 
     Reference: Cover and Thomas 2006, Elements of Information Theory, corollary
     to theorem 8.6.2, for the bound; `kde_loo` for the estimate.
@@ -78,26 +70,13 @@ def kde_marginal(
             f"group is {group!r}, and 1, 2, 3 or 4 dimensions are needed: for"
             " all of them at once use kde_loo."
         )
-    resolved = points.resolve(
-        queries,
-        samples,
-        query_index,
-        query_mask,
-        sample_mask,
-        min_samples=2,
-        leaves_one_out=True,
-    )
-    x, y, index, query_mask, sample_mask = resolved
-    m, dim = x.shape
-    n = y.shape[0]
+    x, y, *_ = points
+    (m, dim), n = x.shape, len(y)
 
     def measure(one: tuple[jax.Array, jax.Array]) -> tuple:
+        x, y = one
         found = kde_loo(
-            *one,
-            index,
-            query_mask=query_mask,
-            sample_mask=sample_mask,
-            bandwidth=bandwidth,
+            points._replace(queries=x, samples=y), bandwidth=bandwidth
         )
         return found.per_query, found.diagnostics["scale_gradient"]
 
@@ -112,7 +91,7 @@ def kde_marginal(
         parts.append(measure((x[:, whole:], y[:, whole:])))
     per_query, scale_gradient = jax.tree.map(lambda *f: sum(f), *parts)
     return Estimate(
-        masked_mean(per_query, query_mask),
+        masked_mean(per_query, points.query_mask),
         "h",
         per_query,
         {"scale_gradient": jax.lax.stop_gradient(scale_gradient)},
@@ -125,12 +104,8 @@ def _groups(array: jax.Array, group: int) -> jax.Array:
 
 
 def vasicek(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
     spacing: int = 0,
 ) -> Estimate:
     """Sum over dimensions of the m-spacing entropy, in nats; whole batch.
@@ -141,16 +116,8 @@ def vasicek(
     it is the sum of the marginal entropies, an upper bound. There is no
     bandwidth: for a channel the samples are `z + sigma*eps`.
 
-    The value is a function of the samples alone, the same on every device. For
-    the gradient, each of D devices contributes `value / D`, and the caller sums
-    the gradients over devices.
-
     Args:
-      queries: `[m, dim]`, used only where samples are not given.
-      samples: `[n, dim]`, default the queries.
-      query_index: not used.
-      query_mask: `[m]` bool, used only where samples are not given.
-      sample_mask: `[n]` bool, default all.
+      points: as `Estimator`.
       spacing: m, with 2m < n; 0 for scipy's rule, sqrt(n) rounded. Where too
         few rows are valid, as in a ragged last batch, the largest m with
         2m < n, but at least 1.
@@ -161,16 +128,12 @@ def vasicek(
       spacings have gradient 0. With no valid row a number that means nothing.
 
     Raises:
-      ValueError: fewer than 2 samples, a spacing that is negative or too large
-        for them, or a shape that does not fit.
+      ValueError: a spacing that is negative, or too large for the samples.
 
     Reference: Vasicek 1976, A test for normality based on sample entropy.
     """
-    points.at_least("spacing", spacing, 0, "how many values lie to either side")
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=2
-    )
-    y, mask = resolved.samples, resolved.sample_mask
+    inputs.at_least("spacing", spacing, 0, "how many values lie to either side")
+    y, mask = points.samples, points.sample_mask
     n = y.shape[0]
     if spacing and 2 * spacing >= n:
         raise ValueError(
@@ -188,7 +151,7 @@ def vasicek(
     upper = ordered[jnp.minimum(rank + half, count - 1)]
     lower = ordered[jnp.clip(rank - half, 0, count - 1)]
     width = jnp.where(valid[:, None], upper - lower, 1)
-    mean = jnp.sum(points.log(width)) / count
+    mean = jnp.sum(inputs.log(width)) / count
     scale = y.shape[1] * jnp.log(count / (2 * half).astype(y.dtype))
     # NaN would hide among the last, too.
     finite = jnp.all(jnp.isfinite(y))
@@ -196,12 +159,8 @@ def vasicek(
 
 
 def histogram(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
     num_bins: int = 32,
     miller_madow: bool = False,
 ) -> Estimate:
@@ -219,16 +178,8 @@ def histogram(
     dimension); too many for the number of rows lower it, about (bins - 1) / 2n.
     A bound of nothing. For a channel the samples are `z + sigma*eps`.
 
-    The value is a function of the samples alone, the same on every device. For
-    the gradient, each of D devices contributes `value / D`, and the caller sums
-    the gradients over devices.
-
     Args:
-      queries: `[m, dim]`, used only where samples are not given.
-      samples: `[n, dim]`, default the queries.
-      query_index: not used.
-      query_mask: `[m]` bool, used only where samples are not given.
-      sample_mask: `[n]` bool, default all.
+      points: as `Estimator`.
       num_bins: in each dimension, at least 2.
       miller_madow: whether to add (occupied bins - 1) / 2n in each dimension.
         It is meant for hard bins: soft ones scatter less, by a third where the
@@ -239,19 +190,15 @@ def histogram(
       dimension is constant.
 
     Raises:
-      ValueError: fewer than 2 samples, fewer than 2 bins, or a shape that does
-        not fit.
+      ValueError: fewer than 2 bins.
 
     Reference: Wand 1994, Fast computation of multivariate kernel estimators,
     section 3, for linear binning; Miller 1955, Note on the bias of information
     estimates.
     """
-    points.at_least("num_bins", num_bins, 2, "the number of bins")
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=2
-    )
-    mask = resolved.sample_mask
-    centred, count = points.centre(resolved.samples, mask)
+    inputs.at_least("num_bins", num_bins, 2, "the number of bins")
+    mask = points.sample_mask
+    centred, count = inputs.centre(points.samples, mask)
     variance = jnp.sum(centred**2, 0) / count
     width = 2 * _REACH / (num_bins - 1)
     deviation = jnp.sqrt(jnp.where(variance == 0, 1, variance))
@@ -261,7 +208,7 @@ def histogram(
     entropy = -jnp.sum(share * jnp.log(jnp.where(occupied, share, 1)), 1)
     if miller_madow:
         entropy += (jnp.sum(occupied, 1) - 1) / (2 * count)
-    entropy += math.log(width) + 0.5 * points.log(variance)
+    entropy += math.log(width) + 0.5 * inputs.log(variance)
     return Estimate(jnp.sum(entropy), "h")
 
 

@@ -18,8 +18,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate, masked_mean
+from aeent_jax.entropy import inputs
+from aeent_jax.entropy.estimator import Estimate, masked_mean
+from aeent_jax.entropy.inputs import Points
 
 COVARIANCES = ("diagonal", "full")
 
@@ -50,7 +51,7 @@ def init(
     Raises:
       ValueError: fewer than one component, or an unknown covariance.
     """
-    points.at_least("components", components, 1, "a number of Gaussians")
+    inputs.at_least("components", components, 1, "a number of Gaussians")
     if covariance not in COVARIANCES:
         raise ValueError(
             f"covariance is {covariance!r}, and one of {COVARIANCES} is"
@@ -67,32 +68,26 @@ def init(
     return params
 
 
-def apply(
-    params: Params,
-    queries: jax.Array,
-    *,
-    query_mask: jax.Array | None = None,
-) -> Estimate:
+def mixture(points: Points, *, params: Params) -> Estimate:
     """Cross-entropy of the queries under the mixture, in nats; per query.
 
     `mean_i -log sum_k pi_k N(z_i; a_k, S_k)`: in expectation an upper bound of
     the entropy of the queries for every value of the parameters, as long as
-    these were not fitted to the same rows.
+    these were not fitted to the same rows. For the rate of a channel the
+    queries are its output `z + sigma*eps`.
 
     Args:
+      points: as `Estimator`; the samples are not used.
       params: as `init` returns them.
-      queries: `[m, dim]`; for the rate of a channel its output `z + sigma*eps`.
-      query_mask: `[m]` bool, default all.
 
     Returns:
       Estimate of kind "h".
 
     Raises:
-      ValueError: a shape that does not fit.
+      ValueError: parameters for another size of latent.
     """
-    z, mask = points.resolve_queries(
-        queries, query_mask, params["means"].shape[1]
-    )
+    z, mask = points.queries, points.query_mask
+    inputs.check_params(z, params["means"].shape[1])
     log_weights = jax.nn.log_softmax(params["log_weights"])
     log_joint = log_weights + _log_gaussians(params, z)
     log_density = jax.scipy.special.logsumexp(log_joint, axis=1)

@@ -6,22 +6,20 @@ samples, and it is the covariance that scikit-learn shrinks.
 """
 
 import math
+import numbers
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate
+from aeent_jax.entropy import inputs
+from aeent_jax.entropy.estimator import Estimate
+from aeent_jax.entropy.inputs import Points
 
 
 def coding_rate(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
     sigma: float | jax.Array = 1.0,
 ) -> Estimate:
     """Information of a Gaussian with the samples' covariance; whole batch.
@@ -33,16 +31,8 @@ def coding_rate(
     from few rows it reads low. Of the dim x dim matrix and its n x n dual
     (Sylvester's determinant identity) the smaller is factored.
 
-    The value is a function of the samples alone, the same on every device. For
-    the gradient, each of D devices contributes `value / D`, and the caller sums
-    the gradients over devices.
-
     Args:
-      queries: `[m, dim]`, used only where samples are not given.
-      samples: `[n, dim]`, clean latents, default the queries.
-      query_index: not used.
-      query_mask: `[m]` bool, used only where samples are not given.
-      sample_mask: `[n]` bool, default all.
+      points: as `Estimator`; clean samples.
       sigma: positive standard deviation of the channel noise, in the unit of
         the latents.
 
@@ -50,28 +40,20 @@ def coding_rate(
       Estimate of kind "I" without `per_query`.
 
     Raises:
-      ValueError: no sample, a shape that does not fit, or a sigma that is not
-        positive.
+      ValueError: a sigma that is not positive.
 
     Reference: Ma, Derksen, Hong and Wright 2007, Segmentation of multivariate
     mixed data via lossy coding and compression; here `sigma` is its distortion.
     """
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=1
-    )
-    y, mask = resolved.samples, resolved.sample_mask
-    sigma = points.positive("sigma", sigma, y.dtype)
-    centred, count = points.centre(y, mask)
+    y, mask = points.samples, points.sample_mask
+    sigma = inputs.positive("sigma", sigma, y.dtype)
+    centred, count = inputs.centre(y, mask)
     return Estimate(half_logdet(centred / (sigma * jnp.sqrt(count))), "I")
 
 
 def gaussian(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
     shrinkage: str | float = "oas",
     bias_correction: bool = False,
 ) -> Estimate:
@@ -96,12 +78,8 @@ def gaussian(
     Gradients flow through the rules for r.
 
     Args:
-      queries: `[m, dim]`, used only where samples are not given.
-      samples: `[n, dim]`, default the queries.
-      query_index: not used.
-      query_mask: `[m]` bool, used only where samples are not given.
-      sample_mask: `[n]` bool, default all. With fewer than 2 valid rows, and
-        without shrinkage with at most dim, the value is NaN and the gradient 0.
+      points: as `Estimator`. With fewer than 2 valid samples, and without
+        shrinkage with at most dim, the value is NaN and the gradient 0.
       shrinkage: a name of `SHRINKAGES`, "none", or r in [0, 1].
       bias_correction: whether to take off the bias; needs shrinkage "none".
 
@@ -109,18 +87,14 @@ def gaussian(
       Estimate of kind "h" without `per_query`; r is among its diagnostics.
 
     Raises:
-      ValueError: fewer than 2 samples, without shrinkage at most dim, a shape
-        that does not fit, an unknown shrinkage, or shrinkage together with the
-        bias correction.
+      ValueError: without shrinkage at most dim samples, an unknown shrinkage,
+        or shrinkage together with the bias correction.
 
     Reference: Cover and Thomas 2006, Elements of Information Theory, theorem
     8.6.5; for the bias, Misra, Singh and Demchuk 2005, Estimation of the
     entropy of a multivariate normal distribution.
     """
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=2
-    )
-    y, mask = resolved.samples, resolved.sample_mask
+    y, mask = points.samples, points.sample_mask
     n, dim = y.shape
     rule = _check_shrinkage(shrinkage, bias_correction, n, dim)
     value, r = _entropy_of_covariance(y, mask, rule)
@@ -186,7 +160,7 @@ def _find_shrinkage(shrinkage) -> float | Callable[..., jax.Array]:
         return 0.0
     if isinstance(shrinkage, str) and shrinkage in SHRINKAGES:
         return SHRINKAGES[shrinkage]
-    if isinstance(shrinkage, int | float) and 0 <= shrinkage <= 1:
+    if isinstance(shrinkage, numbers.Real) and 0 <= shrinkage <= 1:
         return float(shrinkage)
     raise ValueError(
         f"shrinkage is {shrinkage!r}, and a number from 0 to 1 or one of"
@@ -199,7 +173,7 @@ def _entropy_of_covariance(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns `1/2 logdet(2 pi e S)` and the shrinkage r of S."""
     n, dim = y.shape
-    centred, count = points.centre(y, mask)
+    centred, count = inputs.centre(y, mask)
     variance = jnp.sum(centred**2) / (count * dim)
     is_constant = variance == 0
     variance = jnp.where(is_constant, 1, variance)

@@ -15,8 +15,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate, masked_mean
+from aeent_jax.entropy import inputs
+from aeent_jax.entropy.estimator import Estimate, masked_mean
+from aeent_jax.entropy.inputs import Points
 
 # Distances that are held at a time: some queries against all samples. Measured
 # on two CPU cores, n = 4096 and dim 16: 47 ms in blocks of 2**18, 133 ms in
@@ -32,12 +33,8 @@ _GROUP = 32
 
 
 def knn(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
     k: int = 3,
 ) -> Estimate:
     """Nearest-neighbour entropy, in nats; per query.
@@ -56,14 +53,7 @@ def knn(
     stay the same. Memory is O(n (dim + k)) and a block, never n x n.
 
     Args:
-      queries: `[m, dim]`.
-      samples: `[n, dim]`, default the queries.
-      query_index: `[m]` integers, the row of `samples` that belongs to each
-        query; -1 for a query from elsewhere. The row number where samples are
-        the queries; samples that are given need it, as in `kde_loo`.
-      query_mask: `[m]` bool, default all.
-      sample_mask: `[n]` bool, default all, or the queries' where samples are
-        the queries.
+      points: as `Estimator`.
       k: which neighbour, at least 1; a larger one scatters less and blurs more.
         A query with fewer valid neighbours, as in a ragged last batch, takes
         the farthest of them, and their number as its k.
@@ -73,34 +63,28 @@ def knn(
       the query and inf where it has no valid neighbour, both with gradient 0.
 
     Raises:
-      ValueError: k below 1, fewer than k + 1 samples, samples without an index,
-        or a shape that does not fit.
+      ValueError: k below 1, or fewer than k + 1 samples.
 
     Reference: Kozachenko and Leonenko 1987, Sample estimate of the entropy of a
     random vector; with digamma functions and any k in Kraskov, Stoegbauer and
     Grassberger 2004, equation 20, whose distance is the diameter.
     """
-    points.at_least("k", k, 1, "the number of a neighbour")
-    resolved = points.resolve(
-        queries,
-        samples,
-        query_index,
-        query_mask,
-        sample_mask,
-        min_samples=k + 1,
-        leaves_one_out=True,
-    )
-    x, y, index, query_mask, sample_mask = resolved
+    inputs.at_least("k", k, 1, "the number of a neighbour")
+    x, y, index, query_mask, sample_mask = points
     n, dim = y.shape
-    neighbour = _kth_neighbour(jax.lax.stop_gradient(resolved), k)
-    log_square = points.log(jnp.sum((x - y[neighbour]) ** 2, 1))
+    if n <= k:
+        raise ValueError(
+            f"samples has {n} rows, and this estimator needs at least {k + 1}:"
+            " pass more latents, or a larger batch."
+        )
+    neighbour = _kth_neighbour(jax.lax.stop_gradient(points), k)
+    log_square = inputs.log(jnp.sum((x - y[neighbour]) ** 2, 1))
     # A bad sample is nobody's neighbour; without this it would go unseen.
     good = jnp.isfinite(log_square) | (log_square == -jnp.inf)
     good &= jnp.all(jnp.isfinite(y))
     log_square = jnp.where(good, log_square, jnp.nan)
 
-    has_self = (index >= 0) & (index < n) & sample_mask[index]
-    others = (jnp.sum(sample_mask) - has_self).astype(y.dtype)
+    others = (jnp.sum(sample_mask) - (index >= 0)).astype(y.dtype)
     psi = jax.scipy.special.digamma
     log_ball = 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim + 1)
     per_query = (
@@ -115,7 +99,7 @@ def knn(
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _kth_neighbour(resolved: points.Points, k: int) -> jax.Array:
+def _kth_neighbour(points: Points, k: int) -> jax.Array:
     """Returns the row of the samples that is k-th nearest to each query.
 
     The farthest of the valid ones where they are fewer than k, and any row
@@ -124,7 +108,7 @@ def _kth_neighbour(resolved: points.Points, k: int) -> jax.Array:
     Returns:
       `[m]` int32.
     """
-    x, y, index, _, mask = resolved
+    x, y, index, _, mask = points
     # The rounding error of norms and products is least about the mean.
     centre = jnp.sum(y, 0) / jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)
     x, y = x - centre, y - centre

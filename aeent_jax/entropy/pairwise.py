@@ -1,25 +1,25 @@
-"""Log-sum-exp of Gaussian kernels over all pairs, streamed, with gradients.
+"""Log-sum-exp of Gaussian kernels over all pairs, streamed, with a gradient.
 
 The one numeric primitive of the kernel estimators. Rows of `x` are queries and
 rows of `y` samples; with `D_ij = |x_i - y_j|^2` and `b = 1 / (2 s^2)`
 
     L_i = log sum_j exp(-b D_ij)      w_ij = exp(-b D_ij - L_i)
-    T_i = sum_j w_ij D_ij             V_i = sum_j w_ij (D_ij - T_i)^2
+    T_i = sum_j w_ij D_ij
 
-With cotangents g of L and h of T every derivative is a weighted sum over pairs:
+With the cotangent c of L all derivatives are weighted sums over pairs:
 
-    dD_ij = w_ij (-b g_i + h_i (1 + b T_i) - b h_i D_ij)
-    dx_i = 2 sum_j dD_ij (x_i - y_j)      dy_j = -2 sum_i dD_ij (x_i - y_j)
-    db = -sum_i (g_i T_i + h_i V_i)
+    dx_i = -2 b c_i sum_j w_ij (x_i - y_j)
+    dy_j = -2 b sum_i c_i w_ij (y_j - x_i)
+    db   = -sum_i c_i T_i
 
-Pairs are visited in tiles, so memory is O((m + n) dim) and a tile, never m x n.
-The forward pass has `sum_j w_ij y_j` beside the sums of L and T: without h that
-is all of dx. As for dy:
+T is a diagnostic and has no gradient. Pairs are visited in tiles, so memory is
+O((m + n) dim) and a tile, never m x n. The forward pass has `sum_j w_ij y_j`
+beside the sums of L and T, and that is all of dx. As for dy:
 
-- The weights of `weighted_lse` say what g is, but for one factor, before the
+- The weights of `weighted_lse` say what c is, but for one factor, before the
   backward pass. With at most WHOLE samples the forward pass then has dy too,
   from tiles of a few queries, 4 dim for most sizes, and all samples. Value and
-  gradient are 6 dim m n FLOP of matmul and m n exp, which is what automatic
+  gradient are 6 dim m n FLOP of matmul and m n exp, as many as automatic
   differentiation needs that keeps all of w.
 - Else the backward pass visits all pairs again: 8 dim m n FLOP and 2 m n exp.
 """
@@ -29,10 +29,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import kernel_sums, points
+from aeent_jax.entropy import inputs, kernel_sums
+from aeent_jax.entropy.inputs import Points
 
 # Tiles are TILE x TILE, small enough for a cache of 2 MB. Value and gradient on
-# such a core, at dim 16 and n = 16384, take 2.2 ns a pair, and 2.5 with twice
+# such a core, at dim 16 and n = 16384, take 2.2 ns per pair, and 2.5 with twice
 # the columns.
 TILE = 512
 
@@ -48,7 +49,7 @@ PAIRS = 2**18
 def pairwise_lse(
     x: jax.Array,
     y: jax.Array,
-    inv_two_var: jax.Array,
+    inv_two_var: float | jax.Array,
     query_index: jax.Array | None = None,
     *,
     sample_mask: jax.Array | None = None,
@@ -57,9 +58,9 @@ def pairwise_lse(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns `(L, T)`, the log-sum-exp and the mean squared distance.
 
-    Differentiable in `x`, `y` and `inv_two_var`, through both results. Works
+    L is differentiable in `x`, `y` and `inv_two_var`; T has no gradient. Works
     under jit, vmap, grad, scan and device mappings. Second derivatives are
-    exact and keep all pairs in memory; forward mode is refused, as of any
+    exact and keep all pairs in memory; forward mode is refused, as for any
     custom_vjp. float32 and float64 are kept; narrower types are cast up. NaN or
     inf in a point gives NaN, never a finite number, for every query that meets
     it.
@@ -71,7 +72,7 @@ def pairwise_lse(
     Args:
       x: `[m, dim]` queries.
       y: `[n, dim]` samples.
-      inv_two_var: scalar `1 / (2 s^2)`.
+      inv_two_var: positive scalar `1 / (2 s^2)`.
       query_index: `[m]` integers, the row of `y` that belongs to each query,
         its "self"; a number outside `0..n-1` says none. The distance to it is
         taken from the difference of the two rows, not from their norms: it is
@@ -87,20 +88,37 @@ def pairwise_lse(
     Raises:
       ValueError: a shape or a type does not fit, or there is no sample.
     """
-    _, lse, mean = _check_and_sum(
-        x, y, inv_two_var, None, query_index, sample_mask, exclude_self, tile
+    if query_index is None:
+        if exclude_self:
+            raise ValueError(
+                "exclude_self is given without query_index, and to leave one"
+                " out the row of each query's own sample is needed: pass"
+                " jnp.arange(m) where query i belongs to sample i."
+            )
+        query_index = jnp.full(jnp.shape(x)[:1], -1, jnp.int32)
+    points = inputs.resolve(x, y, query_index, None, sample_mask)
+    b = inputs.positive(
+        "inv_two_var", inv_two_var, points.queries.dtype, "1 / (2 s^2)"
     )
-    return lse, mean
+    return lse(points, b, exclude_self=exclude_self, tile=tile)
+
+
+def lse(
+    points: Points,
+    inv_two_var: jax.Array,
+    *,
+    exclude_self: bool = False,
+    tile: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """`pairwise_lse` of points that were checked."""
+    return _sums(points, inv_two_var, None, exclude_self, tile)[1:]
 
 
 def weighted_lse(
-    x: jax.Array,
-    y: jax.Array,
+    points: Points,
     inv_two_var: jax.Array,
     weight: jax.Array,
-    query_index: jax.Array | None = None,
     *,
-    sample_mask: jax.Array | None = None,
     exclude_self: bool = False,
     tile: int | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -108,134 +126,77 @@ def weighted_lse(
 
     Value and gradient of the sum take three products for each pair in place of
     four, and one exp in place of two, with up to WHOLE samples. With more, or
-    as soon as L or T has a cotangent too, all is as in `pairwise_lse`.
+    as soon as L has a cotangent too, all is as in `lse`.
 
     Args:
-      x: `[m, dim]` queries.
-      y: `[n, dim]` samples.
+      points: checked.
       inv_two_var: scalar `1 / (2 s^2)`.
       weight: `[m]` numbers or bool. A query of weight 0 must still be finite,
-        since 0 NaN is NaN: estimators have theirs zeroed by `points.resolve`.
-      query_index: as in `pairwise_lse`.
-      sample_mask: as in `pairwise_lse`.
+        since 0 NaN is NaN: masked queries are zero in `points`.
       exclude_self: as in `pairwise_lse`.
       tile: rows and columns of a tile at most; by default all samples, up to
         WHOLE, where a gradient is wanted, and else TILE.
 
     Returns:
       The sum, a scalar, and L and T as `pairwise_lse` returns them.
-
-    Raises:
-      ValueError: a shape or a type does not fit, or there is no sample.
     """
-    if jnp.shape(weight) != jnp.shape(x)[:1]:
-        raise ValueError(
-            f"weight has shape {jnp.shape(weight)}, and {jnp.shape(x)[:1]} is"
-            " needed: give one number to each query."
-        )
-    return _check_and_sum(
-        x, y, inv_two_var, weight, query_index, sample_mask, exclude_self, tile
-    )
+    weight = weight.astype(points.queries.dtype)
+    return _sums(points, inv_two_var, weight, exclude_self, tile)
 
 
 @functools.partial(jax.jit, static_argnames=("exclude_self", "tile"))
-def _check_and_sum(
-    x, y, inv_two_var, weight, query_index, sample_mask, exclude_self, tile
-):
-    if query_index is None:
-        query_index = jnp.full(jnp.shape(x)[:1], -1, jnp.int32)
-    x, y, index, _, mask = points.resolve(
-        x, y, query_index, None, sample_mask, min_samples=1
-    )
-    if jnp.shape(inv_two_var) != ():
-        raise ValueError(
-            f"inv_two_var has shape {jnp.shape(inv_two_var)}, and one number is"
-            " needed: pass 1 / (2 s^2) of one bandwidth s."
-        )
-    index = jnp.where((index >= 0) & (index < len(y)), index, -1)
-    b = jnp.asarray(inv_two_var).astype(x.dtype)
-    weight = None if weight is None else weight.astype(x.dtype)
-    x, y, b, weight = _alike(x, y, b, weight)
-    problem = kernel_sums.Problem(x, y, b, index, mask)
-    return _lse(exclude_self, tile, problem, weight)
-
-
-def _alike(*arrays):
-    """Makes all vary over the device axes that any of them varies over.
-
-    shard_map checks that a gradient varies as its argument does, and each of
-    the gradients here is made of all the arguments. The zeros are constants,
-    whatever the arrays hold, and the compiler drops them.
-    """
-    zero = sum(jnp.zeros_like(a, shape=()) for a in jax.tree.leaves(arrays))
-    return jax.tree.map(lambda a: a + zero, arrays)
+def _sums(points, inv_two_var, weight, exclude_self, tile):
+    # shard_map checks that a gradient varies over the device axes over which
+    # its argument varies, and each gradient here is made of all the arguments.
+    # So every argument is made to vary as they all do, by a zero made of all
+    # of them: a constant, which the compiler drops.
+    arguments = (*points[:2], jnp.asarray(inv_two_var), weight)
+    zero = sum(jnp.zeros_like(a, shape=()) for a in arguments if a is not None)
+    x, y, b, weight = (None if a is None else a + zero for a in arguments)
+    points = points._replace(queries=x, samples=y)
+    return _differentiable(exclude_self, tile, points, b, weight)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _lse(exclude_self, tile, problem, weight):
-    sums = kernel_sums.forward(exclude_self, _square(tile), problem)
-    return _results(sums, weight)
-
-
-def _square(tile: int | None) -> kernel_sums.Tile:
-    side = TILE if tile is None else tile
-    return kernel_sums.Tile(side, side)
-
-
-def _whole(n: int, dim: int) -> kernel_sums.Tile:
-    """A tile of all samples."""
-    rows = min(max(4 * dim, 64), TILE)
-    return kernel_sums.Tile(max(PAIRS // n, rows), n)
-
-
-def _results(sums: kernel_sums.Sums, weight):
-    total = None
-    if weight is not None:
-        total = jnp.sum(weight * sums.lse)
+def _differentiable(exclude_self, tile, points, b, weight):
+    side = tile or TILE
+    sums = kernel_sums.forward(points, b, exclude_self, (side, side))
+    total = None if weight is None else jnp.sum(weight * sums.lse)
     return total, sums.lse, sums.mean
 
 
 def _forward(exclude_self, tile, *primals):
-    problem, weight = jax.tree.map(lambda primal: primal.value, primals)
-    n, dim = problem.y.shape
-    fits = weight is not None and tile is None and n <= WHOLE
-    shape = _whole(n, dim) if fits else _square(tile)
-    sums = kernel_sums.forward(exclude_self, shape, problem, weight)
-    return _results(sums, weight), (problem, weight, sums)
+    points, b, weight = jax.tree.map(lambda primal: primal.value, primals)
+    n, dim = points.samples.shape
+    side = tile or TILE
+    shape = (side, side)
+    if weight is not None and tile is None and n <= WHOLE:
+        shape = (max(PAIRS // n, min(max(4 * dim, 64), TILE)), n)
+    sums = kernel_sums.forward(points, b, exclude_self, shape, weight)
+    total = None if weight is None else jnp.sum(weight * sums.lse)
+    return (total, sums.lse, sums.mean), (points, b, weight, sums)
 
 
 def _backward(exclude_self, tile, residuals, cotangents):
-    problem, weight, sums = residuals
-    factor, g, h = (_materialise(c) for c in cotangents)
-    b, zero = problem.inv_two_var, jnp.zeros_like(sums.lse)
-    is_pushed = g is None and h is None and sums.push is not None
-    g = zero if g is None else g
-    if factor is not None:
-        g = g + factor * weight
-    # dD = w (offset + slope D)
-    offset, slope = -b * g, None
-    db = -jnp.sum(g * sums.mean)
-    if h is not None:
-        offset, slope = offset + h * (1 + b * sums.mean), -b * h
-    dx = offset[:, None] * sums.pull
-    if is_pushed:
-        dy = -b * factor * sums.push
+    points, b, weight, sums = residuals
+    # None where a result is not used: then a cheaper way may do.
+    of_total, of_lse, _ = (
+        None if isinstance(c, jax.custom_derivatives.SymbolicZero) else c
+        for c in cotangents
+    )
+    c = jnp.zeros_like(sums.lse) if of_lse is None else of_lse
+    if of_total is not None:
+        c = c + of_total * weight
+    if of_total is not None and of_lse is None and sums.push is not None:
+        push = of_total * sums.push
     else:
-        dy, moments = kernel_sums.backward(
-            exclude_self, _square(tile), problem, sums, offset, slope
-        )
-    if h is not None:
-        second, spread = moments
-        dx = dx + slope[:, None] * second
-        db = db - jnp.sum(h * spread)
-    dweight = None if factor is None else factor * sums.lse
-    return kernel_sums.Problem(2 * dx, 2 * dy, db, None, None), dweight
+        side = tile or TILE
+        push = kernel_sums.push(points, b, exclude_self, (side, side), sums, c)
+    return (
+        Points(-2 * b * c[:, None] * sums.pull, -2 * b * push, *(None,) * 3),
+        -jnp.sum(c * sums.mean),
+        None if of_total is None else of_total * sums.lse,
+    )
 
 
-_lse.defvjp(_forward, _backward, symbolic_zeros=True)
-
-
-def _materialise(cotangent):
-    """Returns a cotangent, or None for one that is known to be zero."""
-    is_zero = isinstance(cotangent, jax.custom_derivatives.SymbolicZero)
-    return None if is_zero else cotangent
+_differentiable.defvjp(_forward, _backward, symbolic_zeros=True)

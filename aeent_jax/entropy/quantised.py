@@ -24,8 +24,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate, masked_mean
+from aeent_jax.entropy import inputs
+from aeent_jax.entropy.estimator import Estimate, masked_mean
+from aeent_jax.entropy.inputs import Points
 
 # Sizes of a dimension's layers, and the scale of its first, logistic density in
 # widths of the dither: those of the paper's code.
@@ -50,30 +51,26 @@ def init(rng: jax.Array, dim: int) -> Params:
     shapes = list(itertools.pairwise(_SIZES))
     gain = _INITIAL_SCALE ** (-1 / len(shapes))
     layers = []
-    for layer_rng, (inputs, outputs) in zip(
+    for layer_rng, (fan_in, fan_out) in zip(
         jax.random.split(rng, len(shapes)), shapes, strict=True
     ):
-        # softplus of this is gain / outputs.
-        matrix = math.log(math.expm1(gain / outputs))
+        # softplus of this is gain / fan_out.
+        matrix = math.log(math.expm1(gain / fan_out))
         layers.append(
             {
-                "matrix": jnp.full((dim, outputs, inputs), matrix, jnp.float32),
+                "matrix": jnp.full((dim, fan_out, fan_in), matrix, jnp.float32),
                 "bias": jax.random.uniform(
-                    layer_rng, (dim, outputs), jnp.float32, -0.5, 0.5
+                    layer_rng, (dim, fan_out), jnp.float32, -0.5, 0.5
                 ),
-                "gate": jnp.zeros((dim, outputs), jnp.float32),
+                "gate": jnp.zeros((dim, fan_out), jnp.float32),
             }
         )
     del layers[-1]["gate"]
     return tuple(layers)
 
 
-def apply(
-    params: Params,
-    queries: jax.Array,
-    *,
-    query_mask: jax.Array | None = None,
-    width: float | jax.Array = 1.0,
+def quantised(
+    points: Points, *, params: Params, width: float | jax.Array = 1.0
 ) -> Estimate:
     """Cross-entropy of dithered latents under the density; per query.
 
@@ -85,10 +82,9 @@ def apply(
     arithmetic can tell, and the gradient stays finite.
 
     Args:
+      points: as `Estimator`: the queries are the output of a channel whose
+        noise is uniform on `[-width/2, width/2]`; the samples are not used.
       params: as `init` returns them.
-      queries: `[m, dim]`, the output of a channel whose noise is uniform on
-        `[-width/2, width/2]`.
-      query_mask: `[m]` bool, default all.
       width: positive width of the dither, in the unit of the latents; its
         standard deviation is `width / sqrt(12)`.
 
@@ -96,11 +92,13 @@ def apply(
       Estimate of kind "h".
 
     Raises:
-      ValueError: a shape that does not fit, or a width that is not positive.
+      ValueError: parameters for another size of latent, or a width that is not
+        positive.
     """
+    z, mask = points.queries, points.query_mask
     dim = params[0]["matrix"].shape[0]
-    z, mask = points.resolve_queries(queries, query_mask, dim)
-    width = points.positive("width", width, z.dtype)
+    inputs.check_params(z, dim)
+    width = inputs.positive("width", width, z.dtype)
     code_length = -jnp.sum(_log_density(params, z / width), 1)
     per_query = jnp.where(mask, code_length + dim * jnp.log(width), 0)
     return Estimate(masked_mean(per_query, mask), "h", per_query)

@@ -1,32 +1,16 @@
 """Estimates at a random choice of queries, for very many latents."""
 
 import dataclasses
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate
-
-
-class PerQuery(Protocol):
-    """What is asked of an entry of `entropy.ESTIMATORS`."""
-
-    @property
-    def per_query(self) -> bool: ...  # noqa: D102
-
-    @property
-    def noisy_queries(self) -> bool: ...  # noqa: D102
-
-    @property
-    def noisy_samples(self) -> bool: ...  # noqa: D102
-
-    def __call__(self, *args, **kwargs) -> Estimate: ...  # noqa: D102
+from aeent_jax.entropy import inputs
+from aeent_jax.entropy.estimator import Estimate, Estimator
 
 
 def sample_queries(
-    estimator: PerQuery,
+    estimator: Estimator,
     z: jax.Array,
     *,
     max_queries: int,
@@ -68,7 +52,7 @@ def sample_queries(
             "This estimator is one of the whole batch, and one with a value for"
             " each query is needed: pass it fewer latents instead."
         )
-    points.at_least(
+    inputs.at_least(
         "max_queries", max_queries, 2, "enough to have a standard error"
     )
     z = jnp.asarray(z)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from aeent_jax.entropy import points
+from aeent_jax.entropy import inputs
 
 
 def rescale(
@@ -42,8 +42,8 @@ def rescale(
             f"how is {how!r}, and one of {sorted(_MAPS)} is needed: check the"
             " spelling."
         )
-    resolved = points.resolve(z, None, None, mask, None, min_samples=2)
-    centred, count = points.centre(resolved.samples, resolved.sample_mask)
+    points = inputs.resolve(z, query_mask=mask, min_samples=2)
+    centred, count = inputs.centre(points.samples, points.sample_mask)
     return _MAPS[how](centred, count)
 
 

@@ -1,21 +1,21 @@
 """Renyi entropies of a kernel density and of a kernel matrix, in nats.
 
-Both are functions of all pairs of samples, hence of the whole batch: the same
-on every device, where for the gradient each of D devices contributes
-`value / D`. Both contain every sample's distance 0 to itself, and as rates they
-cannot exceed log n.
+Both are functions of all pairs of samples, hence of the whole batch. Both
+contain every sample's distance 0 to itself, and as rates they cannot exceed
+log n.
 """
 
 import functools
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
 
 from aeent_jax.entropy import bandwidth as bandwidths
-from aeent_jax.entropy import points
-from aeent_jax.entropy.estimate import Estimate
-from aeent_jax.entropy.pairwise import pairwise_lse
+from aeent_jax.entropy import inputs, pairwise
+from aeent_jax.entropy.estimator import Estimate
+from aeent_jax.entropy.inputs import Points
 
 # Stands for the logarithm of nothing; not -inf, whose differences are NaN.
 _MASKED = -1e30
@@ -25,13 +25,9 @@ _ROUNDINGS = 8
 
 
 def renyi2(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
-    bandwidth: str | float | jax.Array = "scott",
+    bandwidth: bandwidths.Bandwidth = "scott",
 ) -> Estimate:
     """Quadratic Renyi entropy of the kernel mixture; whole batch.
 
@@ -43,30 +39,22 @@ def renyi2(
     -0.15 dim, and that plus log n. Memory is O(n (dim + tile)).
 
     Args:
-      queries: `[m, dim]`, used only where samples are not given.
-      samples: `[n, dim]`, clean latents, default the queries.
-      query_index: not used.
-      query_mask: `[m]` bool, used only where samples are not given.
-      sample_mask: `[n]` bool, default all.
+      points: as `Estimator`; clean samples.
       bandwidth: positive standard deviation of the kernel, in the unit of the
         latents, or the name of a rule in `bandwidth.RULES`.
 
     Returns:
-      Estimate of kind "h" without `per_query`; about 1e30, with gradient 0, of
-      no valid row.
+      Estimate of kind "h" without `per_query`; about 1e30, with gradient 0,
+      where no row is valid.
 
     Raises:
-      ValueError: no sample, a shape that does not fit, or a bandwidth that is
-        neither positive nor a rule.
+      ValueError: a bandwidth that is neither positive nor a rule.
 
     Reference: Principe 2010, Information Theoretic Learning, chapter 2.
     """
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=1
-    )
-    y, mask = resolved.samples, resolved.sample_mask
+    y, mask = points.samples, points.sample_mask
     s = bandwidths.resolve(bandwidth, y, mask)
-    potential, mean_distance = _potential(y, mask, 0.25 / s**2)
+    potential, mean_distance = _potential(points, 0.25 / s**2)
     volume = y.shape[1] * (0.5 * math.log(4 * math.pi) + jnp.log(s))
     diagnostics = {
         "bandwidth": s,
@@ -79,13 +67,9 @@ def renyi2(
 
 
 def matrix_renyi(
-    queries: jax.Array,
-    samples: jax.Array | None = None,
-    query_index: jax.Array | None = None,
+    points: Points,
     *,
-    query_mask: jax.Array | None = None,
-    sample_mask: jax.Array | None = None,
-    bandwidth: str | float | jax.Array = "scott",
+    bandwidth: bandwidths.Bandwidth = "scott",
     alpha: float = 2.0,
 ) -> Estimate:
     """Renyi entropy of the normalised kernel matrix; whole batch.
@@ -108,11 +92,7 @@ def matrix_renyi(
     grows as `eps / |1-alpha|` towards 1 (not at 1), and below 1 as eps^alpha.
 
     Args:
-      queries: `[m, dim]`, used only where samples are not given.
-      samples: `[n, dim]`, clean latents, default the queries.
-      query_index: not used.
-      query_mask: `[m]` bool, used only where samples are not given.
-      sample_mask: `[n]` bool, default all.
+      points: as `Estimator`; clean samples.
       bandwidth: as in `renyi2`.
       alpha: positive order of the entropy, a number known while tracing.
 
@@ -121,20 +101,17 @@ def matrix_renyi(
       means nothing, with gradient 0.
 
     Raises:
-      ValueError: no sample, a shape that does not fit, a bandwidth that is
-        neither positive nor a rule, or an alpha that is no positive number.
+      ValueError: a bandwidth that is neither positive nor a rule, or an alpha
+        that is no positive number.
 
     Reference: Sanchez Giraldo, Rao and Principe 2015, Measures of entropy from
     data using infinitely divisible kernels, section III.
     """
     alpha = _order(alpha)
-    resolved = points.resolve(
-        queries, samples, query_index, query_mask, sample_mask, min_samples=1
-    )
-    y, mask = resolved.samples, resolved.sample_mask
+    y, mask = points.samples, points.sample_mask
     s = bandwidths.resolve(bandwidth, y, mask)
     if alpha == 2:
-        value = -_potential(y, mask, 1 / s**2)[0]
+        value = -_potential(points, 1 / s**2)[0]
     else:
         value = _spectral(alpha, _kernel_matrix(y, mask, 0.5 / s**2))
     diagnostics = {"bandwidth": s}
@@ -142,8 +119,7 @@ def matrix_renyi(
 
 
 def _order(alpha: float) -> float:
-    known = not isinstance(alpha, jax.core.Tracer) and points.is_number(alpha)
-    if not known or not 0 < alpha < math.inf:
+    if not isinstance(alpha, numbers.Real) or not 0 < alpha < math.inf:
         raise ValueError(
             f"alpha is {alpha!r}, and a finite positive number, known while"
             " tracing, is needed: it is the order of a Renyi entropy."
@@ -152,17 +128,16 @@ def _order(alpha: float) -> float:
 
 
 def _potential(
-    y: jax.Array, mask: jax.Array, inv_two_var: jax.Array
+    points: Points, inv_two_var: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns `log mean_ij k_ij` and `sum_ij k_ij D_ij / sum_ij k_ij`.
 
     Args:
-      y: `[n, dim]`, zero where masked.
-      mask: `[n]` bool.
+      points: the samples.
       inv_two_var: scalar; `k_ij = exp(-inv_two_var D_ij)`.
     """
-    index = jnp.arange(y.shape[0], dtype=jnp.int32)
-    lse, distance = pairwise_lse(y, y, inv_two_var, index, sample_mask=mask)
+    y, mask = points.samples, points.sample_mask
+    lse, distance = pairwise.lse(inputs.against_itself(y, mask), inv_two_var)
     lse = jnp.where(mask, lse, _MASKED)
     total = jax.scipy.special.logsumexp(lse)
     count = jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)
@@ -174,7 +149,7 @@ def _kernel_matrix(
     y: jax.Array, mask: jax.Array, inv_two_var: jax.Array
 ) -> jax.Array:
     """Returns `K/n`, `[n, n]` with trace 1 and zeros where masked."""
-    centred, count = points.centre(y, mask)
+    centred, count = inputs.centre(y, mask)
     square = jnp.sum(centred**2, 1)
     product = jnp.matmul(
         centred, centred.T, precision=jax.lax.Precision.HIGHEST

@@ -109,7 +109,6 @@ def make_record(member: Member, run: runs.Run) -> dict[str, Any]:
 def _note(config: ml_collections.ConfigDict, run: runs.Run) -> str:
     """A word for what went wrong with the control of the rate, or ""."""
     rate = run.trained.get("train/rate_nats")
-    # A learned estimator is in another table, and has no self term.
     estimator = entropy.ESTIMATORS.get(config.entropy.estimator)
     if rate is not None and estimator is not None:
         n = config.train.batch_size

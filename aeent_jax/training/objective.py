@@ -29,7 +29,7 @@ class Rate:
 
     Attributes:
       sigma: standard deviation of the channel noise; 0 means no channel.
-      estimator: a name of `entropy.ESTIMATORS` or `entropy.LEARNED`.
+      estimator: a name of `entropy.ESTIMATORS`.
       weight: of one nat in the loss.
       bandwidth: "channel" for sigma, the name of a bandwidth rule, or a
         positive number in the unit of the latents.
@@ -52,17 +52,17 @@ class Rate:
     @property
     def is_learned(self) -> bool:
         """Whether the estimator has parameters of its own."""
-        return self.estimator in entropy.LEARNED
+        return self.entry.init is not None
 
     @property
     def includes_self(self) -> bool:
         """Whether the estimate cannot exceed log n nats."""
-        return not self.is_learned and self.entry.includes_self
+        return self.entry.includes_self
 
     @property
-    def entry(self) -> Any:
-        """The estimator's entry in its table."""
-        return entry_of(self.estimator)
+    def entry(self) -> entropy.Estimator:
+        """The estimator."""
+        return entropy.ESTIMATORS[self.estimator]
 
     @property
     def noise_options(self) -> dict[str, Any]:
@@ -74,18 +74,6 @@ class Rate:
             return {name: channel.width(self.sigma)}
         by_channel = self.bandwidth == "channel"
         return {name: self.sigma if by_channel else self.bandwidth}
-
-
-def entry_of(estimator: str) -> Any:
-    """Returns the entry of either table; an unknown name is a ValueError."""
-    for table in (entropy.LEARNED, entropy.ESTIMATORS):
-        if estimator in table:
-            return table[estimator]
-    names = sorted([*entropy.ESTIMATORS, *entropy.LEARNED])
-    raise ValueError(
-        f"entropy.estimator is {estimator!r}, and one of {names} is needed:"
-        " check the spelling."
-    )
 
 
 def make_rate(
@@ -102,7 +90,7 @@ def make_rate(
 
     Args:
       sigma: standard deviation of the channel noise, at least 0.
-      estimator: a name of `entropy.ESTIMATORS` or `entropy.LEARNED`.
+      estimator: a name of `entropy.ESTIMATORS`.
       weight: at least 0.
       bandwidth: "channel", a rule's name, or a number in digits.
       allow_unsound: whether a weight without a channel is allowed, for the
@@ -118,7 +106,7 @@ def make_rate(
       ValueError: a value out of its range, or an unsound combination that was
         not allowed.
     """
-    entry = entry_of(estimator)
+    entry = entropy.ESTIMATORS[estimator]
     channel.check_noise(noise)
     for name, value in (
         ("channel.sigma", sigma),
@@ -231,23 +219,20 @@ def rate_share(
         return jnp.zeros(())
     count = lax.psum(jnp.sum(mask), axis_name)
     queries = z_noisy if rate.entry.noisy_queries else z
-    if rate.is_learned:
-        estimate = rate.entry.apply(
-            estimator_params, queries, query_mask=mask, **rate.noise_options
-        )
-    else:
-        own = z_noisy if rate.entry.noisy_samples else z
-        samples, sample_mask = lax.all_gather(
-            (own, mask), axis_name, tiled=True
-        )
-        estimate = rate.entry(
-            queries,
-            samples,
-            positions,
-            query_mask=mask,
-            sample_mask=sample_mask,
-            **dict(rate.hyper) | rate.noise_options,
-        )
+    own = z_noisy if rate.entry.noisy_samples else z
+    samples, sample_mask = lax.all_gather((own, mask), axis_name, tiled=True)
+    # The keywords of a learned estimator are those of its `init`.
+    options = {"params": estimator_params}
+    if not rate.is_learned:
+        options = dict(rate.hyper)
+    estimate = rate.entry(
+        queries,
+        samples,
+        positions,
+        query_mask=mask,
+        sample_mask=sample_mask,
+        **options | rate.noise_options,
+    )
     value = estimate.value
     if rate.sigma > 0:
         value = entropy.to_rate(estimate, rate.sigma, z.shape[1], rate.noise)

@@ -152,3 +152,21 @@ def test_no_warning_below_the_threshold_or_without_a_number(saturation):
     assert (
         diagnostics.saturation_warning("kde_kl", True, saturation, 64) is None
     )
+
+
+def test_bracket_of_few_latents_holds_the_rate_in_expectation():
+    draws = normal(256 * 12, 2).reshape(256, 12, 2)
+    found = jax.jit(jax.vmap(measure, (0, None, None, 0)))(
+        draws, 1.0, None, jax.random.split(KEY, 256)
+    )
+    low, up = jnp.mean(found["rate_low"]), jnp.mean(found["rate_up"])
+    assert low < math.log(2) < up  # By .07 and .15, four and six errors.
+
+
+def test_bracket_of_far_clusters_is_counted():
+    clusters = 20.0 * (jnp.arange(64)[:, None] % 4) * jnp.eye(1, 3)
+    found = measure(clusters, 0.5)
+    # No cluster is taken for another; at 100 sigma exponents round by 1e-3.
+    assert found["rate_low"] == pytest.approx(math.log(4), abs=1e-3)
+    # Of 63 others, 15 are in the query's cluster.
+    assert found["rate_up"] == pytest.approx(math.log(63 / 15), abs=1e-3)

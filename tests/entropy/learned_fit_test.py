@@ -155,3 +155,15 @@ def test_bad_latents_give_nan_after_fitting():
 def test_bad_fit_is_refused(name, rows, arguments, message):
     with pytest.raises(ValueError, match=message):
         fit(name, normal_rows(rows, 2), **arguments)
+
+
+@pytest.mark.parametrize("name", ["mixture", "quantised"])
+def test_fit_follows_the_unit_of_the_latents(name):
+    z = normal_rows(11, 2)
+    widths = ({}, {}) if name == "mixture" else ({"width": 1}, {"width": 3})
+    one, three = (
+        fit(name, rows, steps=20, **width).value
+        for rows, width in zip((z, 3 * z + 5), widths, strict=True)
+    )
+    # float32, whose rounding 20 steps of Adam amplify.
+    assert three == pytest.approx(one + 2 * math.log(3), abs=1e-2)

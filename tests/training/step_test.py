@@ -170,7 +170,7 @@ def test_learned_estimator_follows_its_own_likelihood_at_any_weight(weight):
 
     def minus_log_likelihood(params):
         mask = jnp.ones(len(noisy), bool)
-        return entry.apply(params, noisy, query_mask=mask, **options).value
+        return entry(noisy, query_mask=mask, params=params, **options).value
 
     gradient = jax.grad(minus_log_likelihood)(start)
     expected = jax.tree.map(lambda p, g: p - LEARNING_RATE * g, start, gradient)

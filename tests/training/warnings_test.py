@@ -56,15 +56,14 @@ def test_power_without_noise_hides_the_information():
     assert "amplitudes far below the kernel" in sentence
 
 
-def table_with(monkeypatch, table, **entries):
+def table_with(monkeypatch, **entries):
     for name, entry in entries.items():
-        monkeypatch.setitem(getattr(entropy, table), name, entry)
+        monkeypatch.setitem(entropy.ESTIMATORS, name, entry)
 
 
 def test_only_a_weight_makes_a_penalty_of_what_is_no_upper_bound(monkeypatch):
     table_with(
         monkeypatch,
-        "ESTIMATORS",
         renyi2=entropy.Estimator(entropy.none, "lower bound"),
         knn=entropy.Estimator(entropy.none, "neither"),
     )
@@ -81,7 +80,7 @@ def test_dither_belongs_to_uniform_noise(monkeypatch):
     entry = entropy.Estimator(
         entropy.none, "upper bound", noise_argument="width"
     )
-    table_with(monkeypatch, "LEARNED", quantised=entry)
+    table_with(monkeypatch, quantised=entry)
     (sentence,) = warnings(estimator="quantised")
     assert "set channel.noise=uniform" in sentence
     assert warnings(estimator="quantised", noise="uniform") == []

@@ -146,85 +146,53 @@ def _kernel(bandwidth: str | float, z: jax.Array) -> float:
 Call = Callable[..., tuple[jax.Array | None, jax.Array | None, jax.Array]]
 
 
-def prepare(
-    name: str, latents: Latents
-) -> tuple[Latents, Call, str, int | None]:
-    """Returns how an estimator of either table is called.
+def prepare(name: str, latents: Latents) -> tuple[Latents, Call, int | None]:
+    """Returns how an estimator is called.
 
     Args:
-      name: of `entropy.ESTIMATORS` or `entropy.LEARNED`.
+      name: of `entropy.ESTIMATORS`.
       latents: what is to be measured.
 
     Returns:
       The latents that it gets, the function of their `clean`, `output` and
-      `rng`, its direction, and its number of queries, None of the whole batch.
+      `rng`, and its number of queries, None for the whole batch.
     """
-    if name in entropy.LEARNED:
-        latents = latents.fewer()
-        return latents, *_prepare_learned(name, latents)
-    if name in _ALL_PAIRS:
-        latents = latents.fewer()
-    return latents, *_prepare(name, latents)
-
-
-def _prepare(name: str, latents: Latents) -> tuple[Call, str, int | None]:
-    """Returns how to call an estimator, its direction, and how many queries."""
     entry = entropy.ESTIMATORS[name]
+    if entry.init or name in _ALL_PAIRS:
+        latents = latents.fewer()
     hyper = {}
     if entry.noise_argument:
         hyper[entry.noise_argument] = latents.noise[entry.noise_argument]
-    queries = min(latents.max_queries, len(latents.clean))
-
-    def per_query(clean, output, rng):
-        found = entropy.sample_queries(
-            entry, clean, max_queries=queries, rng=rng, noisy=output, **hyper
-        )
-        h, rate = values(found)
-        return h, rate, found.diagnostics["standard_error"]
-
-    def whole_batch(clean, output, rng):
-        del rng
-        found = entry(output if entry.noisy_samples else clean, **hyper)
-        h, rate = values(found)
-        return h, rate, jnp.zeros(())
-
-    def values(
-        found: entropy.Estimate,
-    ) -> tuple[jax.Array | None, jax.Array | None]:
-        if found.kind == "h" and not latents.is_channel:
-            return found.value, None
-        rate = entropy.to_rate(found, latents.sigma, latents.clean.shape[1])
-        return found.value if found.kind == "h" else None, rate
-
-    if entry.per_query:
-        return per_query, entry.direction, queries
-    return whole_batch, entry.direction, None
-
-
-def _prepare_learned(
-    name: str, latents: Latents
-) -> tuple[Call, str, int | None]:
-    """The same for an estimator that is fitted to these latents first."""
-    entry = entropy.LEARNED[name]
-    dim = latents.clean.shape[1]
-    hyper = {}
-    if entry.noise_argument:
-        hyper[entry.noise_argument] = latents.noise[entry.noise_argument]
+    queries = None
+    if entry.per_query and not entry.init:
+        queries = min(latents.max_queries, len(latents.clean))
 
     def call(clean, output, rng):
-        z = output if entry.noisy_queries else clean
         if entry.dither:
             # Its channel is uniform noise of the same standard deviation.
             dither = jax.random.uniform(
                 rng, clean.shape, clean.dtype, -0.5, 0.5
             )
-            z = clean + channel.width(latents.sigma) * dither
-        found = entropy.fit_learned(name, rng, z, steps=_FIT_STEPS, **hyper)
+            output = clean + channel.width(latents.sigma) * dither
+        if entry.init:
+            z = output if entry.noisy_queries else clean
+            found = entropy.fit_learned(name, rng, z, steps=_FIT_STEPS, **hyper)
+        elif queries:
+            found = entropy.sample_queries(
+                entry,
+                clean,
+                max_queries=queries,
+                rng=rng,
+                noisy=output,
+                **hyper,
+            )
+        else:
+            found = entry(output if entry.noisy_samples else clean, **hyper)
         rate = None
-        if entry.dither:
-            rate = entropy.to_rate(found, latents.sigma, dim, "uniform")
-        elif latents.is_channel:
-            rate = entropy.to_rate(found, latents.sigma, dim)
-        return found.value, rate, jnp.zeros(())
+        if found.kind == "I" or latents.is_channel or entry.dither:
+            noise = "uniform" if entry.dither else "gaussian"
+            rate = entropy.to_rate(found, latents.sigma, clean.shape[1], noise)
+        error = found.diagnostics.get("standard_error", jnp.zeros(()))
+        return found.value if found.kind == "h" else None, rate, error
 
-    return call, entry.direction, None
+    return latents, call, queries

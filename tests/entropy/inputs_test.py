@@ -1,14 +1,15 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aeent_jax.entropy import points
+from aeent_jax.entropy import inputs
 
 Z = np.ones((4, 2), np.float32)
 
 
 def resolve(queries=Z, samples=None, index=None, qmask=None, smask=None):
-    return points.resolve(queries, samples, index, qmask, smask, min_samples=2)
+    return inputs.resolve(queries, samples, index, qmask, smask, min_samples=2)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,24 @@ def test_equal_numbers_are_centred_to_exactly_zero():
     # A tenth is no binary number: its mean over 40 rows rounds.
     z = jnp.full((40, 1), 0.1).at[1].set(jnp.nan)
     mask = jnp.arange(40) != 1
-    centred, count = points.centre(jnp.where(mask[:, None], z, 0), mask)
+    centred, count = inputs.centre(jnp.where(mask[:, None], z, 0), mask)
     np.testing.assert_array_equal(centred, 0)
     assert count == 39
+
+
+def test_float64_latents_that_float32_cannot_hold_are_refused():
+    z = np.random.default_rng(0).normal(size=(40, 2))
+    with pytest.raises(ValueError, match="float64 and lie .*: subtract their"):
+        resolve(z + [0, 1e8])
+    with jax.enable_x64(True):
+        assert resolve(z + [0, 1e8]).queries.dtype == "float64"
+    # Far from zero, or without spread, but not lost.
+    for fine in (z + 1e4, np.full_like(z, 1e8)):
+        assert resolve(fine).queries.dtype == "float32"
+
+
+@pytest.mark.parametrize("index", [[0, 7, -3, 3], [0, -1, -1, 3]])
+def test_queries_without_a_sample_of_their_own_have_the_index_minus_one(index):
+    mask = np.array([True, True, True, False])
+    found = resolve(samples=Z, index=np.array(index), smask=mask)
+    np.testing.assert_array_equal(found.query_index, [0, -1, -1, -1])

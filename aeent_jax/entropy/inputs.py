@@ -1,4 +1,4 @@
-"""The arguments all estimators share: checked, defaulted, made safe."""
+"""The arguments that all estimators share: checked, defaulted, made safe."""
 
 import numbers
 from collections.abc import Collection
@@ -15,8 +15,8 @@ class Points(NamedTuple):
     Attributes:
       queries: `[m, dim]`.
       samples: `[n, dim]`.
-      query_index: `[m]` int32, the row of `samples` that a query came from; a
-        number outside `0..n-1` says that it came from none.
+      query_index: `[m]` int32, the row of `samples` that a query came from; -1
+        for a query from elsewhere, and for one whose own sample is masked.
       query_mask: `[m]` bool.
       sample_mask: `[n]` bool.
     """
@@ -30,22 +30,21 @@ class Points(NamedTuple):
 
 def resolve(
     queries: jax.Array,
-    samples: jax.Array | None,
-    query_index: jax.Array | None,
-    query_mask: jax.Array | None,
-    sample_mask: jax.Array | None,
+    samples: jax.Array | None = None,
+    query_index: jax.Array | None = None,
+    query_mask: jax.Array | None = None,
+    sample_mask: jax.Array | None = None,
     *,
-    min_samples: int,
+    min_samples: int = 1,
     leaves_one_out: bool = False,
 ) -> Points:
     """Checks the arguments of an estimator and fills in the defaults.
 
-    `samples`, `query_index` and the masks default to `queries`, its row
-    numbers and all-true. Samples that default to the queries take the queries'
-    mask too: a padded query is no sample.
+    Everything behind it trusts its `Points`. Masked rows become zero, so that
+    nothing they hold, not even NaN, reaches a value or a gradient.
 
     Args:
-      queries: `[m, dim]`.
+      queries: this and the next four as `Estimator`.
       samples: `[n, dim]` or None.
       query_index: `[m]` integers or None.
       query_mask: `[m]` bool or None.
@@ -53,12 +52,11 @@ def resolve(
       min_samples: the fewest rows of samples with which the estimator is
         defined.
       leaves_one_out: whether the estimator leaves each query's own sample out.
-        Which one that is cannot be guessed for samples that are given: the
+        Nobody can guess which one that is for samples that are given: the
         query behind the channel, or none at all for a test set.
 
     Returns:
-      The points. Masked rows are zeroed, so that nothing they hold, not even
-      NaN, reaches a value or a gradient.
+      The points.
 
     Raises:
       ValueError: a shape, a type or a number of rows does not fit, or samples
@@ -71,68 +69,51 @@ def resolve(
             " where query i belongs to sample i, or jnp.full(m, -1) where"
             " queries are from elsewhere."
         )
-    queries = _latents("queries", queries)
-    if samples is None:
-        samples = queries
-        sample_mask = query_mask if sample_mask is None else sample_mask
-    else:
-        samples = _latents("samples", samples)
-    if queries.shape[1] != samples.shape[1]:
+    x = _latents("queries", queries)
+    y = x if samples is None else _latents("samples", samples)
+    if samples is None and sample_mask is None:
+        sample_mask = query_mask
+    (m, dim), (n, dim_of_samples) = x.shape, y.shape
+    if dim != dim_of_samples:
         raise ValueError(
-            f"queries have {queries.shape[1]} dimensions and samples"
-            f" {samples.shape[1]}, and one size of latent is needed: pass"
-            " latents of the same network."
+            f"queries have {dim} dimensions and samples {dim_of_samples}, and"
+            " one size of latent is needed: pass latents of the same network."
         )
-    m, n = queries.shape[0], samples.shape[0]
     if n < min_samples:
         raise ValueError(
             f"samples has {n} rows, and this estimator needs at least"
             f" {min_samples}: pass more latents, or a larger batch."
         )
-    dtype = jnp.promote_types(queries.dtype, samples.dtype)
-    query_mask = _mask("query_mask", query_mask, m)
-    sample_mask = _mask("sample_mask", sample_mask, n)
+    query_mask = _per_row("query_mask", query_mask, m, jnp.bool_)
+    sample_mask = _per_row("sample_mask", sample_mask, n, jnp.bool_)
+    index = _per_row("query_index", query_index, m, jnp.integer)
+    if n:
+        has_own = (index >= 0) & (index < n) & sample_mask[index]
+        index = jnp.where(has_own, index, -1)
+    dtype = jnp.promote_types(x.dtype, y.dtype)
     return Points(
-        jnp.where(query_mask[:, None], queries.astype(dtype), 0),
-        jnp.where(sample_mask[:, None], samples.astype(dtype), 0),
-        _index(query_index, m),
+        jnp.where(query_mask[:, None], x.astype(dtype), 0),
+        jnp.where(sample_mask[:, None], y.astype(dtype), 0),
+        index,
         query_mask,
         sample_mask,
     )
 
 
-def resolve_queries(
-    queries: jax.Array, query_mask: jax.Array | None, dim: int
-) -> tuple[jax.Array, jax.Array]:
-    """Checks the arguments of an estimator that needs no samples.
+def against_itself(samples: jax.Array, mask: jax.Array) -> Points:
+    """Points whose queries are the samples, each with its own row."""
+    index = jnp.where(mask, jnp.arange(len(samples), dtype=jnp.int32), -1)
+    return Points(samples, samples, index, mask, mask)
 
-    Args:
-      queries: `[m, dim]`.
-      query_mask: `[m]` bool or None for all.
-      dim: size of a latent that the estimator's parameters are made for.
 
-    Returns:
-      The queries, zero where masked, and their mask.
-
-    Raises:
-      ValueError: a shape or a type does not fit.
-    """
-    resolved = resolve(queries, None, None, query_mask, None, min_samples=0)
-    if resolved.queries.shape[1] != dim:
+def check_params(queries: jax.Array, dim: int) -> None:
+    """Refuses queries `[m, dim]` of another size than the parameters'."""
+    if queries.shape[1] != dim:
         raise ValueError(
-            f"queries have {resolved.queries.shape[1]} dimensions and the"
-            f" parameters {dim}, and one size of latent is needed: initialise"
-            " the parameters for these latents."
+            f"queries have {queries.shape[1]} dimensions and the parameters"
+            f" {dim}, and one size of latent is needed: initialise the"
+            " parameters for these latents."
         )
-    return resolved.queries, resolved.query_mask
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a real number, or an array of some, traced or not."""
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        kinds = (jnp.floating, jnp.integer)
-        return any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def positive(
@@ -153,21 +134,28 @@ def positive(
     Raises:
       ValueError: not a real scalar, or a concrete value that is not positive.
     """
-    fits = is_number(value)
-    if fits and jnp.shape(value) != ():
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError):
+        array = jnp.zeros((), bool)
+    is_real = any(
+        jnp.issubdtype(array.dtype, kind)
+        for kind in (jnp.floating, jnp.integer)
+    )
+    is_traced = isinstance(array, jax.core.Tracer)
+    if is_real and array.shape != ():
         raise ValueError(
-            f"{name} has shape {jnp.shape(value)}, and one number for all"
+            f"{name} has shape {array.shape}, and one number for all"
             " dimensions is needed: pass a scalar."
         )
-    is_traced = isinstance(value, jax.core.Tracer)
-    if not fits or (not is_traced and not value > 0):
-        shown = value if fits else repr(value)
+    if not is_real or not (is_traced or value > 0):
+        shown = value if is_real else repr(value)
         raise ValueError(
             f"{name} is {shown}, and a positive number is needed: it is"
             f" {meaning}."
         )
-    value = jnp.asarray(value, dtype)
-    return jnp.where(value > 0, value, jnp.nan)
+    array = array.astype(dtype)
+    return jnp.where(array > 0, array, jnp.nan)
 
 
 def centre(samples: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -246,13 +234,18 @@ def refuse_unknown(
         )
 
 
+# Steps of float32 below which the spread of a dimension counts as lost.
+_STEPS = 16
+
+
 def _latents(name: str, array: jax.Array) -> jax.Array:
     """Checks `[rows, dim]` and casts what is narrower than float32 up to it."""
+    given = array
     try:
-        array = jnp.asarray(array)
+        array = jnp.asarray(given)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} is a {type(array).__name__} that is no array of numbers,"
+            f"{name} is a {type(given).__name__} that is no array of numbers,"
             " and [rows, dim] is needed: give one row to each latent vector."
         ) from error
     if array.ndim != 2 or array.shape[1] == 0:
@@ -265,29 +258,46 @@ def _latents(name: str, array: jax.Array) -> jax.Array:
             f"{name} has type {array.dtype}, and real numbers are needed:"
             " split the complex latents into real and imaginary parts."
         )
+    if isinstance(given, np.ndarray) and given.dtype.itemsize > 4:
+        _refuse_lost_digits(name, given, array.dtype)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _mask(name: str, mask: jax.Array | None, rows: int) -> jax.Array:
-    if mask is None:
-        return jnp.ones(rows, bool)
-    mask = jnp.asarray(mask)
-    if mask.shape != (rows,) or mask.dtype != jnp.bool_:
+def _refuse_lost_digits(name: str, given: np.ndarray, dtype: jnp.dtype) -> None:
+    """Refuses latents whose spread JAX lost when it cast them to float32."""
+    if dtype == given.dtype or not len(given):
+        return
+    with np.errstate(invalid="ignore"):
+        spread = np.ptp(given, 0)
+    step = np.finfo(np.float32).eps * np.max(np.abs(given), 0)
+    if np.any((spread > 0) & (spread < _STEPS * step)):
         raise ValueError(
-            f"{name} is {mask.dtype}{list(mask.shape)}, and bool[{rows}] is"
-            " needed: give one truth value to each row."
+            f"{name} have type {given.dtype} and lie so far from zero that"
+            " float32 cannot hold their spread: subtract their mean, or set"
+            " JAX_ENABLE_X64=1."
         )
-    return mask
 
 
-def _index(index: jax.Array | None, rows: int) -> jax.Array:
-    if index is None:
-        return jnp.arange(rows, dtype=jnp.int32)
-    index = jnp.asarray(index)
-    if index.shape != (rows,) or not jnp.issubdtype(index.dtype, jnp.integer):
+_NEEDED = {
+    jnp.bool_: ("bool", "one truth value to each row"),
+    jnp.integer: (
+        "int32",
+        "the row of samples that each query came from, or -1 for none",
+    ),
+}
+
+
+def _per_row(
+    name: str, array: jax.Array | None, rows: int, kind: type
+) -> jax.Array:
+    """Checks `[rows]` of a kind; None is all true, or the row numbers."""
+    if array is None:
+        array = jnp.ones(rows, bool) if kind is jnp.bool_ else jnp.arange(rows)
+    array = jnp.asarray(array)
+    if array.shape != (rows,) or not jnp.issubdtype(array.dtype, kind):
+        dtype, meaning = _NEEDED[kind]
         raise ValueError(
-            f"query_index is {index.dtype}{list(index.shape)}, and"
-            f" int32[{rows}] is needed: give the row of samples that each"
-            " query came from, or -1 for none."
+            f"{name} is {array.dtype}{list(array.shape)}, and {dtype}[{rows}]"
+            f" is needed: give {meaning}."
         )
-    return index.astype(jnp.int32)
+    return array if kind is jnp.bool_ else array.astype(jnp.int32)
