@@ -157,7 +157,7 @@ class LooMl:
 class Median:
     """`sqrt(median_{i<j} |z_i - z_j|^2 / 2)`, the median heuristic.
 
-    It makes half of all pairs closer than sqrt(2) s. That is a scale for
+    Half of all pairs are closer than sqrt(2) s. This is a scale for
     comparing samples by kernels; it does not shrink with n, so for a density it
     smooths much, and in many dimensions it approaches one deviation. Its factor
     is a constant to the gradient. NaN where more than half of the pairs are

@@ -22,7 +22,7 @@ def _uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 NOISES = {"gaussian": jax.random.normal, "uniform": _uniform}
 
-# Of one entry of eps, in nats.
+# Entropy of one entry of eps, in nats.
 ENTROPIES = {
     "gaussian": 0.5 * math.log(2 * math.pi * math.e),
     "uniform": math.log(width(1.0)),

@@ -1,6 +1,6 @@
-"""What is logged about latents and their channel at every evaluation, in nats.
+"""Diagnostics of latents and their channel at every evaluation, in nats.
 
-What may be promised. The two ends of the bracket hold the channel's true rate
+Promises. The two ends of the bracket hold the channel's true rate
 between them in expectation, at every n; they lie within 0.3 nat of it for dim 2
 to 64 once it is below log n - 3, and `rate_low` can never exceed log n. In one
 dimension `rate_up` is heavy-tailed. All of these depend on n: compare splits

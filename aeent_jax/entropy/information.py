@@ -63,11 +63,11 @@ def total_correlation(
     mask: jax.Array | None = None,
     **hyper,
 ) -> jax.Array:
-    """What the dimensions tell of one another, `sum_d h(Z_d) - h(Z)`, in nats.
+    """How much dimensions tell of one another, `sum_d h(Z_d) - h(Z)`, in nats.
 
     0 for independent dimensions, else positive. `"gaussian"` is the closed form
-    `-1/2 logdet R` for a Gaussian with the samples' correlations R: of the
-    dependence it sees what is linear, and from n rows it reads high by about
+    `-1/2 logdet R` for a Gaussian with the samples' correlations R: it
+    sees linear dependence only, and from n rows it reads high by about
     `dim^2 / 4n`. The other methods take each entropy from the estimator of that
     name, whose errors differ between one dimension and all of them and do not
     cancel: where the kernel density of all dimensions reads high, this reads

@@ -26,7 +26,8 @@ from aeent_jax.entropy.kde import kde_loo
 _PAIRS = 2**22
 
 # The histogram's outermost bin centres lie this many standard deviations from
-# the mean. Of a Gaussian 6e-5 lies beyond, of any law at most 1/16 (Chebyshev).
+# the mean. Beyond lie 6e-5 of a Gaussian, and at most 1/16 of any law
+# (Chebyshev).
 _REACH = 4.0
 
 

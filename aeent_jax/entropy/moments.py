@@ -28,8 +28,8 @@ def coding_rate(
     (divided by n): what the channel `z + sigma*eps` would carry if the latents
     were Gaussian. No law with covariance C carries more, so with the
     population's C it is an upper bound of the rate, exact for Gaussian latents;
-    from few rows it reads low. Of the dim x dim matrix and its n x n dual
-    (Sylvester's determinant identity) the smaller is factored.
+    from few rows it reads low. The smaller of the dim x dim matrix and its
+    n x n dual (Sylvester's determinant identity) is factored.
 
     Args:
       points: as `Estimator`; clean samples.
@@ -69,8 +69,9 @@ def gaussian(
     keeps it finite for any n; the default, "oas", is made for the least squared
     error of S on Gaussian samples, and vanishes as n grows. `bias_correction`
     takes off the expected error of the unshrunk value, exactly for Gaussian
-    latents: `1/2 sum_{i=1..dim} psi((n-i)/2) + dim/2 log(2/n)`. What remains
-    has mean 0 and standard deviation `1/2 sqrt(sum_i trigamma((n-i)/2))`.
+    latents: `1/2 sum_{i=1..dim} psi((n-i)/2) + dim/2 log(2/n)`. The error
+    that remains has mean 0 and standard deviation
+    `1/2 sqrt(sum_i trigamma((n-i)/2))`.
 
     Equal samples have entropy -inf. So have, without shrinkage, samples in a
     hyperplane, as far as rounding can tell one: in float32 from a condition
@@ -241,7 +242,7 @@ def logdet(covariance: jax.Array, rows: int) -> jax.Array:
     # 1/inflation is at most 0.6 of this, and 10 times it and more where the
     # condition number is 1e4.
     rounding = (dim + math.sqrt(rows)) * jnp.finfo(covariance.dtype).eps
-    # Of a failed factor it is NaN, and no NaN is below anything.
+    # A failed Cholesky gives NaN, and NaN < x is false.
     is_singular = jnp.all(jnp.isfinite(fixed)) & ~jnp.all(
         inflation * rounding < 1
     )

@@ -13,12 +13,13 @@ def rescale(
 ) -> tuple[jax.Array, jax.Array]:
     """Returns `(z', log_det)` with `h(Z) = h(Z') + log_det`, in nats.
 
-    An affine map, `z = mean + A z'`, chosen from the samples; `log_det` is
-    `log |det A|`. For reporting: kernels and balls are round, so an estimate of
-    h(Z') plus `log_det` is better than one of h(Z) where the dimensions differ
-    in scale, and it changes by exactly `log |det B|` when the latents are
-    multiplied by B (any B where whitened, a diagonal one per dimension). Of no
-    use in training, where what is gained in `log_det` is the encoder's to give.
+    `z = mean + A z'` is an affine map that is chosen from the samples;
+    `log_det` is `log |det A|`. It is for reporting: kernels and balls are
+    round, so an estimate of h(Z') plus `log_det` is better than one of h(Z)
+    where the dimensions differ in scale, and it changes by exactly
+    `log |det B|` when the latents are multiplied by B (any B where whitened, a
+    diagonal one per dimension). It is no use in training, where the encoder can
+    lower `log_det` at no cost.
 
     Args:
       z: `[n, dim]`.

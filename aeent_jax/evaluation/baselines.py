@@ -13,8 +13,8 @@ import numpy as np
 
 from aeent_jax.data import nearest
 
-# Of the largest eigenvalue, and absolute (one step of 8 bits in one pixel
-# gives 1e-5): components below hold rounding errors only.
+# Components below these hold rounding errors only: a share of the largest
+# eigenvalue, and an absolute one (one step of 8 bits in one pixel gives 1e-5).
 _NO_VARIANCE = 1e-10
 _NO_VARIANCE_AT_ALL = 1e-12
 

@@ -76,7 +76,7 @@ def measure(
 def measure_network(
     network: networks.Network, reference: float = 0.0
 ) -> dict[str, Any]:
-    """What passes of each kind of image, and how well it comes out.
+    """Measures a network's rate and error on each kind of image.
 
     Args:
       network: restored.
@@ -87,10 +87,10 @@ def measure_network(
       `is_reference`; `rate_nats`, the coding rate of all training normals;
       `auroc` of the anomaly scores; `error_auroc` of the squared errors;
       `excess`, the abnormal error less the normal one over the normal one;
-      `through_channel`, both of these of errors with noise, one draw an image;
-      and `kinds`, each with `num_images`, `error` and `noisy_error`, and on
-      `num_latents` images of each its coding rate `rate_nats` and its bracket
-      `rate_low`, `rate_up`. None where the rate is infinite.
+      `through_channel`, both of these for errors with noise, one draw per
+      image; and `kinds`, each with `num_images`, `error` and `noisy_error`,
+      and on `num_latents` images of each its coding rate `rate_nats` and its
+      bracket `rate_low`, `rate_up`. None where the rate is infinite.
     """
     rows = min(
         network.config.eval.diagnostic_latents,

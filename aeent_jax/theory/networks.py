@@ -1,4 +1,4 @@
-"""What a trained network does to each kind of image: latents and errors.
+"""Latents and errors of each kind of image under a trained network.
 
 The only place here that knows how a run is restored, scored and decoded.
 """

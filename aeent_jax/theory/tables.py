@@ -19,7 +19,7 @@ has that H(Z) must be at least H(X_n), in our words.
 **Proposition 2: what is beyond that lets abnormal images through.** The first
 proposition holds for abnormal images too: while the channel passes fewer nats
 of them than they need at the normals' error, `R_a < R_a(delta)`, their error
-must exceed it. Of both kinds together passes `w R_n + (1-w) R_a + I(Y; Z~)`, Y
+must exceed it. Both kinds together pass `w R_n + (1-w) R_a + I(Y; Z~)`, with Y
 the kind, `0 <= I(Y; Z~) <= log 2`. And in closed form, for the best linear code
 of R nats: abnormal images have `sum_i min(1, level/v_i)^2 (m_i - v_i)` more
 error than normal ones, v_i and m_i the energies of both along the normals'
@@ -31,11 +31,11 @@ abnormal images have less energy than normal ones, it promises nothing."""
 
 _FIGURES = {
     "error_against_rate": (
-        "Error through the channel (one draw of noise an image) against nats"
+        "Error through the channel (one draw of noise per image) against nats"
         " (coding rate of all training normals, an upper bound of the rate)."
         " Lines are the best linear code for the training images, no network:"
         " on the training images it is the Gaussian distortion-rate function of"
-        " their covariance. That bounds the least possible error from above,"
+        " their covariance. It bounds the least possible error from above,"
         " not from below: a point below the line uses what is not Gaussian in"
         " the images, or has learned them by heart; a point above it could be"
         " a better code, unless its true rate is far below the coding rate."
@@ -134,7 +134,7 @@ def _explain_rates(found: Mapping[str, Any]) -> str:
         " training normals, the one meter; in the next two on equally many test"
         " images of each kind. Excess: how much the abnormal error exceeds that"
         " of test normals. Noisy: both of errors decoded from z + sigma*eps,"
-        " one draw an image."
+        " one draw per image."
     )
     count = next(iter(found["runs"].values()))["kinds"]["train_normal"]
     text += (

@@ -23,7 +23,7 @@ _FIT_STEPS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Latents:
-    """What the estimators are called with.
+    """Latents, clean and behind the channel, and how they are measured.
 
     Attributes:
       clean: `[n, dim]`.

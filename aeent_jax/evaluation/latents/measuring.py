@@ -114,7 +114,7 @@ def _peak_bytes(compiled: jax.stages.Compiled) -> int | None:
 
 
 def _diagnostics(latents: calling.Latents, rng: jax.Array) -> dict[str, Any]:
-    """What is measured of the channel whatever the estimator."""
+    """Diagnostics of the channel, the same for all estimators."""
     z = latents.fewer().clean
     found = entropy.channel_diagnostics(z, rng, latents.sigma)
     numbers = {

@@ -78,7 +78,7 @@ def check(array: np.ndarray, name: str) -> np.ndarray:
             f"{name} has {len(array)} rows, and at least 2 are needed: pass"
             " more latents."
         )
-    # What overflows becomes infinite here and is refused below.
+    # A number that overflows becomes infinite here and is refused below.
     with np.errstate(over="ignore"):
         bad = int(np.sum(~np.isfinite(array.astype(np.float32)).all(1)))
     if bad:
