@@ -4,8 +4,8 @@ aeent data list
 aeent data check --root=DIR [--name=rsna] [--window=0,4095] [--json]
 aeent data prepare --name=folder --root=DIR [--image_size=64] [--channels=1]
 
-Of the benchmark's sets DIR is the folder, the one that holds it and the others,
-or where the archive lies, which is verified and unpacked into the cache.
+For the benchmark's sets DIR is the folder, the one that holds it and others, or
+where the archive lies, which is verified and unpacked into the cache.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The user's cache folder: made, written to and tidied in one way.
 
-What takes long is made in a temporary folder beside its place and renamed
-when it is complete. A killed process leaves nothing that could be mistaken
-for a whole result, and what it leaves is removed once it is a day old.
+Results that take long are made in a temporary folder beside their place and
+renamed when they are complete. A killed process leaves nothing that could be
+mistaken for a whole result; its remains are removed once they are a day old.
 """
 
 import contextlib

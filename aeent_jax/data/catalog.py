@@ -1,4 +1,4 @@
-"""What data sets exist: where they come from, and what they must hold."""
+"""The catalog of data sets: where they come from, what they must hold."""
 
 import dataclasses
 

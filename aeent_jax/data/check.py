@@ -1,4 +1,4 @@
-"""What a folder holds, and what is wrong with it, without preparing it."""
+"""Checks a folder without preparing it: its contents, and what is wrong."""
 
 import collections
 import dataclasses
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was found.
+    """The contents of a folder and all findings.
 
     Attributes:
         layout: name of the layout.

@@ -1,4 +1,4 @@
-"""What every data set is once it is loaded: uint8 images, labels, ids."""
+"""Loaded data sets: uint8 images, labels, ids."""
 
 import dataclasses
 import functools

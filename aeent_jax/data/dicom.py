@@ -2,7 +2,7 @@
 
 Values are rescaled, and become gray by the first of: the stated window, the
 file's first VOI LUT or window, a window for CT, the least to the greatest
-value. What may be told of a file is in `dicom_header`.
+value. `dicom_header` decides which values of a header may be told.
 """
 
 import dataclasses
@@ -255,7 +255,7 @@ def _find_rescale(
 def _functional_group(
     header: Dataset, index: int, sequence: str, key: str
 ) -> Dataset:
-    """What an enhanced file says of a frame, or else of all of them."""
+    """Returns the functional group of a frame, or else that of all frames."""
     own = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = header.get("SharedFunctionalGroupsSequence") or []
     for groups in (own[index : index + 1], shared[:1]):
@@ -320,13 +320,13 @@ def _find_curve(
             gray.Linear(low, high),
             CT_WINDOW,
             "CT",
-            f"states no window and is shown in that of CT, {low:g},{high:g}",
+            f"has no usable window and gets that of CT, {low:g},{high:g}",
         )
     return _Shown(
         gray.Linear(*counted.extrema),
         counted.extrema,
         "range",
-        "states no window and is shown from its least to its greatest value",
+        "has no usable window: its least value is black, its greatest white",
     )
 
 

@@ -43,7 +43,7 @@ def read_many(read: Callable[[K], T], paths: Sequence[K]) -> list[T]:
         paths: the files, or what `read` knows them by.
 
     Returns:
-        What `read` returned, in the order of `paths`.
+        The results of `read`, in the order of `paths`.
 
     Raises:
         ValueError: some files cannot be read; the first few are named.

@@ -1,4 +1,4 @@
-"""One image as it comes out of a file, and what a network sees of it."""
+"""One image as a file holds it, and as a network sees it."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ RESIZES = (STRETCH, PAD)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of an image besides its pixels.
+    """Facts of an image besides its pixels.
 
     Attributes:
         size: (width, height) in pixels.

@@ -120,8 +120,8 @@ def names(path: str | os.PathLike) -> list[str]:
     """Names the images that a file may hold, without decoding it.
 
     Returns:
-        What `Frame.name` of its images can be, in order; [""] for a file of
-        one image.
+        All values that `Frame.name` of its images can have, in order; [""]
+        for a file of one image.
 
     Raises:
         files.UnreadableFileError: the file is of several images, and its

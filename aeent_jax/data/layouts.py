@@ -71,7 +71,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What a folder holds.
+    """The images that a folder holds.
 
     Attributes:
         layout: one of `LAYOUTS`, or a source of the catalog with its own.
@@ -150,7 +150,7 @@ def detect_layout(root: pathlib.Path) -> str:
 
 
 def _hint(root: pathlib.Path) -> str:
-    """What a folder without a known layout holds instead."""
+    """Says what a folder without a known layout holds instead."""
     entries = sorted(e.name for e in root.iterdir() if e.name[0] != ".")
     if not entries:
         return "It is empty."

@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Prefetch(Generic[K, T]):
     """Reads one value for each key, a bounded number of them ahead.
 
-    Values come in the order of their keys, whatever thread is first. What a
-    read raises, `next` raises in its turn.
+    Values come in the order of their keys, whatever thread is first. `next`
+    raises the error of a read in its turn.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Records of ArrayRecord files, read by number and from any thread.
 
-What the library says of a bad file is not enough to go by: a file that is
-missing or cut off opens as one of no records, and a record of a file that
-shrank later comes back empty. So files are counted when they are opened, and
-whoever decodes a record checks that it is whole.
+The library does not report bad files reliably: it opens a missing or cut file
+as one of no records, and returns an empty record from a file that shrank later.
+So files are counted when they are opened, and whoever decodes a record checks
+that it is whole.
 """
 
 import concurrent.futures

@@ -54,7 +54,7 @@ class StoredImages:
 
     @property
     def nbytes(self) -> int:
-        """What all of them would take in memory."""
+        """Bytes that all of them would take in memory."""
         return int(np.prod(self.shape))
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ class StoredImages:
 
 
 class Found(NamedTuple):
-    """What the files of one split hold, sorted by id.
+    """The contents of the files of one split, sorted by id.
 
     Attributes:
         images: `[N, H, W, C]`.

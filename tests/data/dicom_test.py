@@ -50,7 +50,7 @@ def test_without_a_window_the_range_is_shown(tmp_path, dtype, syntax):
     )
     assert shown.window_source == "range"
     assert shown.notes == (
-        "states no window and is shown from its least to its greatest value",
+        "has no usable window: its least value is black, its greatest white",
     )
 
 
