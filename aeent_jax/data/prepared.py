@@ -11,6 +11,14 @@ preparation leaves nothing that could be mistaken for a copy, and of two
 concurrent ones the first to finish counts. A manifest holds the hash of every
 file of the copy; a copy that no longer fits it is made again.
 
+    <cache_dir>/prepared/
+        .tmp-<random>/           one preparation at work; gone when it ends
+            <name>-<key>/        its copy, renamed in one step once it is whole
+            damaged/             a copy that no longer fitted its manifest
+        <name>-<key>/            a whole copy
+            manifest.json        sha256 of each file below, written last
+            <name>/<version>/    records, see `builders`
+
 Images beyond a budget stay in the files of the copy and are read as they are
 needed. Nothing else of a start depends on that.
 """

@@ -165,7 +165,7 @@ def _label_row(ax, arrays, i):
             style.ABNORMAL if abnormal else style.MUTED,
             9,
         ),
-        (0.40, name, style.MUTED, 7.5),
+        (0.40, style.drawable(name), style.MUTED, 7.5),
     ):
         ax.text(
             -0.08,

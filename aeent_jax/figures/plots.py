@@ -41,7 +41,8 @@ def curves(
         handles = [
             lines.Line2D([], [], **_run_line(i)) for i in range(len(names))
         ]
-        fig.legend(handles, names, loc="upper left", ncols=4, fontsize=9)
+        shown = [style.drawable(name) for name in names]
+        fig.legend(handles, shown, loc="upper left", ncols=4, fontsize=9)
         legend_rows = -(-len(names) // 4)
         fig.tight_layout(rect=(0, 0, 1, 1 - 0.07 * legend_rows))
     return fig
@@ -68,7 +69,7 @@ def score_histograms(
             axes, runs.items(), strict=True
         ):
             _draw_histograms(ax, scores, labels)
-            ax.set_title(name, loc="left", fontsize=9)
+            ax.set_title(style.drawable(name), loc="left", fontsize=9)
             ax.set_yticks([])
             ax.spines["left"].set_visible(False)
         axes[-1].set_xlabel("anomaly score (mean of the score map)")

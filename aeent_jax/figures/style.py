@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib import figure
+from matplotlib import figure, font_manager
 
 from aeent_jax.runtime import storage
 
@@ -46,6 +46,13 @@ TOP_QUANTILE = 0.995
 
 # As large as its contents: a layout does not count the text beside an image.
 _WHOLE = {"bbox_inches": "tight", "pad_inches": 0.05}
+
+
+def drawable(text: str) -> str:
+    """Replaces characters that the figures' font lacks by question marks."""
+    path = font_manager.findfont(font_manager.FontProperties())
+    font = font_manager.get_font(path)
+    return "".join(c if font.get_char_index(ord(c)) else "?" for c in text)
 
 
 def save(fig: figure.Figure, path: str | pathlib.Path) -> None:

@@ -128,6 +128,17 @@ def test_panels_name_classes_ids_and_scores():
     assert f"{arrays['scores'][0]:.3g}" in texts
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_that_the_font_lacks_are_drawn_with_question_marks(tmp_path):
+    arrays = _panel_arrays()
+    arrays["ids"][0] = "胸部é1.png"
+    assert "??é1.png" in _texts(figures.panels({"": arrays}))
+    figures.save_panel(tmp_path, **arrays)
+    curve = (np.arange(3), np.arange(3.0))
+    fig = figures.curves([("loss", {"胸": curve})], "step")
+    fig.savefig(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("masks", [True, False])
 def test_save_panel_writes_the_picture_and_what_it_was_drawn_from(
