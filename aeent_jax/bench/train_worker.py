@@ -13,6 +13,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -285,7 +286,7 @@ def run(task: Task) -> dict[str, Any]:
     }
 
 
-def _rate(work: Any, steps: int) -> float:
+def _rate(work: Callable[[int], int], steps: int) -> float:
     work(_WARM_UP)
     begun = time.perf_counter()
     images = work(steps)
