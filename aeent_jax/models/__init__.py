@@ -3,10 +3,10 @@
 from aeent_jax.models.arithmetic import Arithmetic
 from aeent_jax.models.autoencoder import (
     Autoencoder,
+    Discriminator,
     Variables,
     make_autoencoder,
 )
-from aeent_jax.models.discriminator import Discriminator
 from aeent_jax.models.unet import UNet, make_unet
 
 __all__ = [

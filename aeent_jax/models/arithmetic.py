@@ -1,4 +1,4 @@
-"""The numbers in which a network computes: a matter of speed and memory."""
+"""The number formats of a network, which trade precision for speed."""
 
 import dataclasses
 
@@ -11,44 +11,32 @@ MATMUL_PRECISIONS = {"default": None, "high": "high", "highest": "highest"}
 
 @dataclasses.dataclass(frozen=True)
 class Arithmetic:
-    """How encoder and decoder compute; what is around them is in float32.
+    """Number formats inside of the encoder and the decoder.
 
-    Parameters, statistics of BatchNorm, latents, reconstructions, losses and
-    the rate stay as they are.
+    All else stays float32: parameters, BatchNorm's statistics, latents,
+    reconstructions, losses and the rate.
 
     Attributes:
-      dtype: a name of `DTYPES`, of the activations and of the parameters that
-        they are multiplied with. With "bfloat16" latents and reconstructions
-        are rounded to it once.
-      matmul_precision: a name of `MATMUL_PRECISIONS`, of products in float32;
-        "default" is the hardware's, which on TPUs rounds factors to bfloat16.
+      dtype: format of the activations and of the parameters in products with
+        them, one of `DTYPES`. "bfloat16" also rounds latents and
+        reconstructions once.
+      matmul_precision: precision of products in float32, one of
+        `MATMUL_PRECISIONS`. "default" is the hardware's: TPUs round factors to
+        bfloat16.
     """
 
     dtype: str = "float32"
     matmul_precision: str = "default"
 
-    def __post_init__(self):
-        """Refuses unknown names."""
-        for key, names in (
-            ("dtype", DTYPES),
-            ("matmul_precision", MATMUL_PRECISIONS),
-        ):
-            value = getattr(self, key)
-            if value not in names:
-                raise ValueError(
-                    f"compute.{key} is {value!r}; choose one of"
-                    f" {', '.join(names)}."
-                )
-
     def apply(self, function, x: jax.Array):
-        """Runs `function` of `x` in these numbers.
+        """Runs `function(x)` in these formats.
 
         Args:
-          function: from `x` to an array and anything else.
-          x: of any float dtype.
+          function: maps `x` to a pair of an array and any tree.
+          x: array of any float dtype.
 
         Returns:
-          The same, the array in the dtype of `x`.
+          The pair; its array has the dtype of `x`.
         """
         lower = DTYPES[self.dtype]
         with jax.default_matmul_precision(
@@ -59,10 +47,10 @@ class Arithmetic:
 
 
 def matched(array: jax.Array, x: jax.Array) -> jax.Array:
-    """An array in bfloat16 where the activations `x` are."""
+    """Rounds parameters to bfloat16 if the activations `x` are bfloat16."""
     return array.astype(x.dtype) if x.dtype == jnp.bfloat16 else array
 
 
 def raised(x: jax.Array) -> jax.Array:
-    """Activations in at least float32, for sums over many of them."""
+    """Raises activations to at least float32, for sums over many of them."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

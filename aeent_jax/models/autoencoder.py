@@ -1,9 +1,14 @@
-"""The reference autoencoder as pure functions over linen modules.
+"""The reference autoencoder, and the discriminator of its adversary.
 
-Encoder: four 4x4 convolutions of stride 2 (base x 1, 2, 4, 4 channels), each
-with BatchNorm and ReLU; flatten; linear, BatchNorm, ReLU; linear to the latent.
-The decoder mirrors it and ends without an activation. Source: Cai et al.,
-MICCAI 2024 (arXiv 2403.09303) and MedIAnomaly (arXiv 2404.04518).
+    x [B, H, W, C]
+      four blocks of 4x4 convolution of stride 2, BatchNorm, ReLU,
+      with base_width x (1, 2, 4, 4) channels
+    [B, H/16, W/16, 4 base_width]
+      flatten; linear, BatchNorm, ReLU; linear
+    z [B, latent_dim]
+
+The decoder mirrors the encoder and ends without an activation. Source: Cai et
+al., MICCAI 2024 (arXiv 2403.09303) and MedIAnomaly (arXiv 2404.04518).
 """
 
 import dataclasses
@@ -43,14 +48,14 @@ class ConvBlock(nn.Module):
 
 
 def _affine(features, spatial, name):
-    """An affine map of vectors, or a linear one at each place."""
+    """Affine map of vectors, or 1x1 convolution of images."""
     if spatial:
         return layers.Conv(features, 1, name=name)
     return layers.Linear(features, name=name)
 
 
 def _hidden(module, x, mask, train):
-    """The hidden affine map of a module, BatchNorm if it has it, ReLU."""
+    """Hidden layer of a module: map, BatchNorm where it has one, ReLU."""
     x = _affine(module.hidden_dim, module.spatial, "hidden")(x)
     if module.normalises_hidden:
         norm = layers.BatchNorm(module.axis_name, name="hidden_norm")
@@ -58,18 +63,18 @@ def _hidden(module, x, mask, train):
     return nn.relu(x)
 
 
-def hidden_features(module, x, mask, *, train):
-    """What an encoder makes of images before its last map.
+def _hidden_features(module, x, mask, *, train):
+    """Layers of an encoder before its last map.
 
     Args:
-      module: within whose compact method it is called, with the attributes
-        `base_width` to `spatial` of `Encoder`.
+      module: the module whose compact method calls this function, with the
+        attributes `base_width` to `spatial` of `Encoder`.
       x: `[B, H, W, C]`.
       mask: `[B]` bool, the rows that count in BatchNorm; None means all.
       train: whether to use batch statistics.
 
     Returns:
-      `[B, hidden_dim]`; where it is spatial `[B, H/16, W/16, hidden_dim]`.
+      `[B, hidden_dim]`; `[B, H/16, W/16, hidden_dim]` if it is spatial.
     """
     for i, multiplier in enumerate(_MULTIPLIERS, start=1):
         features = module.base_width * multiplier
@@ -90,11 +95,11 @@ class Encoder(nn.Module):
       latent_dim: size of the latent vector.
       base_width: channels of the first block.
       hidden_dim: size of the hidden linear layer.
-      depth: convolutions in a block; the first halves the resolution.
+      depth: convolutions per block; the first one halves the resolution.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
-      normalisation: of the latents, one of `NORMALISATIONS`.
-      spatial: keep the places apart, with 1x1 convolutions without bias for
-        the linear layers; the latent is then no vector.
+      normalisation: normalisation of the latents, one of `NORMALISATIONS`.
+      spatial: 1x1 convolutions without bias in place of the linear layers; the
+        latent is then an image.
       normalises_hidden: BatchNorm behind the hidden linear layer.
     """
 
@@ -111,9 +116,9 @@ class Encoder(nn.Module):
     def __call__(self, x, mask, *, train):
         """Maps `x` `[B, H, W, C]` to `z` `[B, latent_dim]`.
 
-        Where it is spatial, to `[B, H/16, W/16, latent_dim]`.
+        A spatial one gives `[B, H/16, W/16, latent_dim]`.
         """
-        x = hidden_features(self, x, mask, train=train)
+        x = _hidden_features(self, x, mask, train=train)
         z = _affine(self.latent_dim, self.spatial, "latent")(x)
         if self.normalisation == "none":
             return z
@@ -129,11 +134,11 @@ class Decoder(nn.Module):
       channels: 1 or 3.
       base_width: channels before the last layer.
       hidden_dim: size of the hidden linear layer.
-      depth: convolutions in a block; the last doubles the resolution.
+      depth: convolutions per block; the last one doubles the resolution.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
-      heads: images that it gives, one behind the other in the last axis.
-      spatial: as of the encoder.
-      normalises_hidden: as of the encoder.
+      heads: number of images it gives, side by side in the last axis.
+      spatial: as in `Encoder`.
+      normalises_hidden: as in `Encoder`.
     """
 
     image_size: int
@@ -148,7 +153,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z, mask, *, train):
-        """Maps what the encoder gives to `[B, H, W, heads * channels]`."""
+        """Maps latents to `[B, H, W, heads * channels]`."""
         side = self.image_size // _REDUCTION
         places = 1 if self.spatial else side * side
         widths = [self.base_width * m for m in reversed(_MULTIPLIERS)]
@@ -170,20 +175,59 @@ class Decoder(nn.Module):
         return x
 
 
+class Discriminator(nn.Module):
+    """Network that tells images from reconstructions (arXiv 1805.06725).
+
+    It has the layers of an encoder without BatchNorm behind the hidden linear
+    layer. The ReLU behind that layer gives the features, and one linear map of
+    the features the logit.
+
+    Attributes:
+      base_width: channels of the first block.
+      hidden_dim: number of features.
+      depth: convolutions per block; the first one halves the resolution.
+      axis_name: mapped axis that BatchNorm synchronises over, or None.
+    """
+
+    base_width: int
+    hidden_dim: int
+    depth: int
+    axis_name: str | None
+    spatial = False
+    normalises_hidden = False
+
+    @nn.compact
+    def __call__(self, x, mask, *, train):
+        """Maps images to logits and features.
+
+        Args:
+          x: `[B, H, W, C]`.
+          mask: `[B]` bool, the rows that count in BatchNorm; None means all.
+          train: whether to use batch statistics.
+
+        Returns:
+          Logits `[B]`, above 0 for an image, and features `[B, hidden_dim]`.
+        """
+        features = _hidden_features(self, x, mask, train=train)
+        logit = layers.Linear(1, name="logit")(features)
+        return logit[:, 0], features
+
+
 @dataclasses.dataclass(frozen=True)
 class Autoencoder:
     """Encoder and decoder as pure functions of their variables.
 
     `variables` is `{"params": ..., "batch_stats": ...}`, each with the entries
-    `encoder` and `decoder`. With `train=True` the functions use the statistics
-    of the (global, masked) batch and return the updated `batch_stats` of their
-    half; with `train=False` they return it as it was.
+    `encoder` and `decoder`. With `train=True`, the functions normalise by the
+    statistics of the (global, masked) batch and return the updated
+    `batch_stats` of their half. With `train=False`, they normalise by the
+    running statistics and return them unchanged.
 
     Attributes:
       encoder: the encoder module.
       decoder: the decoder module.
       latent_dim: size of the latent vector that the decoder takes.
-      arithmetic: the numbers in which they compute.
+      arithmetic: number formats inside of both.
     """
 
     encoder: Encoder
@@ -228,9 +272,8 @@ class Autoencoder:
           train: whether to use batch statistics.
 
         Returns:
-          `z` `[B, latent_dim]` (`[B, H/16, W/16, latent_dim]` where it is
-          spatial), or as many vectors of that size side by side as
-          `make_autoencoder` was told, and the encoder's `batch_stats`.
+          `z` `[B, encoded_vectors * latent_dim]`, with the axes `[B, H/16,
+          W/16]` in front if it is spatial, and the encoder's `batch_stats`.
         """
         return self._apply("encoder", variables, x, mask, train)
 
@@ -290,46 +333,20 @@ def make_autoencoder(
       latent_dim: size of the latent vector, at least 1.
       base_width: channels of the first block; the reference has 16.
       hidden_dim: size of the linear layers; the reference has 1024.
-      depth: convolutions in a block, at least 1.
+      depth: convolutions per block, at least 1.
       axis_name: mapped axis that BatchNorm synchronises over, or None.
       normalisation: "none", or "power" to divide the latents by their rms.
-      encoded_vectors: vectors of the latent's size that the encoder gives; a
-        variational one gives two.
-      heads: images that the decoder gives, one behind the other.
-      spatial: 1x1 convolutions for the linear layers, and no latent vector.
+      encoded_vectors: number of vectors of the latent's size that the encoder
+        gives side by side; a variational encoder gives two.
+      heads: number of images that the decoder gives side by side.
+      spatial: 1x1 convolutions in place of the linear layers, and an image as
+        the latent.
       normalises_hidden: BatchNorm behind the hidden linear layers.
-      arithmetic: the numbers in which it computes.
+      arithmetic: number formats inside of encoder and decoder.
 
     Returns:
       The network as a pair of pure functions.
-
-    Raises:
-      ValueError: if a size cannot be built, or the normalisation is unknown.
     """
-    if image_size < _REDUCTION or image_size % _REDUCTION:
-        raise ValueError(
-            f"image_size is {image_size}, but the four halvings of this network"
-            f" need a multiple of {_REDUCTION}; use 32, 64, 128, ..."
-        )
-    if channels not in (1, 3):
-        raise ValueError(
-            f"channels is {channels}, but must be 1 (gray) or 3 (RGB)."
-        )
-    if normalisation not in NORMALISATIONS:
-        raise ValueError(
-            f"channel.normalisation is {normalisation!r}; choose one of"
-            f" {', '.join(NORMALISATIONS)}."
-        )
-    sizes = {
-        "latent_dim": latent_dim,
-        "base_width": base_width,
-        "hidden_dim": hidden_dim,
-        "depth": depth,
-        "heads": heads,
-    }
-    for name, value in sizes.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1.")
     shared = {
         "base_width": base_width,
         "hidden_dim": hidden_dim,

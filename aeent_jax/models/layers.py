@@ -1,4 +1,4 @@
-"""Convolution, transposed convolution and BatchNorm with PyTorch's numbers.
+"""Convolution, transposed convolution and norms with PyTorch's conventions.
 
 Every layer takes NHWC arrays. Initialisers, padding, epsilon and the running
 variance follow PyTorch, so that networks trained here and there agree.
@@ -106,11 +106,11 @@ class BatchNorm(nn.Module):
 
     Rows with a false mask (the padding of a ragged batch) count nowhere.
     Devices along `axis_name` exchange count, mean and sum of squared
-    deviations once and combine them as Chan, Golub and LeVeque (1983): no
-    difference of large squares, so the variance cannot be negative. The
-    running variance is the unbiased one, as in PyTorch. A single value, such as
-    the last image of a ragged batch in a linear layer, leaves the running
-    statistics alone; PyTorch refuses it.
+    deviations once and combine them as Chan, Golub and LeVeque (1983). This
+    takes no difference of large squares, so the variance is never negative.
+    The running variance is the unbiased one, as in PyTorch. A single value,
+    such as the last image of a ragged batch in a linear layer, leaves the
+    running statistics unchanged; PyTorch raises an error.
 
     Attributes:
       axis_name: the mapped axis to synchronise over, or None.
@@ -162,12 +162,12 @@ class BatchNorm(nn.Module):
 class PowerNorm(nn.Module):
     """Divides latents by their rms, one number for all rows and dimensions.
 
-    Masked and global as BatchNorm, and like it with a running statistic in
-    evaluation. The power is that about 0, as in a channel's constraint, and not
-    the variance: nothing then stops the encoder from sending less information
-    than the power allows, by spending it on a constant. Divided by their
-    deviation instead, latents that a penalty has driven together would be
-    spread out again.
+    Masks, devices and the running statistic of evaluation are as in
+    `BatchNorm`. The power is the mean square, as in the constraint of a
+    channel, and not the variance. The encoder can then spend power on a
+    constant, and so send less information than the power allows. A division by
+    the deviation would spread out again the latents that a penalty has driven
+    together.
 
     Attributes:
       axis_name: the mapped axis to synchronise over, or None.

@@ -18,7 +18,7 @@ _LEVELS = 5
 _REDUCTION = 2 ** (_LEVELS - 1)
 # Reflection at the deepest level needs two pixels.
 _LEAST_SIZE = 2 * _REDUCTION
-# Against the division by 0, and PyTorch's of GroupNorm.
+# Prevents a division by 0; PyTorch's GroupNorm has the same.
 _EPSILON = 1e-5
 
 
@@ -102,7 +102,7 @@ class UNet(nn.Module):
     """Images to images, without a latent vector.
 
     Attributes:
-      channels: of the images.
+      channels: channels of the images.
       base_width: channels of the first level.
     """
 
@@ -111,7 +111,7 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, C]` to `[B, H, W, C]`, with no activation at last."""
+        """Maps `[B, H, W, C]` to `[B, H, W, C]`; the last layer is linear."""
         skips = []
         for level in range(_LEVELS):
             if level:
@@ -152,10 +152,10 @@ def make_unet(*, image_size: int, channels: int, base_width: int) -> UNet:
       base_width: channels of the first level; the reference has 64.
 
     Returns:
-      The module; it has parameters alone, and no statistics.
+      The module; it has parameters and no running statistics.
 
     Raises:
-      ValueError: a size cannot be built.
+      ValueError: if the images are too small or no multiple of 16.
     """
     if image_size < _LEAST_SIZE or image_size % _REDUCTION:
         raise ValueError(
@@ -163,10 +163,4 @@ def make_unet(*, image_size: int, channels: int, base_width: int) -> UNet:
             f" and its reflected borders need a multiple of {_REDUCTION} from"
             f" {_LEAST_SIZE}; use 32, 64, 128, ..."
         )
-    if channels not in (1, 3):
-        raise ValueError(
-            f"channels is {channels}, but must be 1 (gray) or 3 (RGB)."
-        )
-    if base_width < 1:
-        raise ValueError(f"base_width is {base_width}, but must be at least 1.")
     return UNet(channels, base_width)

@@ -18,7 +18,7 @@ _GROUPS = (
     {19: (256, 512), 21: (512, 512)},
 )
 NUM_FEATURES = 512
-# Of the arrays that `make_weights` needs, in PyTorch's names and layouts.
+# Shapes of the arrays that `make_weights` needs, by PyTorch's names.
 SHAPES: dict[str, tuple[int, ...]] = {
     f"features.{i}.{name}": shape
     for group in _GROUPS
@@ -29,7 +29,8 @@ SHAPES: dict[str, tuple[int, ...]] = {
     )
 }
 
-# Of ImageNet's pixels in [0, 1], by which its networks expect them normalised.
+# Statistics of ImageNet's pixels in [0, 1]; the network expects images that
+# are normalised by them.
 _PIXEL_MEAN = (0.485, 0.456, 0.406)
 _PIXEL_STD = (0.229, 0.224, 0.225)
 

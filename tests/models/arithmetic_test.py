@@ -8,7 +8,7 @@ import training_support
 from jax.extend.core import jaxprs_in_params
 
 from aeent_jax import config as config_lib
-from aeent_jax import methods, models
+from aeent_jax import methods
 
 IMAGES = training_support.make_images(8)
 
@@ -112,24 +112,6 @@ def test_methods_train_in_bfloat16(name):
 
     for leaf in jax.tree.leaves(jax.eval_shape(forward, variables)):
         assert leaf.dtype == jnp.float32
-
-
-@pytest.mark.parametrize(
-    ("compute", "sentence"),
-    [
-        (
-            {"dtype": "float16"},
-            "compute.dtype is 'float16'; choose one of float32, bfloat16",
-        ),
-        (
-            {"matmul_precision": "exact"},
-            "compute.matmul_precision is 'exact'; choose one of default, high",
-        ),
-    ],
-)
-def test_unknown_numbers_are_refused(compute, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        models.Arithmetic(**compute)
 
 
 def test_unet_computes_in_float32_alone():
