@@ -104,7 +104,9 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         "cache_dir": Key("", "prepared copies; empty: ~/.cache/aeent_jax"),
         "image_size": Key(64, "side in pixels", least=16, multiple=16),
         "memory_budget_mb": Key(
-            4096, "larger images stay in their files", least=0
+            4096,
+            "MB of images in memory; others stay in files",
+            least=0,
         ),
         "channels": Key(1, "1: gray, 3: RGB", choices=(1, 3)),
         "window": Key("", '"0,4095": black and white of wide images'),
@@ -123,7 +125,7 @@ KEYS: dict[str, Key | dict[str, Key]] = {
             "auto", 'normals held out for verdicts: auto, none, or "0.2", say'
         ),
         "validation_fraction": Key(
-            0.0, "of the training normals, held out", least=0, below=1
+            0.0, "fraction of the training normals held out", least=0, below=1
         ),
     },
     "model": {
@@ -131,7 +133,7 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         "base_width": Key(16, "channels of the first block", least=1),
         "hidden_dim": Key(1024, "size of the linear layers", least=1),
         "depth": Key(1, "convolutions per block", least=1),
-        "memory_slots": Key(25, "memae", least=1),
+        "memory_slots": Key(25, "memae: number of slots", least=1),
         "shrink_threshold": Key(
             0.0025, "memae: smaller addresses become 0", least=0
         ),
@@ -144,7 +146,7 @@ KEYS: dict[str, Key | dict[str, Key]] = {
             1.0, "constrained_ae: weight of mean((z - E(x_hat))**2)", least=0
         ),
         "feature_weight": Key(
-            1.0, "ganomaly: features of the adversary", least=0
+            1.0, "ganomaly: distance of the adversary's features", least=0
         ),
         "image_weight": Key(50.0, "ganomaly: squared error", least=0),
         "latent_weight": Key(
@@ -158,13 +160,15 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         "square_size": Key(
             10, "ceae: side of the black square, pixels", least=1
         ),
-        "noise_std": Key(0.2, "dae: coarse noise, images in [0, 1]", least=0),
+        "noise_std": Key(
+            0.2, "dae: deviation of coarse noise, images in [0, 1]", least=0
+        ),
         "noise_size": Key(16, "dae: side of the noise's grid", least=2),
         "foreground_only": Key(False, "dae: no noise where x is black"),
     },
     "channel": {
         "sigma": Key(
-            1.0, "noise on the latent in training; 0: no channel", least=0
+            1.0, "deviation of the noise on latents; 0: no channel", least=0
         ),
         "noise": Key(
             "gaussian",
@@ -180,10 +184,12 @@ KEYS: dict[str, Key | dict[str, Key]] = {
     "entropy": {
         "estimator": Key("kde_loo", "a name that `aeent entropy` prints"),
         "weight": Key(
-            5e-4, "of one nat, beside the reconstruction loss", least=0
+            5e-4, "weight of one nat beside the reconstruction loss", least=0
         ),
-        "bandwidth": Key("channel", '= sigma; or a rule, or "0.5", say'),
-        "allow_unsound": Key(False, "a weight without a channel, say"),
+        "bandwidth": Key(
+            "channel", 'of the kernel: "channel" is sigma; or a rule, or "0.5"'
+        ),
+        "allow_unsound": Key(False, "allow a weight without a channel"),
         "controller": Key(
             "fixed",
             "what sets the weight from step to step",
@@ -196,7 +202,7 @@ KEYS: dict[str, Key | dict[str, Key]] = {
             1e-2, "largest change of log weight per step", least=0
         ),
         "warmup_epochs": Key(
-            0, "schedule: linear, from 0 to the weight", least=0
+            0, "schedule: epochs of linear increase from 0", least=0
         ),
         "k": Key(3, "knn: which neighbour", least=1),
         "alpha": Key(2.0, "matrix_renyi: order of the entropy", above=0),
@@ -204,32 +210,42 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         "shrinkage": Key(
             "oas", 'gaussian: oas, ledoit_wolf, none, or "0.1", say'
         ),
-        "bias_correction": Key(False, "gaussian: for small samples"),
-        "spacing": Key(0, "vasicek; 0: from the number of latents", least=0),
-        "num_bins": Key(32, "histogram: per dimension", least=2),
-        "miller_madow": Key(False, "histogram: for small samples"),
+        "bias_correction": Key(
+            False, "gaussian: correct the bias of small samples"
+        ),
+        "spacing": Key(
+            0, "vasicek: 0 sets it from the number of latents", least=0
+        ),
+        "num_bins": Key(32, "histogram: bins per dimension", least=2),
+        "miller_madow": Key(
+            False, "histogram: correct the bias of small samples"
+        ),
         "components": Key(16, "mixture: number of Gaussians", least=1),
-        "covariance": Key("diagonal", "mixture", choices=("diagonal", "full")),
-        "learning_rate": Key(1e-2, "Adam's, for a learned estimator", above=0),
+        "covariance": Key(
+            "diagonal", "mixture: its matrices", choices=("diagonal", "full")
+        ),
+        "learning_rate": Key(1e-2, "Adam on a learned estimator", above=0),
     },
     "optimizer": {
-        "learning_rate": Key(1e-3, "Adam's, at its largest", above=0),
+        "learning_rate": Key(1e-3, "largest learning rate of Adam", above=0),
         "schedule": Key(
             "constant",
-            "of the learning rate",
+            "course of the learning rate",
             choices=("constant", "cosine", "linear"),
         ),
-        "warmup_steps": Key(0, "linear, from 0", least=0),
-        "clip_norm": Key(0.0, "of the gradient; 0: no clipping", least=0),
+        "warmup_steps": Key(0, "steps of linear increase from 0", least=0),
+        "clip_norm": Key(
+            0.0, "largest norm of the gradient; 0: no clipping", least=0
+        ),
     },
     # Encoder and decoder; the rest is in float32.
     "compute": {
         "dtype": Key(
-            "float32", "of activations", choices=("float32", "bfloat16")
+            "float32", "type of activations", choices=("float32", "bfloat16")
         ),
         "matmul_precision": Key(
             "default",
-            "of products in float32",
+            "precision of products in float32",
             choices=("default", "high", "highest"),
         ),
     },
@@ -238,7 +254,9 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         # One image has no variance for BatchNorm and no rate.
         "batch_size": Key(64, "images per step, over all devices", least=2),
         # The step gets it as an int32.
-        "seed": Key(0, "weights, order and noise", least=0, most=2**31 - 1),
+        "seed": Key(
+            0, "seed of weights, order and noise", least=0, most=2**31 - 1
+        ),
         "steps_per_call": Key(
             0, "steps per compiled call; 0: 1 on CPU, else 8", least=0
         ),
@@ -250,25 +268,35 @@ KEYS: dict[str, Key | dict[str, Key]] = {
     },
     "eval": {
         "score": Key("", "a name of methods.SCORES; empty: the method's own"),
-        "every_epochs": Key(0, "0: at the end alone", least=0),
+        "every_epochs": Key(
+            0, "epochs between evaluations; 0: at the end alone", least=0
+        ),
         "batch_size": Key(256, "images per call, over all devices", least=1),
-        "num_resamples": Key(1000, "of the bootstrap, for intervals", least=2),
+        "num_resamples": Key(
+            1000, "resamples of the bootstrap intervals", least=2
+        ),
         "diagnostic_latents": Key(
-            1000, "at most, of each kind of image", least=2
+            1000, "most latents measured per kind of image", least=2
         ),
     },
     "parallel": {
-        "num_devices": Key(0, "0: all, and one per core on CPU", least=0),
+        "num_devices": Key(0, "0: all, which on CPU is one per core", least=0),
     },
     "checkpoint": {
-        "every_steps": Key(500, "and at the end; 0: at the end alone", least=0),
-        "keep": Key(2, "latest ones; the best by validation is extra", least=1),
+        "every_steps": Key(
+            500, "steps between saves; 0: at the end alone", least=0
+        ),
+        "keep": Key(
+            2, "checkpoints kept; the best by validation is extra", least=1
+        ),
         "restore_from": Key("", "another run, whose weights to start from"),
     },
     "log": {
-        "every_epochs": Key(1, "between lines of metrics.jsonl", least=1),
+        "every_epochs": Key(
+            1, "epochs between lines of metrics.jsonl", least=1
+        ),
         "profile": Key("", "start:stop, steps to trace into the workdir"),
-        "tensorboard": Key(True, "events too, where tensorboardX is installed"),
+        "tensorboard": Key(True, "write events, if tensorboardX is installed"),
     },
 }
 

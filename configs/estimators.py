@@ -16,8 +16,8 @@ import ml_collections
 
 from aeent_jax import config as config_lib
 
-# A sweep that is stopped early has those of the first row at every weight, and
-# the middle weights before the others.
+# In the order of training: a sweep that is stopped early has the first row at
+# every weight, and the middle weights before the others.
 ESTIMATORS = (
     (
         "coding_rate",
@@ -39,7 +39,7 @@ ESTIMATORS = (
     ),
 )
 WEIGHTS = (1e-3, 3e-4, 3e-3, 1e-4)
-# What an estimator needs of the rest of the configuration.
+# Settings that an estimator needs.
 NEEDS = {"quantised": {"channel.noise": "uniform"}}
 
 

@@ -30,11 +30,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 def main(argv: Sequence[str]) -> int:
     """Prints the cost; returns the exit status."""
     program.refuse_positional(argv)
-    program.configure_jax()
-    import jax
-
-    # Has no effect on accelerators.
-    jax.config.update("jax_num_cpu_devices", _DEVICES.value)
+    program.configure_jax(_split_cpu)
     from aeent_jax.bench import cost
 
     result = cost.measure(
@@ -45,6 +41,13 @@ def main(argv: Sequence[str]) -> int:
     )
     print(json.dumps(result) if _JSON.value else cost.format_cost(result))
     return 0
+
+
+def _split_cpu() -> None:
+    import jax
+
+    # Has no effect on accelerators.
+    jax.config.update("jax_num_cpu_devices", _DEVICES.value)
 
 
 if __name__ == "__main__":

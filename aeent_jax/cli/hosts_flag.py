@@ -14,7 +14,7 @@ _PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which of them this is, from 0."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Let TPU pods, Slurm, ... say all three."
+    "distributed", False, "Read all three from the TPU pod, Slurm, and so on."
 )
 _JOIN_SECONDS = flags.DEFINE_integer(
     "join_seconds", 300, "How long to wait for all processes."

@@ -8,7 +8,7 @@ aeent sweep --records=configs/results/estimators[,DIR2] --out=DIR
 The configuration file has a second function, get_members, which yields the
 name of each member and the keys that it sets. A member is an ordinary run in
 OUT/<member>. On CPU each is trained by `aeent train` in a process of its own,
-one a core, with one device; on accelerators one compiled program trains all
+one per core, with one device; on accelerators one compiled program trains all
 members that differ in seed, learning rate, weight and latent size alone. The
 same command goes on where a sweep was stopped.
 
@@ -29,7 +29,7 @@ _CONFIG = config_flag.define()
 _OUT = flags.DEFINE_string("out", None, "Folder of this sweep.")
 _ONLY = flags.DEFINE_string("only", "*", "Pattern of members' names to train.")
 _WORKERS = flags.DEFINE_integer(
-    "workers", 0, "Processes at a time; 0: one a core, one on accelerators."
+    "workers", 0, "Processes at a time; 0: one per core, one on accelerators."
 )
 _POPULATION = flags.DEFINE_integer(
     "population",
