@@ -342,6 +342,9 @@ def complete_steps(directory: pathlib.Path) -> list[int]:
 
 
 def _is_empty(directory: pathlib.Path) -> bool:
+    # A folder of a bucket exists once something is in it.
+    if not directory.exists():
+        return True
     return next(iter(directory.iterdir()), None) is None
 
 

@@ -62,8 +62,8 @@ def undisturbed(make_config, folder):
 
 def state_of(workdir, config, step):
     like = training_support.final_state(workdir, config).state
-    with checkpoint.Checkpoints(workdir / "checkpoints", keep=9) as found:
-        return found.restore(step, like).state
+    folder = workdir / "checkpoints"
+    return checkpoint._restore_step(folder, step, like, partial=False).state
 
 
 def set_modes(folder, of_folders, of_files):
