@@ -16,7 +16,9 @@ _LATENTS = flags.DEFINE_string(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of a run, whose images give the latents."
 )
-_SPLIT = flags.DEFINE_string("split", "train", "Of the run: train, val, test.")
+_SPLIT = flags.DEFINE_string(
+    "split", "train", "Images of the run: train, val or test."
+)
 _SIGMA = flags.DEFINE_float(
     "sigma", None, "Noise of the channel; 1, or the run's, where not given."
 )
@@ -26,10 +28,10 @@ _BANDWIDTH = flags.DEFINE_string(
     "channel measures z + sigma*eps; a rule's name or a number measures z.",
 )
 _MAX_QUERIES = flags.DEFINE_integer(
-    "max_queries", None, "Of per-query estimators; 4096 above 16384 latents."
+    "max_queries", None, "Queries at most; 4096 above 16384 latents."
 )
 _ESTIMATORS = flags.DEFINE_list("estimators", [], "Names; all by default.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of noise, chosen rows and fits.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of noise, chosen rows and fits.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object instead.")
 
 
