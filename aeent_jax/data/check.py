@@ -143,6 +143,7 @@ def check(
     findings = [
         *_find_unreadable(failures, len(listing.records)),
         *_find_other_counts(name, listing),
+        *_find_few(items),
         *_find_unusable(items),
         *_find_duplicates(seen),
         *_find_near_copies(seen, near_levels),
@@ -381,6 +382,12 @@ def _find_blank(items: Sequence[sources.Item]) -> list[Finding]:
         if item.facts.extrema[0] == item.facts.extrema[1]
     ]
     return _note("blank", "images are of one gray value", blank)
+
+
+def _find_few(items: Sequence[sources.Item]) -> list[Finding]:
+    names = tuple(i.id for i in items if i.record.split == "train")
+    sentence = dataset.describe_few(len(names))
+    return [Finding("few", False, sentence, names)] if sentence else []
 
 
 def _note(kind: str, sentence: str, names: Sequence[str]) -> list[Finding]:

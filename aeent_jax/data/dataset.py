@@ -13,6 +13,9 @@ NORMAL = 0
 ABNORMAL = 1
 SPLITS = ("train", "val", "calibration", "test")
 
+# Fewer training images teach a network nothing but themselves.
+_FEW = 20
+
 # Pixels that are hashed at a time.
 _BLOCK_BYTES = 2**24
 
@@ -82,6 +85,20 @@ def select(split: Split, chosen: np.ndarray) -> Split:
         masks=None if masks is None else masks[chosen],
         ids=tuple(i for i, k in zip(split.ids, chosen, strict=True) if k),
         groups=None if split.groups is None else split.groups[chosen],
+    )
+
+
+def describe_few(count: int) -> str:
+    """A sentence on training images that are hardly any, or an empty text.
+
+    Args:
+        count: how many there are.
+    """
+    if count >= _FEW:
+        return ""
+    return (
+        f"training normals number {count}, and a network learns fewer than"
+        f" {_FEW} by heart: its scores say little about other images; add some"
     )
 
 

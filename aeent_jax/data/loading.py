@@ -93,7 +93,9 @@ def load(
         splits = hold_out(splits, validation_fraction, seed)
     is_own = catalog.get_entry(name).source == catalog.FOLDER
     splits, note = hold_out_calibration(splits, calibration, seed, is_own)
-    made = dataset.make_dataset(name, splits, (note,) if note else ())
+    few = dataset.describe_few(len(splits["train"]))
+    notes = (note, f"WARNING: {few}." if few else "")
+    made = dataset.make_dataset(name, splits, tuple(filter(None, notes)))
     return dataclasses.replace(made, left_out=left_out.describe())
 
 

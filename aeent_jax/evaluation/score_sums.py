@@ -180,7 +180,16 @@ def surprise(
 
     Returns:
       `[N]` float64, in nats.
+
+    Raises:
+      ValueError: there are fewer samples than the density needs.
     """
+    if len(samples) < 2:
+        raise ValueError(
+            f"the score {SURPRISE} needs at least 2 training images, and"
+            f" there is {len(samples)}; train on more, or choose a score of"
+            " images, such as squared."
+        )
     index = np.arange(len(z)) if own else np.full(len(z), -1)
     found = _per_query(sigma or "loo_ml", z, samples, index)
     return np.asarray(found, np.float64)

@@ -3,7 +3,21 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from aeent_jax.data import check
+from aeent_jax.data import check, dataset
+
+
+@pytest.fixture(autouse=True)
+def _few_are_enough(monkeypatch):
+    monkeypatch.setattr(dataset, "_FEW", 1)
+
+
+def test_hardly_any_images_are_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "_FEW", 20)
+    root = data_support.make_class_folders(tmp_path / "root")
+    (note,) = [
+        n for n in check.check("folder", str(root)).notes if "heart" in n
+    ]
+    assert "fewer than 20 by heart" in note
 
 
 def _check(root, name="folder"):

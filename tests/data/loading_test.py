@@ -131,7 +131,7 @@ def test_the_paper_s_protocol_holds_nothing_out(tmp_path, monkeypatch):
     data_support.draw_few_phantoms(monkeypatch)
     found = _load(tmp_path, "phantom_cxr", "", calibration="auto")
     assert "calibration" not in found.splits
-    assert not found.notes
+    assert not any("held out" in note for note in found.notes)
     part = _load(tmp_path, "phantom_cxr", "", calibration="0.5")
     assert len(part.splits["calibration"]) == len(found.splits["train"]) // 2
 
@@ -215,3 +215,10 @@ def test_real_images_load_by_name_and_as_a_folder(tmp_path, name, folder):
         for n in (name, "folder")
     }
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize(("count", "warned"), [(4, True), (20, False)])
+def test_hardly_any_images_are_warned_of(tmp_path, count, warned):
+    data_support.make_flat(tmp_path / "root", count=count)
+    notes = _load(tmp_path).notes
+    assert any("learns fewer than 20 by heart" in n for n in notes) == warned
