@@ -32,6 +32,20 @@ def names(path: pathlib.Path) -> list[str]:
     )
 
 
+def describe(path: pathlib.Path) -> frame.Facts:
+    """Reads what the header of a file says, without its pixels.
+
+    Raises:
+        files.UnreadableFileError: the file is no readable DICOM file.
+    """
+    return _with_reasons(
+        path,
+        lambda: dicom_header.describe(
+            dicom_header.read(path, pixels=False), path
+        ),
+    )
+
+
 def frames(path: pathlib.Path, window: gray.Window | None) -> Iterator:
     """Reads the frames of a file; see `images.frames`."""
     header = _with_reasons(path, lambda: dicom_header.read(path, pixels=True))

@@ -465,6 +465,7 @@ def _with_data(
         "data": dataset.name,
         "data_sha256": dataset.fingerprint,
         "num_images": {s: len(split) for s, split in dataset.splits.items()},
+        **reading.find_kinds(detector.config),
     }
     known = dataclasses.replace(
         detector, latents=latents, blocks=block_means(images), about=about

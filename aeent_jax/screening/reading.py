@@ -1,6 +1,7 @@
 """New images to the input of a network, and what is odd about them."""
 
 import dataclasses
+import hashlib
 import itertools
 import os
 import pathlib
@@ -11,7 +12,7 @@ import ml_collections
 import numpy as np
 import PIL.Image
 
-from aeent_jax.data import files, images, layouts, sources
+from aeent_jax.data import catalog, files, images, layouts, medical, sources
 
 # A list of paths is told from an image by its suffix.
 _LISTS = (".txt", ".lst", ".list")
@@ -147,13 +148,45 @@ def _odd(frame: images.Frame, config, trained_on) -> Iterator[str]:
         ("body_parts", frame.body_part, "body part"),
     ):
         known = trained_on.get(key, ())
-        if known and value and value not in known:
+        if known and value and mark(value) not in known:
             yield f"is of another {noun} than the training images"
     if config.data.channels == 1 and frame.has_color:
         yield "has colour, and the network was trained on gray images"
     size = config.data.image_size
     if min(frame.size) < _SMALL * size:
         yield f"is much smaller than the {size} pixels that the network sees"
+
+
+def mark(value: str) -> str:
+    """A digest in place of a header's value, which no model file holds."""
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+def find_kinds(config: ml_collections.ConfigDict) -> dict[str, list[str]]:
+    """Finds what kinds of DICOM files a network was trained on.
+
+    Args:
+      config: of the network.
+
+    Returns:
+      `modalities` and `body_parts`, as `mark` gives them; empty for other
+      files.
+    """
+    kinds: dict[str, set[str]] = {"modalities": set(), "body_parts": set()}
+    name = config.data.name
+    if catalog.get_entry(name).source != catalog.GENERATED:
+        for record in sources.list_files(name, config.data.root).records:
+            is_dicom = medical.sniff(record.path) == medical.DICOM
+            if record.split == "train" and is_dicom:
+                # The extra is installed where such files were trained on.
+                from aeent_jax.data import dicom
+
+                facts = dicom.describe(record.path)
+                kinds["modalities"].add(facts.modality)
+                kinds["body_parts"].add(facts.body_part)
+    return {
+        k: sorted(mark(v) for v in found if v) for k, found in kinds.items()
+    }
 
 
 def to_image(values: np.ndarray) -> PIL.Image.Image:

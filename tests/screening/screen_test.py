@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 
+import data_support
 import numpy as np
 import PIL.Image
 import pytest
@@ -14,6 +15,7 @@ import training_support
 
 from aeent_jax import screening
 from aeent_jax.screening import outputs
+from aeent_jax.training import loop
 
 EVIL = "=2+3<img src=x onerror=alert(1)>&.png"
 
@@ -272,3 +274,49 @@ def test_a_browser_shows_the_worklist(detector, images, tmp_path):
     assert "=2+3&lt;img src=x onerror=alert(1)&gt;&amp;.png" in dom
     assert 'aria-current="true"' in dom
     assert "<h2>" in dom
+
+
+WORDS = ("Doe^Jane", "PAT-4711", "19700101", "St. Elsewhere", "ACC-99")
+
+
+def write_dicom(folder, images, **tags):
+    """DICOM files whose headers name a person."""
+    pytest.importorskip("pydicom")
+    name, number, born, hospital, accession = WORDS
+    for i, image in enumerate(images):
+        data_support.write_dicom(
+            folder / f"IM{i:04d}",
+            image,
+            **{
+                "PatientName": name,
+                "PatientID": f"{number}-{i}",
+                "PatientBirthDate": born,
+                "InstitutionName": hospital,
+                "AccessionNumber": accession,
+                "Modality": "CR",
+                "BodyPartExamined": "CHEST",
+            }
+            | tags,
+        )
+    return folder
+
+
+def test_no_value_of_a_header_leaves_the_files(tmp_path_factory, tmp_path):
+    normal = training_support.make_images(60)[..., 0]
+    root = write_dicom(tmp_path_factory.mktemp("dicom"), normal)
+    config = training_support.make_config(
+        root, tmp_path / "cache", data__calibration="auto", train__epochs=1
+    )
+    loop.train(config, tmp_path / "run")
+    detector = screening.Detector.load(tmp_path / "run")
+    detector.save(tmp_path / "run" / "model.aeent")
+    new = write_dicom(tmp_path / "new", screening_support.abnormal(2))
+    write_dicom(new / "ct", normal[:1], Modality="CT", BodyPartExamined="HEAD")
+    screening.screen(detector, [str(new)], tmp_path / "run" / "out")
+    for path in (tmp_path / "run").rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for word in WORDS:
+            assert word.encode() not in content, path
+    reasons = [row["reason"] for row in rows_of(tmp_path / "run" / "out")]
+    assert sum("another modality" in reason for reason in reasons) == 1
+    assert sum("another body part" in reason for reason in reasons) == 1
