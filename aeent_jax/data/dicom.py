@@ -369,7 +369,6 @@ def _from_window(group: Dataset) -> _Shown | None:
     if function == "SIGMOID":
         return _Shown(_Sigmoid(center, width), (low, high), "file")
     if function != "LINEAR_EXACT" and width >= 1:
-        # PS3.3 C.11.2.1.2.1: of whole numbers, the ends included.
-        low = center - 0.5 - (width - 1) / 2
+        # PS3.3 C.11.2.1.2.1 counts whole numbers, and includes both ends.
         high = low + width - 1
     return _Shown(gray.Linear(low, high), (low, high), "file")

@@ -357,7 +357,11 @@ def _smooth(bits, marker=0.0):
     y, x = np.mgrid[:96, :96] / 96
     blob = np.exp(-((y - 0.4) ** 2 + (x - 0.5) ** 2) / 0.2)
     values = np.rint(blob * (2**bits - 1)).astype(np.uint16)
-    values[: round(marker * 96), : round(marker * 96)] = 65535
+    # Letters have many levels of their own, and some of them the brightest.
+    side = round(marker * 96)
+    letters = np.random.default_rng(0).integers(0, 65535, (side, side))
+    values[:side, :side] = letters
+    values[: side // 2, :side] = 65535
     return values
 
 
