@@ -69,9 +69,9 @@ def make_ceae(
       ValueError: a square that the image does not hold.
     """
     size, image_size = config.corruption.square_size, config.data.image_size
-    if not 1 <= size <= image_size:
+    if size > image_size:
         raise ValueError(
-            f"corruption.square_size is {size}, but must be from 1 to"
+            f"corruption.square_size is {size}, but must be at most"
             f" data.image_size, which is {image_size}."
         )
     network = autoencoders.make_network(config, axis_name)

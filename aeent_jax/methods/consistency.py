@@ -6,7 +6,6 @@ adversary.
 """
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -74,16 +73,8 @@ def make_constrained_ae(
 
     Returns:
       The method.
-
-    Raises:
-      ValueError: a negative or infinite weight.
     """
     weight = config.loss.consistency_weight
-    if not 0 <= weight < math.inf:
-        raise ValueError(
-            f"loss.consistency_weight is {weight}, but must be a finite number"
-            " of at least 0."
-        )
     network = autoencoders.make_network(config, axis_name)
     return Method(
         init=network.init,

@@ -128,8 +128,7 @@ def make_dae(
     as configs/dae.py.
 
     Raises:
-      ValueError: a size that cannot be built, no such noise, or numbers other
-        than float32.
+      ValueError: an image that is too small, or numbers other than float32.
     """
     del axis_name  # No statistic of the network is over images.
     numbers = models.Arithmetic(
@@ -141,15 +140,10 @@ def make_dae(
             " compute.dtype=float32 and compute.matmul_precision=default."
         )
     group, image_size = config.corruption, config.data.image_size
-    if not 2 <= group.noise_size <= image_size:
+    if group.noise_size > image_size:
         raise ValueError(
-            f"corruption.noise_size is {group.noise_size}, but must be from 2"
-            f" to data.image_size, which is {image_size}."
-        )
-    if not 0 <= group.noise_std < float("inf"):
-        raise ValueError(
-            f"corruption.noise_std is {group.noise_std}, but must be a finite"
-            " number of at least 0."
+            f"corruption.noise_size is {group.noise_size}, but must be at most"
+            f" data.image_size, which is {image_size}."
         )
     unet = models.make_unet(
         image_size=image_size,

@@ -204,16 +204,9 @@ def make_ganomaly(
       The method.
 
     Raises:
-      ValueError: a negative or infinite weight, or images too small to be
-        normalised alone.
+      ValueError: images too small to be normalised alone.
     """
     group, size = config.loss, config.data.image_size
-    for name in _WEIGHTS:
-        if not 0 <= group[name] < float("inf"):
-            raise ValueError(
-                f"loss.{name} is {group[name]}, but must be a finite number of"
-                " at least 0."
-            )
     is_quirky = config.compat == "medianomaly"
     if is_quirky and size < _SMALLEST_ALONE:
         raise ValueError(

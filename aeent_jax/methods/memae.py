@@ -126,30 +126,19 @@ def make_memae(
     """`memae`: mean squared error, and the entropy of the addresses.
 
     Raises:
-      ValueError: no slot, a threshold that may leave no address, or a weight
-        below 0 or not finite.
+      ValueError: a threshold that may leave no address.
     """
     num_slots = config.model.memory_slots
     threshold = config.model.shrink_threshold
-    weight = config.loss.address_weight
-    if num_slots < 1:
+    if threshold >= 1 / num_slots:
         raise ValueError(
-            f"model.memory_slots is {num_slots}, but must be at least 1."
-        )
-    if not 0 <= threshold < 1 / num_slots:
-        raise ValueError(
-            f"model.shrink_threshold is {threshold}, but must be at least 0 and"
-            f" below 1/{num_slots}, the weight of each of {num_slots} slots"
+            f"model.shrink_threshold is {threshold}, but must be below"
+            f" 1/{num_slots}, the weight of each of {num_slots} slots"
             " where all are alike."
-        )
-    if not 0 <= weight < float("inf"):
-        raise ValueError(
-            f"loss.address_weight is {weight}, but must be a finite number of"
-            " at least 0."
         )
     return from_network(
         autoencoders.make_network(config, axis_name),
         num_slots=num_slots,
         threshold=threshold,
-        address_weight=weight,
+        address_weight=config.loss.address_weight,
     )

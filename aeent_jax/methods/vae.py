@@ -118,15 +118,9 @@ def make_vae(
     each image, the same in every evaluation.
 
     Raises:
-      ValueError: a weight below 0 or not finite; or normalised latents, of
-        which the KL could not move the mean square of `mu`.
+      ValueError: normalised latents, since the KL could not move the mean
+        square of `mu`.
     """
-    weight = config.loss.kl_weight
-    if not 0 <= weight < float("inf"):
-        raise ValueError(
-            f"loss.kl_weight is {weight}, but must be a finite number of at"
-            " least 0."
-        )
     if config.channel.normalisation != "none":
         raise ValueError(
             f"channel.normalisation is {config.channel.normalisation}, but the"
@@ -135,6 +129,6 @@ def make_vae(
         )
     return from_network(
         autoencoders.make_network(config, axis_name, encoded_vectors=2),
-        kl_weight=weight,
+        kl_weight=config.loss.kl_weight,
         samples_in_evaluation=config.compat == "medianomaly",
     )

@@ -90,14 +90,9 @@ def make_controller(
       The checked controller.
 
     Raises:
-      ValueError: an unknown name, a number out of its range, or nothing that
+      ValueError: a number that this controller cannot use, or nothing that
         the weight could control.
     """
-    if name not in CONTROLLERS:
-        raise ValueError(
-            f"entropy.controller is {name!r}; choose one of"
-            f" {', '.join(CONTROLLERS)}."
-        )
     made = Controller(name, target, step_size, warmup_steps)
     if name == "fixed":
         return made

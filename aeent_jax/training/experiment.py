@@ -136,11 +136,6 @@ def _microbatches(config, method) -> int:
 def _estimator_optimizer(rate, learning_rate):
     if not rate.is_learned:
         return optax.identity()
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(
-            f"entropy.learning_rate is {learning_rate}, but must be a finite"
-            " number above 0."
-        )
     return optax.adam(learning_rate)
 
 

@@ -103,19 +103,10 @@ def make_rate(
       The checked rate term.
 
     Raises:
-      ValueError: a value out of its range, or an unsound combination that was
-        not allowed.
+      ValueError: an unknown estimator or bandwidth, or an unsound combination
+        that was not allowed.
     """
     entry = entropy.ESTIMATORS[estimator]
-    channel.check_noise(noise)
-    for name, value in (
-        ("channel.sigma", sigma),
-        ("entropy.weight", weight),
-    ):
-        if not 0 <= value < float("inf"):
-            raise ValueError(
-                f"{name} is {value}, but must be a finite number of at least 0."
-            )
     rate = Rate(
         sigma,
         estimator,

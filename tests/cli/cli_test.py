@@ -150,8 +150,8 @@ def test_train_refuses_a_wrong_command_line(run, folder, args, sentence):
         ),
         (
             {"optimizer__warmup_steps": "12"},
-            "optimizer.warmup_steps is 12, but must be at least 0 and below"
-            " the 12 steps of the whole training.",
+            "optimizer.warmup_steps is 12, but must be below the 12 steps of"
+            " the whole training.",
         ),
         ({"train__batch_size": "1"}, "train.batch_size is '1', but must be"),
         ({"checkpoint__keep": "0"}, "checkpoint.keep is '0', but must be"),

@@ -78,9 +78,8 @@ def test_training_sees_the_square_and_evaluation_does_not(variables):
     assert method.losses is plain.losses
 
 
-@pytest.mark.parametrize("size", [0, 65])
-def test_refuses_a_square_that_the_image_does_not_hold(size):
+def test_refuses_a_square_that_the_image_does_not_hold():
     config = config_lib.apply_variant(config_lib.default(), "plain")
-    config.method, config.corruption.square_size = "ceae", size
-    with pytest.raises(ValueError, match=f"square_size is {size}.*from 1 to"):
+    config.method, config.corruption.square_size = "ceae", 65
+    with pytest.raises(ValueError, match="square_size is 65.*which is 64"):
         methods.make_method(config, None)

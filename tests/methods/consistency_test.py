@@ -3,7 +3,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from aeent_jax import config as config_lib
 from aeent_jax import methods
@@ -96,13 +95,3 @@ def test_compat_adds_those_of_reconstructions_up_to_the_decoders_hidden():
         *(f"encoder/{name}" for name in plain.batch_stats["encoder"]),
         "decoder/hidden_norm",
     }
-
-
-@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
-def test_refuses_a_weight_that_is_negative_or_not_finite(weight):
-    with pytest.raises(ValueError, match=r".") as caught:
-        methods.make_method(make_config(weight=weight), None)
-    assert str(caught.value) == (
-        f"loss.consistency_weight is {weight}, but must be a finite number of"
-        " at least 0."
-    )

@@ -265,14 +265,3 @@ def test_a_discriminator_that_has_won_is_drawn_anew():
     np.testing.assert_array_equal(again["block4_0"]["conv"]["kernel"], kernel)
     later = renew(params, 0.9e-5, inputs._replace(rng=jax.random.key(2)))
     assert (later["block4_0"]["conv"]["kernel"] != kernel).any()
-
-
-@pytest.mark.parametrize("name", ["feature", "image", "latent"])
-@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
-def test_refuses_a_weight_that_is_negative_or_not_finite(name, weight):
-    with pytest.raises(ValueError, match=r".") as caught:
-        make(**{f"loss__{name}_weight": weight})
-    assert str(caught.value) == (
-        f"loss.{name}_weight is {weight}, but must be a finite number of at"
-        " least 0."
-    )

@@ -91,11 +91,6 @@ def test_batch_without_a_rate_moves_nothing():
     ("overrides", "sentence"),
     [
         (
-            {"name": "pid"},
-            "entropy.controller is 'pid'; choose one of fixed, schedule,"
-            " target_rate, target_distortion.",
-        ),
-        (
             {"is_measured": False},
             "entropy.controller is 'target_rate', but there is no rate to"
             " weigh; set channel.sigma=1 and an entropy.estimator, or"

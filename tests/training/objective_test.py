@@ -279,27 +279,6 @@ def test_the_width_of_no_noise_is_refused():
     ("overrides", "sentence"),
     [
         (
-            {"noise": "laplace"},
-            "channel.noise is 'laplace'; choose one of gaussian, uniform.",
-        ),
-        (
-            {"sigma": -1.0},
-            "channel.sigma is -1.0, but must be a finite number of at least 0.",
-        ),
-        (
-            {"sigma": float("nan")},
-            "channel.sigma is nan, but must be a finite number of at least 0.",
-        ),
-        (
-            {"weight": float("inf")},
-            "entropy.weight is inf, but must be a finite number of at least 0.",
-        ),
-        (
-            {"weight": -1e-3},
-            "entropy.weight is -0.001, but must be a finite number of at"
-            " least 0.",
-        ),
-        (
             {"bandwidth": "scot"},
             "entropy.bandwidth is 'scot'; give a number above 0, or one of"
             " channel, scott, silverman, loo_ml, median.",
