@@ -36,6 +36,7 @@ from aeent_jax.methods import (
 )
 from aeent_jax.methods.method import (
     Adversary,
+    Encoded,
     Inputs,
     Method,
     Noise,
@@ -50,6 +51,7 @@ __all__ = [
     "METHODS",
     "SCORES",
     "Adversary",
+    "Encoded",
     "Inputs",
     "Method",
     "Noise",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from aeent_jax import models
-from aeent_jax.methods.method import Inputs, Method, Noise, Outputs, no_noise
+from aeent_jax.methods.method import Encoded, Inputs, Method, Outputs
 
 
 def make_network(
@@ -40,24 +40,31 @@ def make_network(
     )
 
 
-def autoencode(
+def encode(
     network: models.Autoencoder,
     variables: models.Variables,
     inputs: Inputs,
-    noise: Noise,
+    *,
+    train: bool,
+) -> Encoded:
+    """Encodes images as they are."""
+    z, stats = network.encode(variables, inputs.x, inputs.mask, train=train)
+    return Encoded(z, variables["batch_stats"] | {"encoder": stats}, {})
+
+
+def decode(
+    network: models.Autoencoder,
+    variables: models.Variables,
+    inputs: Inputs,
+    encoded: Encoded,
+    z_noisy: jax.Array,
     *,
     train: bool,
 ) -> Outputs:
-    """Encodes, sends through the channel, decodes."""
-    z, encoder_stats = network.encode(
-        variables, inputs.x, inputs.mask, train=train
-    )
-    z_noisy = noise(z)
-    x_hat, decoder_stats = network.decode(
-        variables, z_noisy, inputs.mask, train=train
-    )
-    stats = {"encoder": encoder_stats, "decoder": decoder_stats}
-    return Outputs(x_hat, z, z_noisy, stats, {})
+    """Decodes noisy latents."""
+    x_hat, stats = network.decode(variables, z_noisy, inputs.mask, train=train)
+    stats = encoded.batch_stats | {"decoder": stats}
+    return Outputs(x_hat, encoded.z, z_noisy, stats, encoded.extra)
 
 
 def squared_error(x: jax.Array, outputs: Outputs) -> dict[str, jax.Array]:
@@ -70,7 +77,8 @@ def from_network(network: models.Autoencoder) -> Method:
     """The plain autoencoder on a network."""
     return Method(
         init=network.init,
-        forward=functools.partial(autoencode, network),
+        encode=functools.partial(encode, network),
+        decode=functools.partial(decode, network),
         losses=squared_error,
         score="squared",
         latent_dim=network.latent_dim,
@@ -97,9 +105,12 @@ def make_ae_l1(
     )
 
 
-def _autoencode_places(network, variables, inputs, noise, *, train):
-    del noise  # There is no vector that it could be added to.
-    outputs = autoencode(network, variables, inputs, no_noise, train=train)
+def _autoencode_places(network, variables, inputs, *_, train):
+    """The pass of a network whose latents are no vector for a channel."""
+    encoded = encode(network, variables, inputs, train=train)
+    outputs = decode(
+        network, variables, inputs, encoded, encoded.z, train=train
+    )
     return outputs._replace(z=None, z_noisy=None)
 
 
@@ -114,6 +125,7 @@ def make_ae_spatial(
     network = make_network(config, axis_name, spatial=True)
     return dataclasses.replace(
         from_network(network),
-        forward=functools.partial(_autoencode_places, network),
+        encode=None,
+        decode=functools.partial(_autoencode_places, network),
         latent_dim=None,
     )

@@ -13,7 +13,7 @@ import ml_collections
 
 from aeent_jax import models
 from aeent_jax.methods import autoencoders, streams
-from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
+from aeent_jax.methods.method import Encoded, Inputs, Method
 
 _BLACK = -1.0
 
@@ -45,15 +45,13 @@ def blacken_squares(inputs: Inputs, size: int) -> jax.Array:
 def from_network(network: models.Autoencoder, size: int) -> Method:
     """The context-encoding autoencoder on a network, with squares of a size."""
 
-    def forward(variables, inputs, noise: Noise, *, train: bool) -> Outputs:
+    def encode(variables, inputs, *, train: bool) -> Encoded:
         if train:
             inputs = inputs._replace(x=blacken_squares(inputs, size))
-        return autoencoders.autoencode(
-            network, variables, inputs, noise, train=train
-        )
+        return autoencoders.encode(network, variables, inputs, train=train)
 
     return dataclasses.replace(
-        autoencoders.from_network(network), forward=forward
+        autoencoders.from_network(network), encode=encode
     )
 
 

@@ -5,6 +5,7 @@ constrained adversarial auto-encoders", in the form of MedIAnomaly: without the
 adversary.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,21 +14,22 @@ import ml_collections
 
 from aeent_jax import models
 from aeent_jax.methods import autoencoders
-from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
+from aeent_jax.methods.method import Encoded, Inputs, Method, Outputs
 
 
-def _forward(
+def _decode(
     network: models.Autoencoder,
     is_quirky: bool,
     variables: models.Variables,
     inputs: Inputs,
-    noise: Noise,
+    encoded: Encoded,
+    z_noisy: jax.Array,
     *,
     train: bool,
 ) -> Outputs:
-    """Autoencodes, and encodes what came out."""
-    outputs = autoencoders.autoencode(
-        network, variables, inputs, noise, train=train
+    """Decodes, and encodes what came out."""
+    outputs = autoencoders.decode(
+        network, variables, inputs, encoded, z_noisy, train=train
     )
     # What the second pass adds to running statistics, it adds after the first.
     after_first = variables | {"batch_stats": outputs.batch_stats}
@@ -76,13 +78,11 @@ def make_constrained_ae(
     """
     weight = config.loss.consistency_weight
     network = autoencoders.make_network(config, axis_name)
-    return Method(
-        init=network.init,
-        forward=functools.partial(
-            _forward, network, config.compat == "medianomaly"
+    return dataclasses.replace(
+        autoencoders.from_network(network),
+        decode=functools.partial(
+            _decode, network, config.compat == "medianomaly"
         ),
         losses=functools.partial(consistency_losses, weight),
-        score="squared",
-        latent_dim=config.model.latent_dim,
         extra=("z_again",),
     )

@@ -27,7 +27,6 @@ from aeent_jax.methods import autoencoders, streams
 from aeent_jax.methods.method import (
     Inputs,
     Method,
-    Noise,
     Outputs,
 )
 
@@ -104,15 +103,15 @@ def from_network(
         x = jnp.zeros((1, image_size, image_size, unet.channels))
         return {"params": unet.init(rng, x)["params"], "batch_stats": {}}
 
-    def forward(variables, inputs, noise: Noise, *, train: bool) -> Outputs:
-        del noise  # There is no vector that it could be added to.
+    def reconstruct(variables, inputs, *_, train: bool) -> Outputs:
         x = corrupt(inputs, corruption) if train else inputs.x
         x_hat = unet.apply({"params": variables["params"]}, x)
         return Outputs(x_hat, None, None, variables["batch_stats"], {})
 
     return Method(
         init=init,
-        forward=forward,
+        encode=None,
+        decode=reconstruct,
         losses=autoencoders.squared_error,
         score="squared",
         latent_dim=None,

@@ -19,6 +19,7 @@ at 100. None of this has been compared with numbers of the reference.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +29,9 @@ from aeent_jax import models
 from aeent_jax.methods import autoencoders, streams
 from aeent_jax.methods.method import (
     Adversary,
+    Encoded,
     Inputs,
     Method,
-    Noise,
     Outputs,
 )
 
@@ -39,6 +40,11 @@ _DEVIATION = 0.02
 _WEIGHTS = ("feature_weight", "image_weight", "latent_weight")
 # Four halvings leave a single place of 16 pixels, which has no variance.
 _SMALLEST_ALONE = 32
+
+# From the discriminator's variables, images and mask to `(logits, features)`
+# and its new `batch_stats`.
+Look = Callable[..., tuple[tuple[jax.Array, jax.Array], models.Variables]]
+Half = Callable[..., Encoded | Outputs]
 
 
 def _init(network: models.Autoencoder, rng: jax.Array) -> models.Variables:
@@ -50,58 +56,70 @@ def _init(network: models.Autoencoder, rng: jax.Array) -> models.Variables:
     }
 
 
-def _forward(
+def _decode(
     network: models.Autoencoder,
+    look: Look,
     variables: models.Variables,
     inputs: Inputs,
-    noise: Noise,
+    encoded: Encoded,
+    z_noisy: jax.Array,
     *,
     train: bool,
 ) -> Outputs:
-    """Autoencodes, and encodes what came out with another encoder."""
-    outputs = autoencoders.autoencode(
-        network, variables, inputs, noise, train=train
+    """Decodes, and encodes what came out with another encoder."""
+    outputs = autoencoders.decode(
+        network, variables, inputs, encoded, z_noisy, train=train
     )
     again = {
-        name: {"encoder": tree["encoder_again"]}
-        for name, tree in variables.items()
+        name: {"encoder": variables[name]["encoder_again"]}
+        for name in ("params", "batch_stats")
     }
     z_again, stats = network.encode(
         again, outputs.x_hat, inputs.mask, train=train
     )
+    extra = {"z_again": z_again}
+    if train and "adversary" in variables:
+        opponent = variables["adversary"]
+        (_, real), _ = look(opponent, inputs.x, inputs.mask)
+        (_, fake), _ = look(opponent, outputs.x_hat, inputs.mask)
+        extra["feature_error"] = jnp.mean(jnp.square(real - fake), axis=1)
     return outputs._replace(
         batch_stats=outputs.batch_stats | {"encoder_again": stats},
-        extra={"z_again": z_again},
+        extra=extra,
     )
 
 
-def _forward_alone(
-    network: models.Autoencoder,
-    variables: models.Variables,
-    inputs: Inputs,
-    noise: Noise,
-) -> Outputs:
-    """A pass in which each image has the statistics of itself alone."""
+def _alone(half: Half, variables: models.Variables, inputs: Inputs, *latents):
+    """Half of a pass in which each image has the statistics of itself alone."""
 
-    def one(x, position):
-        row = Inputs(x[None], None, position[None], inputs.rng)
-        outputs = _forward(network, variables, row, noise, train=True)
-        return jax.tree.map(lambda a: a[0], outputs._replace(batch_stats=()))
+    def one(x, position, *latents):
+        row = Inputs(x, None, position, inputs.rng)
+        outputs = half(variables, row, *latents, train=True)
+        return outputs._replace(batch_stats={})
 
-    outputs = jax.vmap(one)(inputs.x, inputs.positions)
-    return outputs._replace(batch_stats=variables["batch_stats"])
+    rows = (inputs.x, inputs.positions, *latents)
+    # Each image is a batch of one.
+    outputs = jax.vmap(one)(*jax.tree.map(lambda a: a[:, None], rows))
+    return jax.tree.map(lambda a: a[:, 0], outputs)
 
 
 def _losses(
-    image_weight: float, latent_weight: float, x: jax.Array, outputs: Outputs
+    feature_weight: float,
+    image_weight: float,
+    latent_weight: float,
+    x: jax.Array,
+    outputs: Outputs,
 ) -> dict[str, jax.Array]:
-    """Squared errors of each image and of its latent, weighted."""
+    """Squared errors of each image, its latent and its features, weighted."""
     error = autoencoders.squared_error(x, outputs)["reconstruction"]
     change = jnp.square(outputs.z - outputs.extra["z_again"])
-    return {
+    losses = {
         "reconstruction": image_weight * error,
         "latent": latent_weight * jnp.mean(change, axis=1),
     }
+    if "feature_error" in outputs.extra:  # In training alone.
+        losses["feature"] = feature_weight * outputs.extra["feature_error"]
+    return losses
 
 
 def has_won(loss: jax.Array) -> jax.Array:
@@ -139,16 +157,16 @@ def redraw(rng: jax.Array, params: models.Variables) -> models.Variables:
 
 
 def make_adversary(
+    look: Look,
     discriminator: models.Discriminator,
     image_shape: tuple[int, int, int],
-    weight: float,
 ) -> Adversary:
     """The discriminator as an adversary.
 
     Args:
+      look: the discriminator's pass in training.
       discriminator: the module.
       image_shape: `(H, W, C)`.
-      weight: of its features in the loss of the other network.
 
     Returns:
       The adversary. Images and reconstructions are normalised apart, and its
@@ -159,17 +177,7 @@ def make_adversary(
         x = jnp.zeros((1, *image_shape))
         return discriminator.init(rng, x, None, train=False)
 
-    def look(variables, x, mask):
-        return discriminator.apply(
-            variables, x, mask, train=True, mutable=["batch_stats"]
-        )
-
-    def losses(variables, inputs, outputs):
-        (_, real), _ = look(variables, inputs.x, inputs.mask)
-        (_, fake), _ = look(variables, outputs.x_hat, inputs.mask)
-        return {"feature": weight * jnp.mean(jnp.square(real - fake), axis=1)}
-
-    def own_loss(variables, inputs, outputs):
+    def loss(variables, inputs, outputs):
         (real, _), updated = look(variables, inputs.x, inputs.mask)
         (fake, _), updated = look(
             variables | updated, outputs.x_hat, inputs.mask
@@ -184,7 +192,7 @@ def make_adversary(
             has_won(loss), functools.partial(redraw, rng), lambda p: p, params
         )
 
-    return Adversary(init, losses, own_loss, renew)
+    return Adversary(init, loss, renew)
 
 
 def make_ganomaly(
@@ -218,31 +226,41 @@ def make_ganomaly(
     make_network = functools.partial(
         autoencoders.make_network, config, normalises_hidden=False
     )
-    network, alone = make_network(axis_name), make_network(None)
-
-    def forward(variables, inputs, noise: Noise, *, train: bool) -> Outputs:
-        if is_quirky and not train:
-            return _forward_alone(alone, variables, inputs, noise)
-        return _forward(network, variables, inputs, noise, train=train)
-
     discriminator = models.Discriminator(
         base_width=config.model.base_width,
         hidden_dim=config.model.hidden_dim,
         depth=config.model.depth,
         axis_name=axis_name,
     )
+    look = functools.partial(
+        discriminator.apply, train=True, mutable=["batch_stats"]
+    )
+    network, alone = make_network(axis_name), make_network(None)
+
+    def encode(variables, inputs, *, train: bool) -> Encoded:
+        if is_quirky and not train:
+            half = functools.partial(autoencoders.encode, alone)
+            return _alone(half, variables, inputs)
+        return autoencoders.encode(network, variables, inputs, train=train)
+
+    def decode(variables, inputs, encoded, z_noisy, *, train: bool) -> Outputs:
+        if is_quirky and not train:
+            half = functools.partial(_decode, alone, look)
+            outputs = _alone(half, variables, inputs, encoded, z_noisy)
+            return outputs._replace(batch_stats=variables["batch_stats"])
+        return _decode(
+            network, look, variables, inputs, encoded, z_noisy, train=train
+        )
+
     return Method(
         init=functools.partial(_init, network),
-        forward=forward,
-        losses=functools.partial(
-            _losses, group.image_weight, group.latent_weight
-        ),
+        encode=encode,
+        decode=decode,
+        losses=functools.partial(_losses, *(group[name] for name in _WEIGHTS)),
         score="latent_distance",
         latent_dim=network.latent_dim,
         extra=("z_again",),
         adversary=make_adversary(
-            discriminator,
-            (size, size, config.data.channels),
-            group.feature_weight,
+            look, discriminator, (size, size, config.data.channels)
         ),
     )

@@ -5,6 +5,7 @@ it. The channel stands before the memory: it is the noisy latent that addresses,
 and what the decoder can learn of an image has passed the channel.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -14,7 +15,7 @@ from jax import lax
 
 from aeent_jax import models
 from aeent_jax.methods import autoencoders, streams
-from aeent_jax.methods.method import Inputs, Method, Noise, Outputs
+from aeent_jax.methods.method import Encoded, Inputs, Method, Outputs
 
 # The reference's, against the logarithm of 0 and the division by 0.
 _EPSILON = 1e-12
@@ -83,35 +84,31 @@ def from_network(
         memory = {"memory": {"slots": slots}}
         return variables | {"params": variables["params"] | memory}
 
-    return Method(
+    return dataclasses.replace(
+        autoencoders.from_network(network),
         init=init,
-        forward=functools.partial(_forward, network, threshold),
+        decode=functools.partial(_decode, network, threshold),
         losses=functools.partial(_losses, address_weight),
-        score="squared",
-        latent_dim=network.latent_dim,
     )
 
 
-def _forward(
+def _decode(
     network: models.Autoencoder,
     threshold: float,
     variables: models.Variables,
     inputs: Inputs,
-    noise: Noise,
+    encoded: Encoded,
+    z_noisy: jax.Array,
     *,
     train: bool,
 ) -> Outputs:
     slots = variables["params"]["memory"]["slots"]
-    z, encoder_stats = network.encode(
-        variables, inputs.x, inputs.mask, train=train
-    )
-    z_noisy = noise(z)
     addresses = address(z_noisy, slots, threshold)
-    x_hat, decoder_stats = network.decode(
-        variables, _matmul(addresses, slots), inputs.mask, train=train
+    mixture = _matmul(addresses, slots)
+    outputs = autoencoders.decode(
+        network, variables, inputs, encoded, mixture, train=train
     )
-    stats = {"encoder": encoder_stats, "decoder": decoder_stats}
-    return Outputs(x_hat, z, z_noisy, stats, {"addresses": addresses})
+    return outputs._replace(z_noisy=z_noisy, extra={"addresses": addresses})
 
 
 def _losses(address_weight, x, outputs):

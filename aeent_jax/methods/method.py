@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,20 @@ class Inputs(NamedTuple):
     rng: jax.Array
 
 
+class Encoded(NamedTuple):
+    """What an encoder gives.
+
+    Attributes:
+      z: clean latents, `[B, D]`, which go through the channel.
+      batch_stats: of the whole network, after this half of the pass.
+      extra: further arrays, `[B, ...]`, that the decoder or the losses need.
+    """
+
+    z: jax.Array
+    batch_stats: models.Variables
+    extra: dict[str, jax.Array]
+
+
 class Outputs(NamedTuple):
     """What a network makes of its inputs.
 
@@ -45,7 +59,7 @@ class Outputs(NamedTuple):
     x_hat: jax.Array
     z: jax.Array | None
     z_noisy: jax.Array | None
-    batch_stats: Any
+    batch_stats: models.Variables
     extra: dict[str, jax.Array]
 
 
@@ -53,34 +67,40 @@ class Outputs(NamedTuple):
 class Adversary:
     """A second network that is trained against the first: pure functions.
 
-    `variables` are its own; `outputs` are the first network's in training.
+    In training the first network finds the variables of the second among its
+    own, as the collection "adversary", and no gradient reaches them there.
 
     Attributes:
       init: as of a method.
-      losses: `(variables, inputs, outputs)` to name -> loss of each image
-        `[B]`, weighted, which the first network minimises beside its own.
-      own_loss: `(variables, inputs, outputs)` to the loss of each image `[B]`
-        that the adversary minimises, and its `batch_stats` after the pass.
-      renew: `(params, loss, inputs)` to parameters: what a step leaves of them
-        after a mean loss of its own, a scalar.
+      loss: `(variables, inputs, outputs)` to the loss of each image `[B]` that
+        the adversary minimises, and its `batch_stats` after the pass;
+        `variables` are its own and `outputs` the first network's in training.
+      renew: `(params, loss, inputs)` to the parameters that a step leaves of
+        `params` after a mean loss of the adversary, a scalar.
     """
 
     init: Callable[[jax.Array], models.Variables]
-    losses: Callable[..., dict[str, jax.Array]]
-    own_loss: Callable[..., tuple[jax.Array, Any]]
-    renew: Callable[[Any, jax.Array, Inputs], Any]
+    loss: Callable[
+        [models.Variables, Inputs, Outputs], tuple[jax.Array, models.Variables]
+    ]
+    renew: Callable[[models.Variables, jax.Array, Inputs], models.Variables]
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
     """One method, built from a configuration: pure functions.
 
+    With `train` they use the statistics of the global batch, corrupt what the
+    method corrupts, and sample what it samples.
+
     Attributes:
       init: from a key to `{"params": ..., "batch_stats": ...}`, the same on
         every device count.
-      forward: `(variables, inputs, noise, *, train)` to `Outputs`. With `train`
-        it uses the statistics of the global batch, corrupts what the method
-        corrupts, and samples what it samples.
+      encode: `(variables, inputs, *, train)` to `Encoded`; None where there is
+        no latent vector.
+      decode: `(variables, inputs, encoded, z_noisy, *, train)` to `Outputs`.
+        Without a latent vector `encoded` and `z_noisy` are None, and it makes
+        the whole pass.
       losses: `(x, outputs)` to name -> loss of each image `[B]`, weighted; what
         is minimised is the mean of their sum. "reconstruction" is one of them.
       score: its own anomaly score, a name of `scores.SCORES`.
@@ -91,12 +111,38 @@ class Method:
     """
 
     init: Callable[[jax.Array], models.Variables]
-    forward: Callable[..., Outputs]
+    encode: Callable[..., Encoded] | None
+    decode: Callable[..., Outputs]
     losses: Callable[[jax.Array, Outputs], dict[str, jax.Array]]
     score: str
     latent_dim: int | None
     extra: tuple[str, ...] = ()
     adversary: Adversary | None = None
+
+    def forward(
+        self,
+        variables: models.Variables,
+        inputs: Inputs,
+        noise: Noise,
+        *,
+        train: bool,
+    ) -> Outputs:
+        """Encodes, sends through the channel, decodes.
+
+        Args:
+          variables: as `init` returns.
+          inputs: this device's rows.
+          noise: the channel.
+          train: see above.
+
+        Returns:
+          The outputs.
+        """
+        if self.encode is None:
+            return self.decode(variables, inputs, None, None, train=train)
+        encoded = self.encode(variables, inputs, train=train)
+        z_noisy = noise(encoded.z)
+        return self.decode(variables, inputs, encoded, z_noisy, train=train)
 
 
 def normalise(images: jax.Array) -> jax.Array:

@@ -38,8 +38,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from aeent_jax import models
 from aeent_jax.methods import autoencoders
-from aeent_jax.methods.method import Method, Outputs
+from aeent_jax.methods.method import Encoded, Inputs, Method, Outputs
 from aeent_jax.models import vgg
 
 # What numpy raises of a file that is none of its own, or a damaged one; a
@@ -158,9 +159,18 @@ def read_criterion(weights: str, statistics: str) -> Criterion:
     return Criterion(vgg.make_weights(arrays), **found)
 
 
-def _forward(network, criterion, variables, inputs, noise, *, train):
-    outputs = autoencoders.autoencode(
-        network, variables, inputs, noise, train=train
+def _decode(
+    network: models.Autoencoder,
+    criterion: Criterion,
+    variables: models.Variables,
+    inputs: Inputs,
+    encoded: Encoded,
+    z_noisy: jax.Array,
+    *,
+    train: bool,
+) -> Outputs:
+    outputs = autoencoders.decode(
+        network, variables, inputs, encoded, z_noisy, train=train
     )
     error = criterion.error(inputs.x, outputs.x_hat)
     return outputs._replace(extra={"perceptual_error": error})
@@ -195,11 +205,10 @@ def make_ae_perceptual(
         config.loss.vgg_weights, config.loss.vgg_statistics
     )
     network = autoencoders.make_network(config, axis_name)
-    return Method(
-        init=network.init,
-        forward=functools.partial(_forward, network, criterion),
+    return dataclasses.replace(
+        autoencoders.from_network(network),
+        decode=functools.partial(_decode, network, criterion),
         losses=perceptual_error,
         score="perceptual",
-        latent_dim=config.model.latent_dim,
         extra=("perceptual_error",),
     )

@@ -11,14 +11,15 @@ import functools
 import math
 import re
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from aeent_jax.methods import ssim, uncertainty
-from aeent_jax.methods.method import no_noise
+from aeent_jax.methods.method import Inputs, Method, Outputs, no_noise
+from aeent_jax.models import Variables
 
 
 class Score(NamedTuple):
@@ -33,20 +34,24 @@ class Score(NamedTuple):
     value: jax.Array | None = None
 
 
-def squared(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+def squared(
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
+) -> Score:
     """Squared error, in the mean over channels."""
     del method, variables
     return Score(jnp.mean(jnp.square(inputs.x - outputs.x_hat), axis=3))
 
 
-def absolute(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+def absolute(
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
+) -> Score:
     """Absolute error, in the mean over channels."""
     del method, variables
     return Score(jnp.mean(jnp.abs(inputs.x - outputs.x_hat), axis=3))
 
 
 def reconstruction(
-    method: Any, variables: Any, inputs: Any, outputs: Any
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
 ) -> Score:
     """The method's own reconstruction loss of each image; it has no map."""
     del variables
@@ -56,10 +61,10 @@ def reconstruction(
 def smoothed(
     kind: str,
     width: float,
-    method: Any,
-    variables: Any,
-    inputs: Any,
-    outputs: Any,
+    method: Method,
+    variables: Variables,
+    inputs: Inputs,
+    outputs: Outputs,
 ) -> Score:
     """The residual is low-pass filtered, then squared.
 
@@ -124,7 +129,9 @@ def smoothing_matrix(kind: str, width: float, size: int) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def gradient(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+def gradient(
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
+) -> Score:
     """Absolute gradient of an image's whole loss; of `vae`, of its ELBO."""
     del outputs
 
@@ -136,7 +143,7 @@ def gradient(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
 
 
 def gradient_reconstruction(
-    method: Any, variables: Any, inputs: Any, outputs: Any
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
 ) -> Score:
     """Absolute gradient of an image's reconstruction loss."""
     del outputs
@@ -149,7 +156,7 @@ def gradient_reconstruction(
 
 
 def gradient_kl(
-    method: Any, variables: Any, inputs: Any, outputs: Any
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
 ) -> Score:
     """Absolute gradient of an image's KL, unweighted."""
     del outputs
@@ -158,7 +165,7 @@ def gradient_kl(
 
 
 def gradient_combined(
-    method: Any, variables: Any, inputs: Any, outputs: Any
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
 ) -> Score:
     """Squared error times the absolute gradient of the KL, entry by entry.
 
@@ -190,12 +197,14 @@ def _input_gradient(method, variables, inputs, loss):
     return jnp.abs(jax.grad(total)(inputs.x))
 
 
-def _enlarged(error: jax.Array, inputs: Any) -> jax.Array:
+def _enlarged(error: jax.Array, inputs: Inputs) -> jax.Array:
     """A coarse map `[B, h, w]`, bilinear to the size of the images."""
     return jax.image.resize(error, inputs.x.shape[:3], "bilinear")
 
 
-def structural(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+def structural(
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
+) -> Score:
     """1 - SSIM where the window fits; its map is interpolated from there."""
     del method, variables
     error = ssim.dissimilarity(inputs.x, outputs.x_hat)
@@ -203,21 +212,23 @@ def structural(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
 
 
 def structural_interpolated(
-    method: Any, variables: Any, inputs: Any, outputs: Any
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
 ) -> Score:
     """1 - SSIM, interpolated before its mean, which weighs places unevenly."""
     return Score(structural(method, variables, inputs, outputs).map)
 
 
 def weighted_squared(
-    method: Any, variables: Any, inputs: Any, outputs: Any
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
 ) -> Score:
     """Squared error over the predicted variance, in the mean over channels."""
     del method, variables
     return Score(jnp.mean(uncertainty.weighted_error(inputs.x, outputs), 3))
 
 
-def perceptual(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
+def perceptual(
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
+) -> Score:
     """Relative error of features; its map is interpolated from theirs."""
     del method, variables
     error = outputs.extra["perceptual_error"]
@@ -225,7 +236,7 @@ def perceptual(method: Any, variables: Any, inputs: Any, outputs: Any) -> Score:
 
 
 def latent_distance(
-    method: Any, variables: Any, inputs: Any, outputs: Any
+    method: Method, variables: Variables, inputs: Inputs, outputs: Outputs
 ) -> Score:
     """Squared distance of z from that of x_hat, in the mean over dimensions.
 

@@ -4,6 +4,7 @@ Mao, Xue, Wang, Zheng and Zhou (2020), "Abnormality detection in chest X-ray
 images using uncertainty prediction autoencoders", in the form of MedIAnomaly.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -13,9 +14,9 @@ import ml_collections
 from aeent_jax import models
 from aeent_jax.methods import autoencoders
 from aeent_jax.methods.method import (
+    Encoded,
     Inputs,
     Method,
-    Noise,
     Outputs,
     without_padding,
 )
@@ -37,16 +38,17 @@ def heads(
     return x_hat, without_padding(log_variance, mask)
 
 
-def _forward(
+def _decode(
     network: models.Autoencoder,
     variables: models.Variables,
     inputs: Inputs,
-    noise: Noise,
+    encoded: Encoded,
+    z_noisy: jax.Array,
     *,
     train: bool,
 ) -> Outputs:
-    outputs = autoencoders.autoencode(
-        network, variables, inputs, noise, train=train
+    outputs = autoencoders.decode(
+        network, variables, inputs, encoded, z_noisy, train=train
     )
     x_hat, log_variance = heads(outputs.x_hat, inputs.mask)
     return outputs._replace(x_hat=x_hat, extra={"log_variance": log_variance})
@@ -73,11 +75,10 @@ def make_aeu(
 ) -> Method:
     """`aeu`: the decoder gives a log-variance beside each pixel."""
     network = autoencoders.make_network(config, axis_name, heads=2)
-    return Method(
-        init=network.init,
-        forward=functools.partial(_forward, network),
+    return dataclasses.replace(
+        autoencoders.from_network(network),
+        decode=functools.partial(_decode, network),
         losses=likelihood_error,
         score="weighted_squared",
-        latent_dim=config.model.latent_dim,
         extra=("log_variance",),
     )

@@ -11,6 +11,7 @@ for information, and a penalty on it would remove that noise; what the variances
 tell of the image is for the KL to price.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -21,9 +22,9 @@ import ml_collections
 from aeent_jax import models
 from aeent_jax.methods import autoencoders, streams
 from aeent_jax.methods.method import (
+    Encoded,
     Inputs,
     Method,
-    Noise,
     Outputs,
     without_padding,
 )
@@ -73,33 +74,30 @@ def from_network(
       which is what the decoder sees, and `kl` `[B]`.
     """
 
-    def forward(variables, inputs, noise: Noise, *, train: bool) -> Outputs:
-        encoded, encoder_stats = network.encode(
-            variables, inputs.x, inputs.mask, train=train
-        )
-        mu, log_var = jnp.split(encoded, 2, axis=1)
+    def encode(variables, inputs, *, train: bool) -> Encoded:
+        encoded = autoencoders.encode(network, variables, inputs, train=train)
+        mu, log_var = jnp.split(encoded.z, 2, axis=1)
         log_var = without_padding(log_var, inputs.mask)
-        z_noisy = sample = noise(mu)
+        return encoded._replace(z=mu, extra={"log_var": log_var})
+
+    def decode(variables, inputs, encoded, z_noisy, *, train: bool) -> Outputs:
+        mu, log_var = encoded.z, encoded.extra["log_var"]
+        sample = z_noisy
         if train or samples_in_evaluation:
             eps = draw(inputs, network.latent_dim).astype(mu.dtype)
             sample = z_noisy + jnp.exp(0.5 * log_var) * eps
-        x_hat, decoder_stats = network.decode(
-            variables, sample, inputs.mask, train=train
+        outputs = autoencoders.decode(
+            network, variables, inputs, encoded, sample, train=train
         )
-        stats = {"encoder": encoder_stats, "decoder": decoder_stats}
-        extra = {
-            "log_var": log_var,
-            "sample": sample,
-            "kl": kl_divergence(mu, log_var),
-        }
-        return Outputs(x_hat, mu, z_noisy, stats, extra)
+        kl = kl_divergence(mu, log_var)
+        extra = encoded.extra | {"sample": sample, "kl": kl}
+        return outputs._replace(z_noisy=z_noisy, extra=extra)
 
-    return Method(
-        init=network.init,
-        forward=forward,
+    return dataclasses.replace(
+        autoencoders.from_network(network),
+        encode=encode,
+        decode=decode,
         losses=functools.partial(_losses, kl_weight),
-        score="squared",
-        latent_dim=network.latent_dim,
         extra=("kl",),
     )
 

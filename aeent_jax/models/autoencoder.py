@@ -295,7 +295,10 @@ class Autoencoder:
 
     def _apply(self, name, variables, inputs, mask, train):
         module = {"encoder": self.encoder, "decoder": self.decoder}[name]
-        own = {collection: tree[name] for collection, tree in variables.items()}
+        own = {
+            collection: variables[collection][name]
+            for collection in ("params", "batch_stats")
+        }
 
         def run(inputs):
             if not train:

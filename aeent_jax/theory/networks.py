@@ -9,7 +9,6 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -40,7 +39,7 @@ class Network:
     latents: Mapping[str, np.ndarray]
     images: Mapping[str, np.ndarray]
     scores: np.ndarray
-    _decode: Callable[..., jax.Array]
+    _reconstruct: Callable[..., jax.Array]
 
     def error(self, kind: str, sigma: float, rows: int = 0) -> np.ndarray:
         """Mean squared error of each image, decoded from `z + sigma*eps`.
@@ -53,16 +52,16 @@ class Network:
         Returns:
           `[N]` float64, the noise drawn anew for each image from a fixed key.
         """
-        z, x = self.latents[kind], self.images[kind]
+        x = self.images[kind]
         if rows:
-            z, x = choose(z, rows), choose(x, rows)
+            x = choose(x, rows)
         size = self.config.eval.batch_size
         parts = []
-        for begin in range(0, len(z), size):
+        for begin in range(0, len(x), size):
             # One shape for all, so that it compiles once.
             place = np.arange(begin, begin + size)
-            chosen = np.minimum(place, len(z) - 1)
-            x_hat = self._decode(z[chosen], np.float32(sigma), place)
+            chosen = np.minimum(place, len(x) - 1)
+            x_hat = self._reconstruct(x[chosen], np.float32(sigma), place)
             wanted = x[begin : begin + size]
             difference = np.asarray(x_hat)[: len(wanted)] - wanted
             parts.append(
@@ -121,8 +120,9 @@ def load(directory: str | pathlib.Path, *, root: str = "") -> Network:
         name: run.evaluator.score(variables, run.dataset.splits[name].images)
         for name in ("train", "test")
     }
-    shape = run.dataset.splits["train"].images.shape[1:]
-    decode = jax.jit(functools.partial(_decode, run.step_config.method, shape))
+    reconstruct = jax.jit(
+        functools.partial(_reconstruct, run.step_config.method)
+    )
     return Network(
         config=run.config,
         dataset=run.dataset,
@@ -132,7 +132,7 @@ def load(directory: str | pathlib.Path, *, root: str = "") -> Network:
             for k, (s, rows) in chosen.items()
         },
         scores=scored["test"].anomaly_scores,
-        _decode=functools.partial(decode, restored.state),
+        _reconstruct=functools.partial(reconstruct, restored.state),
     )
 
 
@@ -153,19 +153,15 @@ def _kinds(directory, dataset) -> dict[str, tuple[str, np.ndarray]]:
     return dict(zip(KINDS, rows, strict=True))
 
 
-def _decode(method, shape, variables, z, sigma, positions):
-    """Decodes `z + sigma*eps` on one device."""
-    noise = channel.add_noise(0 * z, 1.0, jax.random.key(0), positions)
-    # Whatever the encoder makes of no image is replaced, and not computed.
-    inputs = methods.Inputs(
-        x=jnp.zeros((len(z), *shape)),
-        mask=None,
-        positions=positions,
-        rng=jax.random.key(0),
-    )
-    return method.forward(
-        variables, inputs, lambda _: z + sigma * noise, train=False
-    ).x_hat
+def _reconstruct(method, variables, x, sigma, positions):
+    """Reconstructs images from `z + sigma*eps`, on one device."""
+    rng = jax.random.key(0)
+
+    def noise(z):
+        return z + sigma * channel.add_noise(0 * z, 1.0, rng, positions)
+
+    inputs = methods.Inputs(x=x, mask=None, positions=positions, rng=rng)
+    return method.forward(variables, inputs, noise, train=False).x_hat
 
 
 def choose(array: np.ndarray, rows: int) -> np.ndarray:

@@ -1,123 +1,145 @@
 """The gradient of a batch in parts, with the entropy of the whole.
 
-The entropy of a batch is no mean over its parts, and of few latents many
-estimators can read few nats. So a batch whose activations do not fit into
-memory is encoded part by part, of which only the latents are kept; the rate of
-all latents is differentiated once, in the latents; and each part is run again,
-its loss beside the product of its latents with that derivative. That is the
-gradient of the whole, at one further pass through the encoder.
+The entropy of a batch is no mean over its parts, and from few latents many
+estimators can read only few nats. So the parts share one rate:
 
-What is of a part alone are the statistics of BatchNorm, as always in gradient
-accumulation, and of `channel.normalisation=power`. Row i of the global batch is
-in part `i % parts`, on any number of devices.
+    1. encode   part 1, part 2, ...      keeps the latents of each, `[B, D]`
+    2. rate     of all latents at once   keeps d rate / d latents, `[B, D]`
+    3. replay   part 1, part 2, ...      adds up the gradients of
+                                         losses + <d rate / d latents, latents>
+
+                (statistics, gradient) -> part 1 -> part 2 -> ... -> the result
+
+The sum is the gradient of the whole batch, at one further pass through the
+encoder; the activations of one part alone are in memory. The statistics of
+BatchNorm are those of a part, as always in gradient accumulation, and so are
+those of `channel.normalisation=power`. Row i of the global batch is in part
+`i % parts`, on any number of devices.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from aeent_jax import methods
+from aeent_jax import methods, models
 from aeent_jax.runtime import parallel
+from aeent_jax.training import objective as objective_lib
 
-PyTree = Any
+# Trees of arrays: what one part hands to the next, what has a row for each
+# image, and what comes out of a part.
+Carry = TypeVar("Carry")
+Rows = TypeVar("Rows")
+Result = TypeVar("Result")
 
 
-def gradient(
-    network: Callable[..., tuple[dict[str, jax.Array], methods.Outputs]],
-    rate: Callable[..., tuple[jax.Array, jax.Array]],
-    trained: tuple[PyTree, PyTree],
-    batch_stats: PyTree,
+def local_gradient(
+    objective: objective_lib.Objective,
+    trained: objective_lib.Trained,
+    fixed: models.Variables,
     inputs: methods.Inputs,
     parts: int,
-) -> tuple[tuple[PyTree, PyTree], tuple[Any, jax.Array, methods.Outputs]]:
-    """This device's share of the gradient and of what was minimised.
+) -> tuple[objective_lib.Trained, objective_lib.Terms]:
+    """As `objective.local_gradient`, part by part.
 
     Args:
-      network: from parameters, statistics and inputs to the shares of the
-        losses, which add up over rows and devices, and the outputs.
-      rate: from the latents `(z, z_noisy)` of all of this device's rows and
-        the parameters of an estimator to the share of what is minimised, and
-        that of the rate in nats.
-      trained: the parameters of the network and of the estimator.
-      batch_stats: running statistics of the network.
+      objective: of this step.
+      trained: replicated.
+      fixed: what the network takes beside its parameters.
       inputs: this device's rows, with a mask; a multiple of `parts`.
       parts: how many parts there are.
 
     Returns:
-      The gradients, as `trained`; and the losses, the nats, and the outputs,
-      of which there are latents and statistics alone.
+      The gradient in `trained`, and the terms, whose outputs have latents and
+      statistics alone.
     """
-    params, estimator_params = trained
-    rows = jax.tree.map(
-        lambda array: _split(array, parts), inputs._replace(rng=None)
-    )
+    # The key is no row; each part has that of the whole.
+    rows = _split(inputs._replace(rng=None), parts)
+    variables = {"params": trained.params} | fixed
 
     def encode(carry, part):
         part = part._replace(rng=inputs.rng)
-        _, outputs = network(params, batch_stats, part)
-        return carry, (outputs.z, outputs.z_noisy)
+        z = objective.method.encode(variables, part, train=True).z
+        return carry, (z, objective.add_noise(z, part))
 
-    latents = jax.tree.map(_join, _each(encode, (), rows)[1])
-    (cotangents, estimator_grads), nats = jax.grad(
-        rate, argnums=(0, 1), has_aux=True
-    )(latents, estimator_params)
+    latents = (None, None)
+    if objective.method.encode is not None:
+        latents = _join(_each(encode, (), rows)[1])
+    (slopes, estimator_grads), rate = jax.grad(
+        objective.weighted_rate, argnums=(0, 1), has_aux=True
+    )(latents, trained.estimator_params, inputs)
 
-    def replay(carry, part_and_cotangents):
-        part, cotangents = part_and_cotangents
+    def replay(carry, part_and_slopes):
+        part, slopes = part_and_slopes
         part, (stats, grads) = part._replace(rng=inputs.rng), carry
 
-        def share(params):
-            losses, outputs = network(params, stats, part)
+        def minimised(params):
+            variables = fixed | {"params": params, "batch_stats": stats}
+            losses, outputs = objective.local_losses(variables, part)
             products = jax.tree.map(
-                jnp.vdot, cotangents, (outputs.z, outputs.z_noisy)
+                jnp.vdot, slopes, (outputs.z, outputs.z_noisy)
             )
-            minimised = sum(losses.values()) + sum(jax.tree.leaves(products))
-            return minimised, (losses, outputs.batch_stats)
+            total = sum(losses.values()) + sum(jax.tree.leaves(products))
+            return total, (losses, outputs.batch_stats)
 
-        found, (losses, renewed) = jax.grad(share, has_aux=True)(params)
+        of_part, (losses, renewed) = jax.grad(minimised, has_aux=True)(
+            trained.params
+        )
         # A part of padding alone, in the ragged batch, has no statistics.
         is_any = lax.psum(jnp.sum(part.mask), parallel.AXIS) > 0
         stats = jax.tree.map(
             lambda new, old: jnp.where(is_any, new, old), renewed, stats
         )
-        return (stats, jax.tree.map(jnp.add, grads, found)), losses
+        return (stats, jax.tree.map(jnp.add, grads, of_part)), losses
 
-    start = (batch_stats, jax.tree.map(jnp.zeros_like, params))
-    split = jax.tree.map(lambda array: _split(array, parts), cotangents)
-    (stats, grads), losses = _each(replay, start, (rows, split))
+    start = fixed["batch_stats"], jax.tree.map(jnp.zeros_like, trained.params)
+    (stats, grads), losses = _each(replay, start, (rows, _split(slopes, parts)))
     losses = jax.tree.map(lambda values: jnp.sum(values, axis=0), losses)
     outputs = methods.Outputs(None, *latents, stats, {})
-    return (grads, estimator_grads), (losses, nats, outputs)
+    return (
+        objective_lib.Trained(grads, estimator_grads),
+        objective_lib.Terms(losses, rate, outputs),
+    )
 
 
-def _split(array: jax.Array, parts: int) -> jax.Array:
-    """`[B, ...]` to `[parts, B / parts, ...]`, row i to part `i % parts`."""
-    shape = (len(array) // parts, parts, *array.shape[1:])
-    return jnp.swapaxes(array.reshape(shape), 0, 1)
+def _split(rows: Rows, parts: int) -> Rows:
+    """Arrays `[B, ...]` to `[parts, B / parts, ...]`, row i to `i % parts`."""
+
+    def split(array):
+        shape = (len(array) // parts, parts, *array.shape[1:])
+        return jnp.swapaxes(array.reshape(shape), 0, 1)
+
+    return jax.tree.map(split, rows)
 
 
-def _join(array: jax.Array) -> jax.Array:
+def _join(parts: Rows) -> Rows:
     """Undoes `_split`."""
-    return jnp.swapaxes(array, 0, 1).reshape(-1, *array.shape[2:])
+    return jax.tree.map(
+        lambda array: jnp.swapaxes(array, 0, 1).reshape(-1, *array.shape[2:]),
+        parts,
+    )
 
 
-def _each(step: Callable, carry: PyTree, parts: PyTree) -> tuple[PyTree, Any]:
+def _each(
+    body: Callable[[Carry, Rows], tuple[Carry, Result]],
+    carry: Carry,
+    parts: Rows,
+) -> tuple[Carry, Result]:
     """`lax.scan`; without a loop on CPU, where one is many times slower."""
     if jax.default_backend() != "cpu":
-        return lax.scan(step, carry, parts)
-    outputs = []
+        return lax.scan(body, carry, parts)
+    results = []
     for i in range(len(jax.tree.leaves(parts)[0])):
         part = jax.tree.map(lambda array, i=i: array[i], parts)
-        carry, output = step(carry, _after(carry, part))
-        outputs.append(output)
-    return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
+        carry, result = body(carry, _after(carry, part))
+        results.append(result)
+    return carry, jax.tree.map(lambda *each: jnp.stack(each), *results)
 
 
-def _after(carry: PyTree, part: PyTree) -> PyTree:
-    """The part, which is not there before the carry is.
+def _after(carry: Carry, part: Rows) -> Rows:
+    """Makes `part` depend on `carry`, so that XLA cannot start it earlier.
 
     Else all parts would be in memory together: XLA drops an
     `optimization_barrier` on CPU before it decides on the order.

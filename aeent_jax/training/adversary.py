@@ -6,8 +6,6 @@ neither reaches the other's parameters. Methods without an adversary have the
 empty state `()`, and nothing here adds to their step.
 """
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -17,8 +15,7 @@ from jax import lax
 from aeent_jax import methods, models
 from aeent_jax.methods import streams
 from aeent_jax.runtime import parallel
-
-PyTree = Any
+from aeent_jax.training import optimizer as optimizer_lib
 
 
 @flax.struct.dataclass
@@ -31,9 +28,9 @@ class State:
       opt_state: of its optimizer.
     """
 
-    params: PyTree
-    batch_stats: PyTree
-    opt_state: PyTree
+    params: optax.Params
+    batch_stats: models.Variables
+    opt_state: optax.OptState
 
     @property
     def variables(self) -> models.Variables:
@@ -58,32 +55,9 @@ def create(
     """
     if method.adversary is None:
         return ()
-    variables = method.adversary.init(
-        jax.random.fold_in(rng, streams.ADVERSARY_INIT)
-    )
+    rng = jax.random.fold_in(rng, streams.ADVERSARY_INIT)
+    variables = method.adversary.init(rng)
     return State(opt_state=optimizer.init(variables["params"]), **variables)
-
-
-def losses(
-    method: methods.Method,
-    state: State | tuple[()],
-    inputs: methods.Inputs,
-    outputs: methods.Outputs,
-) -> dict[str, jax.Array]:
-    """What the method's network minimises because of the adversary.
-
-    Args:
-      method: perhaps with an adversary.
-      state: as of `create`.
-      inputs: one device's rows.
-      outputs: of the method's network.
-
-    Returns:
-      Name -> loss of each image `[B]`, weighted; none without an adversary.
-    """
-    if method.adversary is None:
-        return {}
-    return method.adversary.losses(state.variables, inputs, outputs)
 
 
 def update(
@@ -110,20 +84,21 @@ def update(
       The new state, and `adversary_loss` in the mean over the global batch;
       `()` and no metric without an adversary.
     """
-    adversary = method.adversary
-    if adversary is None:
+    if method.adversary is None:
         return (), {}
 
-    def share(params):
+    def local_loss(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        loss, stats = adversary.own_loss(variables, inputs, outputs)
+        loss, stats = method.adversary.loss(variables, inputs, outputs)
         return jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / count, stats
 
-    (loss, stats), grads = jax.value_and_grad(share, has_aux=True)(state.params)
-    # The loss is a sum of the devices' shares, and so is its gradient.
+    (loss, stats), grads = jax.value_and_grad(local_loss, has_aux=True)(
+        state.params
+    )
+    # Shares of the devices add up, and so do their gradients.
     loss, grads = lax.psum((loss, grads), parallel.AXIS)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    updates = jax.tree.map(lambda update: scale * update, updates)
-    params = optax.apply_updates(state.params, updates)
-    params = adversary.renew(params, loss, inputs)
+    params, opt_state = optimizer_lib.descend(
+        optimizer, grads, state.opt_state, state.params, scale
+    )
+    params = method.adversary.renew(params, loss, inputs)
     return State(params, stats, opt_state), {"adversary_loss": loss}

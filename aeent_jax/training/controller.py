@@ -15,7 +15,6 @@ the compiled step.
 
 import dataclasses
 import math
-from typing import Any
 
 import flax.struct
 import jax
@@ -28,8 +27,6 @@ CONTROLLERS = ("fixed", "schedule", "target_rate", "target_distortion")
 # long to come back.
 _LARGEST_FACTOR = 1e3
 _MOMENTUM = 0.9
-
-PyTree = Any
 
 
 @flax.struct.dataclass
@@ -119,7 +116,7 @@ def make_controller(
     return made
 
 
-def create(controller: Controller) -> PyTree:
+def create(controller: Controller) -> Ascent | tuple[()]:
     """Returns the initial state; empty where the weight follows no target."""
     if not controller.has_target:
         return ()
@@ -127,7 +124,10 @@ def create(controller: Controller) -> PyTree:
 
 
 def weight_of(
-    controller: Controller, state: PyTree, weight: jax.Array, step: jax.Array
+    controller: Controller,
+    state: Ascent | tuple[()],
+    weight: jax.Array,
+    step: jax.Array,
 ) -> jax.Array:
     """Returns the weight of one nat in this step.
 
@@ -150,13 +150,13 @@ def weight_of(
 
 def update(
     controller: Controller,
-    state: PyTree,
+    state: Ascent | tuple[()],
     *,
     rate: jax.Array,
     distortion: jax.Array,
     step: jax.Array,
     is_measured: jax.Array,
-) -> PyTree:
+) -> Ascent | tuple[()]:
     """Returns the state after a step.
 
     Args:

@@ -4,23 +4,32 @@
 
 The rate is an estimate, in nats, of I(X; Z + sigma*eps), the information that
 passes the channel. A penalty on clean latents would be vacuous: the encoder
-would shrink them and the decoder would undo it. Everything here is written per
-device, with collectives over `axis_name`, and what it returns adds up over
-devices to the value of the global batch.
+would shrink them and the decoder would undo it.
+
+Everything called local is the share of one device. Shares add up over devices
+to the value of the global batch, and their gradients to its gradient:
+
+    x --encode--> z --channel--> z_noisy --decode--> x_hat
+                  |                 |                  |
+                  +--- local_rate --+           local_losses
+             of all devices' latents            of its own rows
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
-from aeent_jax import entropy
+from aeent_jax import entropy, methods, models
 from aeent_jax.entropy import channel
+from aeent_jax.runtime import parallel
 
-PyTree = Any
+# A value of a keyword of an estimator.
+Option = bool | int | float | str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Rate:
     weight: float
     bandwidth: str | float = "channel"
     noise: str = "gaussian"
-    hyper: tuple[tuple[str, Any], ...] = ()
+    hyper: tuple[tuple[str, Option], ...] = ()
 
     @property
     def is_measured(self) -> bool:
@@ -65,7 +74,7 @@ class Rate:
         return entropy.ESTIMATORS[self.estimator]
 
     @property
-    def noise_options(self) -> dict[str, Any]:
+    def noise_options(self) -> dict[str, float | str]:
         """The keyword that tells the estimator of the noise, if it has one."""
         name = self.entry.noise_argument
         if name is None:
@@ -84,7 +93,7 @@ def make_rate(
     bandwidth: str,
     allow_unsound: bool,
     noise: str = "gaussian",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Option] | None = None,
 ) -> Rate:
     """Checks the combination.
 
@@ -156,7 +165,7 @@ def _check_without_channel(rate: Rate, allow_unsound: bool) -> None:
         )
 
 
-def _parse(value: Any) -> Any:
+def _parse(value: Option) -> Option:
     """A number for digits, anything else as it is."""
     if not isinstance(value, str):
         return value
@@ -178,7 +187,7 @@ def _parse_bandwidth(bandwidth: str) -> str | float:
     return value
 
 
-def rate_share(
+def local_rate(
     rate: Rate,
     z: jax.Array,
     z_noisy: jax.Array,
@@ -186,13 +195,12 @@ def rate_share(
     positions: jax.Array,
     axis_name: str,
     *,
-    estimator_params: PyTree = None,
+    estimator_params: optax.Params = None,
 ) -> jax.Array:
     """This device's share of the rate of the global batch, in nats.
 
-    Shares add up over devices to the rate; so do gradients, once they are
-    summed over devices. Without a channel (an ablation) it is the estimator's
-    own value, an entropy and not a rate.
+    Without a channel (an ablation) it is a share of the estimator's own value,
+    which is an entropy and not a rate.
 
     Args:
       rate: what is estimated.
@@ -229,7 +237,147 @@ def rate_share(
         value = entropy.to_rate(estimate, rate.sigma, z.shape[1], rate.noise)
     if estimate.per_query is not None:
         # The mean of its own queries: ragged shards weigh what they hold.
-        share = value * jnp.sum(mask) / jnp.maximum(count, 1)
+        local = value * jnp.sum(mask) / jnp.maximum(count, 1)
     else:
-        share = value / lax.axis_size(axis_name)
-    return jnp.where(count >= 2, share, 0.0)
+        local = value / lax.axis_size(axis_name)
+    return jnp.where(count >= 2, local, 0.0)
+
+
+class Trained(NamedTuple):
+    """Whatever the gradient is taken of.
+
+    Attributes:
+      params: of the network.
+      estimator_params: of a learned estimator; empty for none.
+    """
+
+    params: optax.Params
+    estimator_params: optax.Params
+
+
+class Terms(NamedTuple):
+    """What a step minimised, as shares of one device.
+
+    Attributes:
+      losses: name -> scalar, of the method.
+      rate: scalar, in nats.
+      outputs: of the network, for this device's rows.
+    """
+
+    losses: dict[str, jax.Array]
+    rate: jax.Array
+    outputs: methods.Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What one step minimises.
+
+    Attributes:
+      method: network and losses.
+      rate: the rate term.
+      weight: scalar, of one nat in this step.
+      count: scalar, valid images of the global batch.
+      latent_mask: `[D]` bool, the latents that pass the channel; None for all.
+    """
+
+    method: methods.Method
+    rate: Rate
+    weight: jax.Array
+    count: jax.Array
+    latent_mask: jax.Array | None
+
+    def add_noise(self, z: jax.Array, inputs: methods.Inputs) -> jax.Array:
+        """Sends the clean latents `[B, D]` of `inputs` through the channel."""
+        z_noisy = channel.add_noise(
+            z, self.rate.sigma, inputs.rng, inputs.positions, self.rate.noise
+        )
+        if self.latent_mask is None:
+            return z_noisy
+        return jnp.where(self.latent_mask, z_noisy, z)
+
+    def local_losses(
+        self, variables: models.Variables, inputs: methods.Inputs
+    ) -> tuple[dict[str, jax.Array], methods.Outputs]:
+        """Runs the network in training.
+
+        Args:
+          variables: of the network.
+          inputs: this device's rows, or some of them.
+
+        Returns:
+          Shares of the losses by name, and the network's outputs.
+        """
+        outputs = self.method.forward(
+            variables, inputs, lambda z: self.add_noise(z, inputs), train=True
+        )
+        by_image = self.method.losses(inputs.x, outputs)
+        losses = {
+            name: jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / self.count
+            for name, loss in by_image.items()
+        }
+        return losses, outputs
+
+    def weighted_rate(
+        self,
+        latents: tuple[jax.Array | None, jax.Array | None],
+        estimator_params: optax.Params,
+        inputs: methods.Inputs,
+    ) -> tuple[jax.Array, jax.Array]:
+        """What is minimised beside the losses.
+
+        Args:
+          latents: `(z, z_noisy)` of this device's rows.
+          estimator_params: of a learned estimator.
+          inputs: this device's rows.
+
+        Returns:
+          Shares of what is minimised and of the rate in nats, scalars.
+        """
+
+        def nats(latents, estimator_params):
+            return local_rate(
+                self.rate,
+                *latents,
+                inputs.mask,
+                inputs.positions,
+                parallel.AXIS,
+                estimator_params=estimator_params,
+            )
+
+        fixed = lax.stop_gradient
+        rate = nats(latents, fixed(estimator_params))
+        minimised = self.weight * rate
+        if self.rate.is_learned:
+            # Its own likelihood, unweighted: at weight 0 it learns as well.
+            minimised += nats(fixed(latents), estimator_params)
+        return minimised, rate
+
+
+def local_gradient(
+    objective: Objective,
+    trained: Trained,
+    fixed: models.Variables,
+    inputs: methods.Inputs,
+) -> tuple[Trained, Terms]:
+    """This device's share of the gradient, and what was minimised.
+
+    Args:
+      objective: of this step.
+      trained: replicated.
+      fixed: what the network takes beside its parameters.
+      inputs: this device's rows, with a mask.
+
+    Returns:
+      The gradient in `trained`, and the terms.
+    """
+
+    def minimised(trained):
+        variables = {"params": trained.params} | fixed
+        losses, outputs = objective.local_losses(variables, inputs)
+        weighted, rate = objective.weighted_rate(
+            (outputs.z, outputs.z_noisy), trained.estimator_params, inputs
+        )
+        return sum(losses.values()) + weighted, Terms(losses, rate, outputs)
+
+    return jax.grad(minimised, has_aux=True)(trained)

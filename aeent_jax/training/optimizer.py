@@ -1,5 +1,6 @@
 """Adam as the reference runs it, with schedules and clipping by name."""
 
+import jax
 import optax
 
 SCHEDULES = ("constant", "cosine", "linear")
@@ -47,3 +48,27 @@ def make_optimizer(
     if clip_norm:
         return optax.chain(optax.clip_by_global_norm(clip_norm), adam)
     return adam
+
+
+def descend(
+    optimizer: optax.GradientTransformation,
+    grads: optax.Updates,
+    opt_state: optax.OptState,
+    params: optax.Params,
+    scale: jax.Array | float = 1.0,
+) -> tuple[optax.Params, optax.OptState]:
+    """Changes parameters by one step of an optimizer.
+
+    Args:
+      optimizer: from gradients to updates.
+      grads: of the global batch.
+      opt_state: of the optimizer.
+      params: to be changed.
+      scale: of the updates.
+
+    Returns:
+      The new parameters and the new state of the optimizer.
+    """
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    updates = jax.tree.map(lambda update: scale * update, updates)
+    return optax.apply_updates(params, updates), opt_state

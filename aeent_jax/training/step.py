@@ -6,7 +6,6 @@ metrics are those of the global batch on any number of devices.
 """
 
 import dataclasses
-from typing import Any
 
 import flax.struct
 import jax
@@ -14,17 +13,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from aeent_jax import methods
+from aeent_jax import methods, models
 from aeent_jax.methods import streams
 from aeent_jax.runtime import parallel
-from aeent_jax.training import (
-    adversary,
-    controller,
-    gradient,
-    objective,
-)
+from aeent_jax.training import accumulation, controller, objective, optimizer
+from aeent_jax.training import adversary as adversary_lib
 
-PyTree = Any
 Metrics = dict[str, jax.Array]
 
 
@@ -47,18 +41,28 @@ class TrainState:
     """
 
     step: jax.Array
-    params: PyTree
-    batch_stats: PyTree
-    opt_state: PyTree
-    estimator_params: PyTree = flax.struct.field(default_factory=dict)
-    estimator_opt_state: PyTree = ()
-    ascent: PyTree = ()
-    adversary: PyTree = ()
+    params: optax.Params
+    batch_stats: models.Variables
+    opt_state: optax.OptState
+    estimator_params: optax.Params = flax.struct.field(default_factory=dict)
+    estimator_opt_state: optax.OptState = ()
+    ascent: controller.Ascent | tuple[()] = ()
+    adversary: adversary_lib.State | tuple[()] = ()
 
     @property
-    def variables(self) -> PyTree:
+    def variables(self) -> models.Variables:
         """What the network's functions take."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def fixed(self) -> models.Variables:
+        """What they take beside the parameters in training."""
+        if not self.adversary:
+            return {"batch_stats": self.batch_stats}
+        return {
+            "batch_stats": self.batch_stats,
+            "adversary": self.adversary.variables,
+        }
 
 
 @flax.struct.dataclass
@@ -124,20 +128,26 @@ def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
             estimator_params
         ),
         ascent=controller.create(step_config.control),
-        adversary=adversary.create(
+        adversary=adversary_lib.create(
             step_config.method, step_config.optimizer, rng
         ),
     )
 
 
-def _make_inputs(images, indices, mask, rng):
+def _make_inputs(
+    hyper: Hyper,
+    step: jax.Array,
+    images: jax.Array,
+    indices: jax.Array,
+    mask: jax.Array,
+) -> methods.Inputs:
     """This device's rows, and where they are in the global batch."""
     size, device = len(indices), lax.axis_index(parallel.AXIS)
     return methods.Inputs(
         x=methods.normalise(images[indices]),
         mask=mask,
         positions=device * size + jnp.arange(size),
-        rng=rng,
+        rng=jax.random.fold_in(jax.random.key(hyper.seed), step),
     )
 
 
@@ -167,73 +177,90 @@ def train_step(
       network), `step` (after it), `count` (valid images), and
       `adversary_loss` where there is an adversary.
     """
-    rng = jax.random.fold_in(jax.random.key(hyper.seed), state.step)
-    inputs = _make_inputs(images, indices, mask, rng)
+    inputs = _make_inputs(hyper, state.step, images, indices, mask)
     count = lax.psum(jnp.sum(mask), parallel.AXIS)
     weight = controller.weight_of(
         step_config.control, state.ascent, hyper.weight, state.step
     )
-    grads, (losses, rate, outputs) = gradient.share(
-        step_config, state, hyper, weight, inputs, count
+
+    minimised = objective.Objective(
+        step_config.method, step_config.rate, weight, count, hyper.latent_mask
     )
-    # The loss is a sum of the devices' shares, and so is its gradient.
-    grads, losses, rate = lax.psum((grads, losses, rate), parallel.AXIS)
+    trained = objective.Trained(state.params, state.estimator_params)
+    if step_config.microbatches == 1:
+        grads, terms = objective.local_gradient(
+            minimised, trained, state.fixed, inputs
+        )
+    else:
+        grads, terms = accumulation.local_gradient(
+            minimised, trained, state.fixed, inputs, step_config.microbatches
+        )
+    # Shares of the devices add up, and so do their gradients.
+    grads, losses, rate = lax.psum(
+        (grads, terms.losses, terms.rate), parallel.AXIS
+    )
     metrics = {
         "loss": sum(losses.values()) + weight * rate,
         **{f"{name}_loss": loss for name, loss in losses.items()},
         "rate_nats": rate,
         "weight": weight,
-        "grad_norm": optax.tree.norm(grads[0]),
+        "grad_norm": optax.tree.norm(grads.params),
         "step": state.step + 1,
         "count": count,
     }
-    opponent, found = adversary.update(
+
+    adversary, adversary_metrics = adversary_lib.update(
         step_config.method,
         step_config.optimizer,
         state.adversary,
         inputs,
-        outputs,
+        terms.outputs,
         count,
         hyper.update_scale,
     )
-    state = _with_new_parameters(
-        step_config, state, grads, outputs.batch_stats, hyper.update_scale
+    ascent = controller.update(
+        step_config.control,
+        state.ascent,
+        rate=rate,
+        distortion=losses["reconstruction"],
+        step=state.step,
+        is_measured=count >= 2,
     )
     state = dataclasses.replace(
-        state,
+        _descend(step_config, state, grads, hyper.update_scale),
         step=state.step + 1,
-        ascent=controller.update(
-            step_config.control,
-            state.ascent,
-            rate=rate,
-            distortion=losses["reconstruction"],
-            step=state.step,
-            is_measured=count >= 2,
-        ),
-        adversary=opponent,
+        batch_stats=terms.outputs.batch_stats,
+        ascent=ascent,
+        adversary=adversary,
     )
-    return state, metrics | found
+    return state, metrics | adversary_metrics
 
 
-def _with_new_parameters(step_config, state, grads, stats, scale):
-    """The state with parameters and statistics after a step."""
-    updates, opt_state = step_config.optimizer.update(
-        grads[0], state.opt_state, state.params
+def _descend(
+    step_config: StepConfig,
+    state: TrainState,
+    grads: objective.Trained,
+    scale: jax.Array | float,
+) -> TrainState:
+    """The state with the parameters of network and estimator changed."""
+    params, opt_state = optimizer.descend(
+        step_config.optimizer,
+        grads.params,
+        state.opt_state,
+        state.params,
+        scale,
     )
-    updates = jax.tree.map(lambda update: scale * update, updates)
-    estimator_updates, estimator_opt_state = (
-        step_config.estimator_optimizer.update(
-            grads[1], state.estimator_opt_state, state.estimator_params
-        )
+    estimator_params, estimator_opt_state = optimizer.descend(
+        step_config.estimator_optimizer,
+        grads.estimator_params,
+        state.estimator_opt_state,
+        state.estimator_params,
     )
     return dataclasses.replace(
         state,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=stats,
+        params=params,
         opt_state=opt_state,
-        estimator_params=optax.apply_updates(
-            state.estimator_params, estimator_updates
-        ),
+        estimator_params=estimator_params,
         estimator_opt_state=estimator_opt_state,
     )
 

@@ -38,7 +38,7 @@ def passes():
         def forward(of):
             return of(variables, inputs, methods.no_noise, train=True)
 
-        plain = forward(functools.partial(autoencoders.autoencode, network))
+        plain = forward(autoencoders.from_network(network).forward)
         z_again, _ = network.encode(variables, plain.x_hat, train=True)
         variants = {
             compat: forward(

@@ -71,10 +71,10 @@ def passes():
 
     @jax.jit
     def run(variables, opponent, inputs):
-        trained = method.forward(variables, inputs, shift, train=True)
+        facing = variables | {"adversary": opponent}
+        trained = method.forward(facing, inputs, shift, train=True)
         losses = method.losses(inputs.x, trained)
-        losses |= method.adversary.losses(opponent, inputs, trained)
-        own = method.adversary.own_loss(opponent, inputs, trained)
+        own = method.adversary.loss(opponent, inputs, trained)
         evaluated = [
             made.forward(variables, inputs, methods.no_noise, train=False)
             for made in (method, compatible)

@@ -20,13 +20,17 @@ IMAGES = training_support.make_images(14)
 SHAPE, DIM = IMAGES.shape[1:], 4
 
 
-def forward(variables, inputs, noise, *, train):
-    """A network in which images do not mix: nothing is of a part alone."""
-    params = variables["params"]
-    z = jnp.tanh(inputs.x.reshape(len(inputs.x), -1) @ params["encoder"])
-    z_noisy = noise(z)
-    x_hat = (z_noisy @ params["decoder"]).reshape(inputs.x.shape)
-    return methods.Outputs(x_hat, z, z_noisy, {}, {})
+def encode(variables, inputs, *, train):
+    """Half of a network in which images do not mix: each is alone in a part."""
+    x = inputs.x.reshape(len(inputs.x), -1)
+    z = jnp.tanh(x @ variables["params"]["encoder"])
+    return methods.Encoded(z, {}, {})
+
+
+def decode(variables, inputs, encoded, z_noisy, *, train):
+    x_hat = z_noisy @ variables["params"]["decoder"]
+    x_hat = x_hat.reshape(inputs.x.shape)
+    return methods.Outputs(x_hat, encoded.z, z_noisy, {}, {})
 
 
 def init(rng):
@@ -40,7 +44,7 @@ def losses(x, outputs):
     return {"reconstruction": error}
 
 
-UNMIXED = methods.Method(init, forward, losses, "squared", DIM)
+UNMIXED = methods.Method(init, encode, decode, losses, "squared", DIM)
 RATES = {
     "kde_loo": {},
     "uniform": {"noise": "uniform"},

@@ -123,7 +123,7 @@ def test_the_adversary_follows_the_gradient_of_its_own_loss_alone():
 
         def mean(params):
             variables = state.adversary.variables | {"params": params}
-            loss, _ = method.adversary.own_loss(variables, inputs, outputs)
+            loss, _ = method.adversary.loss(variables, inputs, outputs)
             return loss.mean()
 
         return jax.value_and_grad(mean)(state.adversary.params)

@@ -22,7 +22,7 @@ def rate_and_gradient(estimator, z, noise, mask):
 
     def share(z):
         noisy = z + SIGMA * noise
-        return objective.rate_share(rate, z, noisy, mask, place, parallel.AXIS)
+        return objective.local_rate(rate, z, noisy, mask, place, parallel.AXIS)
 
     nats, gradient = jax.value_and_grad(share)(z)
     return jax.lax.psum(nats, parallel.AXIS), gradient

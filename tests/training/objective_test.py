@@ -63,7 +63,7 @@ def shares_of_one_device(key, z, mask):
     def share(z, rate):
         positions, noisy = place_and_noise(z, key)
         noisy = noisy if rate.sigma else z
-        return objective.rate_share(
+        return objective.local_rate(
             rate,
             z,
             noisy,
