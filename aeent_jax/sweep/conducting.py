@@ -1,15 +1,13 @@
 """Trains the members of a sweep, each in a workdir of its own."""
 
 import pathlib
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import ml_collections
 
 from aeent_jax import config as config_lib
-from aeent_jax.runtime import parallel, progress, workdir
+from aeent_jax.runtime import parallel, progress, stopping, workdir
 from aeent_jax.sweep import records, workers
 from aeent_jax.sweep.members import Member
 from aeent_jax.training import loop
@@ -26,7 +24,7 @@ class InterruptedSweepError(Exception):
 class _Sweep:
     """What is known of a sweep while it runs."""
 
-    def __init__(self, members, out, num_devices, say):
+    def __init__(self, members, out, num_devices, say, stop):
         self._members = {member.name: member for member in members}
         self._out = out
         self._num_devices = num_devices
@@ -34,7 +32,7 @@ class _Sweep:
         self._mark = time.monotonic()
         self.failures: dict[str, str] = {}
         self.done = 0
-        self.stop_signal: int | None = None
+        self.stop = stop
 
     def start(self, name: str) -> list[str] | None:
         """The flags that train a member, or None where it is finished."""
@@ -88,7 +86,7 @@ class _Sweep:
                 failed = population_lib.train_population(
                     [self._members[name].config for name in chosen],
                     [self._out / name for name in chosen],
-                    asked_to_stop=lambda: self.stop_signal is not None,
+                    stop=self.stop,
                 )
             except loop.InterruptedRunError:
                 return
@@ -98,7 +96,7 @@ class _Sweep:
     def look(self, names: Sequence[str]) -> bool:
         """Shows how far the sweep is; whether it was asked to stop."""
         self._say.show(self.done, f"training {', '.join(names) or 'none'}")
-        return self.stop_signal is not None
+        return self.stop.number is not None
 
 
 def train_members(
@@ -151,12 +149,12 @@ def train_members(
     together, apart = _split(members, limit)
     _make_folder(out)
     say = say or progress.Progress(len(members))
-    sweep = _Sweep(members, out, num_devices, say)
     say.say(
         f"{len(members)} members, {len(shares)} at a time, in {out}; their"
         f" output is in {out / 'logs'}"
     )
-    with _stop_signals(sweep):
+    with stopping.stop_signals() as stop:
+        sweep = _Sweep(members, out, num_devices, say, stop)
         workers.run(
             apart,
             out / "logs",
@@ -165,19 +163,18 @@ def train_members(
             end=sweep.end,
             look=sweep.look,
         )
-        if together and sweep.stop_signal is None:
+        if together and stop.number is None:
             configure_jax()
             for names in together:
-                if sweep.stop_signal is None:
+                if stop.number is None:
                     sweep.train_population(names)
     sweep.look([])
     say.finish()
-    if sweep.stop_signal is not None and sweep.done < len(members):
-        name = signal.Signals(sweep.stop_signal).name
+    if stop.number is not None and sweep.done < len(members):
         raise InterruptedSweepError(
-            f"Stopped by {name} after {sweep.done} of {len(members)} members;"
-            " those at work have saved their state, and the same command goes"
-            " on from it."
+            f"Stopped by {stop.name} after {sweep.done} of {len(members)}"
+            " members; those at work have saved their state, and the same"
+            " command goes on from it."
         )
     return sweep.failures
 
@@ -243,22 +240,3 @@ def _flags(config) -> list[str]:
         for key, value in wanted.items()
         if value != known[key]
     ]
-
-
-@contextmanager
-def _stop_signals(sweep: _Sweep) -> Iterator[None]:
-    """Turns the first SIGTERM or SIGINT into a wish to stop."""
-
-    def ask(number, frame):
-        del frame
-        sweep.stop_signal = number
-        # A second Ctrl-C ends the sweep at once; its workers save by then.
-        signal.signal(number, signal.SIG_DFL)
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    old = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -152,7 +152,6 @@ class Experiment:
       step_config: the static parts of a step.
       evaluator: scores splits.
       step_fn: `train_step.train_steps`, mapped and compiled.
-      stop_signal: the number of the signal that asked to stop, or None.
       has_warned: whether the saturation of the estimator was reported.
       interval: the metrics since the last line of metrics.jsonl.
     """
@@ -204,7 +203,6 @@ class Experiment:
             lambda *args: train_step.train_steps(self.step_config, *args),
             donate=(0,),
         )
-        self.stop_signal: int | None = None
         self.has_warned = False
         self.interval = metrics_window.MetricsWindow()
         self.started = time.monotonic()
@@ -256,10 +254,11 @@ class Experiment:
         indices, mask = (np.stack(c, 1) for c in zip(*columns, strict=True))
         return indices, mask
 
-    def validation_error(self, state) -> float | None:
+    def validation_error(self, state: train_step.TrainState) -> float | None:
         """Reconstruction error of the held-out normals; None without any."""
         if "val" not in self.dataset.splits:
             return None
         images = self.dataset.splits["val"].images
-        scored = self.evaluator.score(state.variables, images, keep_maps=False)
+        variables = self.parallel.replicate(state.variables)
+        scored = self.evaluator.score(variables, images, keep_maps=False)
         return float(np.mean(scored.reconstruction_error))

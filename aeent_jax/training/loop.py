@@ -3,6 +3,9 @@
 A run that is killed at any moment and started again ends with the same
 parameters, bit for bit, on the same devices: batches and noise depend on (seed,
 step) alone, and the state is saved whole.
+
+One loop, `fit`, trains one run whose batches the devices share (`Alone`), or
+several runs side by side in one program (`population.Together`).
 """
 
 import collections
@@ -10,10 +13,9 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import signal
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
 import ml_collections
@@ -24,17 +26,111 @@ from aeent_jax.evaluation import evaluate
 from aeent_jax.runtime import (
     checkpoint,
     hosts,
+    parallel,
     profiling,
     progress,
+    stopping,
     storage,
     workdir,
 )
-from aeent_jax.training import experiment, metrics_window, warnings
+from aeent_jax.training import batch_feed, experiment, metrics_window, warnings
 from aeent_jax.training import step as train_step
 
 
 class InterruptedRunError(Exception):
     """The run was asked to stop, and saved its state."""
+
+
+@dataclasses.dataclass
+class Member:
+    """A run in training.
+
+    Attributes:
+      run: its data, devices and programs.
+      checkpoints: of its workdir.
+      writer: of its metrics.jsonl.
+      failure: why its training cannot go on; None where it can.
+      results: of its final evaluation, as in `eval/<split>/metrics.json`.
+    """
+
+    run: experiment.Experiment
+    checkpoints: checkpoint.Checkpoints
+    writer: workdir.MetricsWriter
+    failure: FloatingPointError | None = None
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def open_member(
+    run: experiment.Experiment, checkpoints: checkpoint.Checkpoints, step: int
+) -> Iterator[Member]:
+    """A member that goes on from a step; its files are closed at the end."""
+    writer = workdir.MetricsWriter(
+        run.directory, step, tensorboard=run.config.log.tensorboard
+    )
+    with contextlib.closing(writer):
+        yield Member(run, checkpoints, writer)
+
+
+class Program(Protocol):
+    """The compiled steps of some members, and what they take and give."""
+
+    parallel: parallel.Parallel
+
+    def place(
+        self, states: Sequence[train_step.TrainState]
+    ) -> train_step.TrainState:
+        """Puts the states of the members on the devices."""
+
+    def place_hyper(self) -> train_step.Hyper:
+        """Puts the numbers of the members on the devices."""
+
+    def make_feed(self, step: int) -> batch_feed.Feed:
+        """Begins to give calls their images, from `step` on."""
+
+    def step_fn(
+        self,
+        state: train_step.TrainState,
+        hyper: train_step.Hyper,
+        *rows: jax.Array,
+    ) -> tuple[train_step.TrainState, train_step.Metrics]:
+        """Does the steps of one call."""
+
+    def fetch_metrics(
+        self, metrics: train_step.Metrics
+    ) -> list[dict[str, np.ndarray]]:
+        """Fetches the metrics `[steps]` of each member."""
+
+    def fetch_states(
+        self, state: train_step.TrainState
+    ) -> list[train_step.TrainState]:
+        """Fetches the state of each member."""
+
+
+class Alone:
+    """One run, whose batches the devices share."""
+
+    def __init__(self, run: experiment.Experiment):
+        self._run = run
+        self.parallel = run.parallel
+        self.step_fn = run.step_fn
+        self.make_feed = run.make_feed
+
+    def place(self, states):
+        """Puts the state on every device."""
+        return self.parallel.replicate(states[0])
+
+    def place_hyper(self):
+        """Puts the numbers of the run on every device."""
+        return self.parallel.replicate(self._run.hyper())
+
+    def fetch_metrics(self, metrics):
+        """Fetches the metrics `[steps]`."""
+        return [self.parallel.fetch_replicated(metrics)]
+
+    def fetch_states(self, state):
+        """Fetches the state."""
+        return [self.parallel.fetch_replicated(state)]
 
 
 def train(
@@ -69,32 +165,27 @@ def train(
     )
     with (
         workdir.claimed(directory, config),
-        checkpoint.Checkpoints(
-            directory / "checkpoints", keep=config.checkpoint.keep
-        ) as checkpoints,
+        open_checkpoints(run) as checkpoints,
     ):
         state, step = restore_or_init(run, checkpoints, say)
-        state = run.parallel.replicate(state)
-        writer = workdir.MetricsWriter(
-            directory, step, tensorboard=config.log.tensorboard
-        )
-        _say_start(run, step, say)
-        with contextlib.closing(writer), _stop_signals(run):
-            trace = profiling.Trace(directory / "profile", config.log.profile)
-            with (
-                contextlib.closing(run.make_feed(step)) as feed,
-                contextlib.closing(trace),
-            ):
-                state = _loop(
-                    run, state, step, feed, trace, checkpoints, writer, say
-                )
-            say.say("Evaluating ...")
-            step = run.plan.total_steps
-            results = run.evaluator.evaluate(
-                state.variables, run.dataset, step, directory
-            )
-            writer.write(run.stamp(step) | evaluate.flat_metrics(results))
-    return results
+        with open_member(run, checkpoints, step) as member:
+            _say_start(run, step, say)
+            with stopping.stop_signals() as stop:
+                fit(Alone(run), [member], [state], step, say=say, stop=stop)
+    if member.failure is not None:
+        raise member.failure
+    return member.results
+
+
+def open_checkpoints(
+    run: experiment.Experiment, *, asynchronous: bool = True
+) -> checkpoint.Checkpoints:
+    """The checkpoints of a run's workdir, to be closed."""
+    return checkpoint.Checkpoints(
+        run.directory / "checkpoints",
+        keep=run.config.checkpoint.keep,
+        asynchronous=asynchronous,
+    )
 
 
 def check_source(run: experiment.Experiment) -> None:
@@ -207,74 +298,136 @@ def _say_start(run, step, say):
         say.say(f"WARNING: {untraced}")
 
 
-@contextlib.contextmanager
-def _stop_signals(run) -> Iterator[None]:
-    """Turns the first SIGTERM or SIGINT into a wish to stop after a step."""
-    if hosts.are_several():
-        # JAX listens to SIGTERM, and tells the others.
-        with hosts.interrupts_ask_to_stop():
-            yield
-        return
+def fit(
+    program: Program,
+    members: Sequence[Member],
+    states: Sequence[train_step.TrainState],
+    step: int,
+    *,
+    say: progress.Progress,
+    stop: stopping.Stop,
+) -> None:
+    """Trains members from a step to the end, and evaluates them.
 
-    def ask(number, frame):
-        del frame
-        run.stop_signal = number
-        # A second Ctrl-C ends the process at once.
-        signal.signal(number, signal.SIG_DFL)
+    Args:
+      program: of these members.
+      members: with an equal plan; their failures and results are set.
+      states: of the members after `step` steps, on the host.
+      step: steps done.
+      say: where progress goes.
+      stop: looked at after every call; all members are saved then.
 
-    try:
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        old = {number: signal.signal(number, ask) for number in numbers}
-    except ValueError:  # Not in the main thread, as in a notebook's worker.
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    Raises:
+      InterruptedRunError: it was asked to stop, and all are saved.
+    """
+    config, directory = members[0].run.config, members[0].run.directory
+    trace = profiling.Trace(directory / "profile", config.log.profile)
+    with (
+        contextlib.closing(program.make_feed(step)) as feed,
+        contextlib.closing(trace),
+    ):
+        state = _loop(
+            program,
+            members,
+            program.place(states),
+            step,
+            feed,
+            trace,
+            say,
+            stop,
+        )
+    alive = _alive(members, program.fetch_states(state))
+    if alive:
+        say.say("Evaluating ...")
+    for member, own in alive:
+        run, step = member.run, member.run.plan.total_steps
+        member.results = run.evaluator.evaluate(
+            run.parallel.replicate(own.variables),
+            run.dataset,
+            step,
+            run.directory,
+        )
+        member.writer.write(
+            run.stamp(step) | evaluate.flat_metrics(member.results)
+        )
 
 
-def _loop(run, state, step, feed, trace, checkpoints, writer, say):
+def _alive(members, values):
+    """The members whose training goes on, each with its own value."""
+    return [
+        (member, value)
+        for member, value in zip(members, values, strict=True)
+        if member.failure is None
+    ]
+
+
+def _loop(program, members, state, step, feed, trace, say, stop):
     """Trains from `step` to the end; returns the final state."""
-    plan, clock = run.plan, time.monotonic
-    hyper = run.parallel.replicate(run.hyper())
+    plan, clock = members[0].run.plan, time.monotonic
+    hyper = program.place_hyper()
     in_flight, compiled = collections.deque(), set()
     mark = clock()
     while step < plan.total_steps:
         size = plan.steps_from(step)
         rows = feed.next(step, size)
         trace.before(step, size)
-        state, metrics = run.step_fn(state, hyper, *rows)
+        state, metrics = program.step_fn(state, hyper, *rows)
         step += size
         trace.after(step, metrics)
         in_flight.append(metrics)
-        if hosts.agree_to_stop():
-            run.stop_signal = signal.SIGTERM
-        pause = plan.pauses(step) or run.stop_signal is not None
+        stop.agree()
+        pause = plan.pauses(step) or stop.number is not None
         # Read one call late where calls overlap, so that nothing waits.
-        keep = 0 if pause or run.parallel.waits_for_each_step else 1
+        keep = 0 if pause or program.parallel.waits_for_each_step else 1
         while len(in_flight) > keep:
-            metrics = run.parallel.fetch_replicated(in_flight.popleft())
-            run.interval.add(checked(metrics, run.directory))
+            _gather(members, program.fetch_metrics(in_flight.popleft()))
+        if all(member.failure is not None for member in members):
+            return state
         if size in compiled:
-            run.interval.add_time(size, clock() - mark)
+            if len(members) == 1:  # Else the time is that of all of them.
+                members[0].run.interval.add_time(size, clock() - mark)
             say.work(size, clock() - mark)
         compiled.add(size)
-        say.show(step, run.interval.note(run.step_config.rate))
-        if plan.ends_epoch(step):
-            _end_epoch(run, state, step, writer, say)
-        if plan.saves(step) or run.stop_signal is not None:
-            _save(run, checkpoints, state, step)
-        if run.stop_signal is not None and step < plan.total_steps:
-            checkpoints.wait()
-            name = signal.Signals(run.stop_signal).name
+        say.show(step, _note(members))
+        stops = stop.number is not None
+        saves = plan.saves(step) or stops
+        evaluates = _evaluates(members[0].run, step)
+        own = [None] * len(members)
+        if saves or evaluates:
+            own = program.fetch_states(state)
+        for member, member_state in _alive(members, own):
+            if plan.ends_epoch(step):
+                _end_epoch(member, member_state, step, evaluates, say)
+            if saves:
+                _save(member, member_state, step)
+        if stops and step < plan.total_steps:
+            for member in members:
+                member.checkpoints.wait()
             raise InterruptedRunError(
-                f"Stopped by {name} after step {step} of {plan.total_steps};"
-                " the state is saved, and the same command goes on from it."
+                f"Stopped by {stop.name} after step {step} of"
+                f" {plan.total_steps}; the state is saved, and the same command"
+                " goes on from it."
             )
         mark = clock()
     return state
+
+
+def _gather(members, metrics) -> None:
+    """Adds the metrics of a call; where they are not finite, a member ends."""
+    for member, own in _alive(members, metrics):
+        try:
+            member.run.interval.add(checked(own, member.run.directory))
+        except FloatingPointError as error:
+            member.failure = error
+
+
+def _note(members) -> str:
+    """What the progress line shows."""
+    if len(members) > 1:
+        alive = sum(member.failure is None for member in members)
+        return f"{alive} of {len(members)} members"
+    run = members[0].run
+    return run.interval.note(run.step_config.rate)
 
 
 def checked(
@@ -302,36 +455,41 @@ def checked(
     return metrics
 
 
-def _end_epoch(run, state, step, writer, say) -> None:
-    """Writes and evaluates what is due."""
-    epoch, config = step // run.plan.steps_per_epoch, run.config
+def _evaluates(run, step) -> bool:
+    """Whether an evaluation in the course of training is due."""
+    every, plan = run.config.eval.every_epochs, run.plan
+    if not every or not plan.ends_epoch(step) or step == plan.total_steps:
+        return False
+    return step // plan.steps_per_epoch % every == 0
+
+
+def _end_epoch(member, state, step, evaluates, say) -> None:
+    """Evaluates and writes what is due."""
+    run = member.run
     _warn_of_saturation(run, say)
-    every = config.eval.every_epochs
-    is_last = step == run.plan.total_steps
     evaluated = {}
-    if every and epoch % every == 0 and not is_last:
-        results = run.evaluator.evaluate(state.variables, run.dataset, step)
+    if evaluates:
+        variables = run.parallel.replicate(state.variables)
+        results = run.evaluator.evaluate(variables, run.dataset, step)
         evaluated = evaluate.flat_metrics(results)
-    if epoch % config.log.every_epochs == 0 or evaluated or is_last:
+    epoch = step // run.plan.steps_per_epoch
+    is_last = step == run.plan.total_steps
+    if epoch % run.config.log.every_epochs == 0 or evaluated or is_last:
         record = run.stamp(step) | run.interval.summary(run.step_config.rate)
-        writer.write(record | evaluated)
+        member.writer.write(record | evaluated)
         run.interval = metrics_window.MetricsWindow()
 
 
-def metadata_of(run: experiment.Experiment) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
-    return {
-        "wall_seconds": run.wall_seconds(),
-        "train_images": run.train_fingerprint,
-        "interval": dataclasses.asdict(run.interval),
-    }
-
-
-def _save(run, checkpoints, state, step) -> None:
-    checkpoints.save(
+def _save(member, state, step) -> None:
+    run = member.run
+    member.checkpoints.save(
         step,
-        run.parallel.fetch_replicated(state),
-        metadata=metadata_of(run),
+        state,
+        metadata={
+            "wall_seconds": run.wall_seconds(),
+            "train_images": run.train_fingerprint,
+            "interval": dataclasses.asdict(run.interval),
+        },
         criterion=run.validation_error(state),
     )
 

@@ -16,18 +16,18 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import jax
 import ml_collections
 import numpy as np
 
 from aeent_jax import config as config_lib
-from aeent_jax.evaluation import evaluate
-from aeent_jax.runtime import checkpoint, parallel, progress, workdir
-from aeent_jax.training import batch_feed, experiment, metrics_window
-from aeent_jax.training import loop as train
+from aeent_jax.runtime import parallel, progress, stopping, workdir
+from aeent_jax.training import batch_feed, experiment, loop
 from aeent_jax.training import step as train_step
+
+Tree = TypeVar("Tree")
 
 # What the members' compiled step takes as an argument.
 _PER_MEMBER = (
@@ -77,7 +77,7 @@ def train_population(
     directories: Sequence[pathlib.Path],
     *,
     say: progress.Progress | None = None,
-    asked_to_stop: Callable[[], bool] = lambda: False,
+    stop: stopping.Stop | None = None,
 ) -> dict[int, str]:
     """Trains runs together, or goes on where they left off, and evaluates.
 
@@ -85,7 +85,7 @@ def train_population(
       configs: of the members, with equal `group_key`.
       directories: their workdirs.
       say: where progress goes, in steps of the population.
-      asked_to_stop: looked at after every call; all members are saved then.
+      stop: looked at after every call; all members are saved then.
 
     Returns:
       Place of a member -> why it failed; the others are finished.
@@ -93,7 +93,7 @@ def train_population(
     Raises:
       ValueError: the members do not belong together; bad configuration, data,
         workdir or checkpoint.
-      train.InterruptedRunError: it was asked to stop, and has saved.
+      loop.InterruptedRunError: it was asked to stop, and has saved.
     """
     if len({group_key(config) for config in configs}) != 1:
         raise ValueError(
@@ -107,27 +107,50 @@ def train_population(
         for config, directory in zip(configs, directories, strict=True)
     ]
     for run in runs:
-        train.check_source(run)
+        loop.check_source(run)
     say = say or progress.Progress(runs[0].plan.total_steps)
-    failed: dict[int, str] = {}
+    stop = stop or stopping.Stop()
     with contextlib.ExitStack() as stack:
-        for run in runs:
-            stack.enter_context(workdir.claimed(run.directory, run.config))
-        # Runs that were stopped while they saved can be a checkpoint apart.
-        begun: dict[int, dict[int, train_step.TrainState]] = {}
+        begun: dict[int, list[_Begun]] = {}
         for place, run in enumerate(runs):
-            with _checkpoints(run) as checkpoints:
-                state, step = train.restore_or_init(run, checkpoints, say)
-            begun.setdefault(step, {})[place] = state
-        for step, states in sorted(begun.items(), reverse=True):
-            population = _Population({p: runs[p] for p in states}, say)
-            failed |= population.train(states, step, asked_to_stop)
-    return failed
+            stack.enter_context(workdir.claimed(run.directory, run.config))
+            checkpoints = stack.enter_context(
+                loop.open_checkpoints(run, asynchronous=False)
+            )
+            state, step = loop.restore_or_init(run, checkpoints, say)
+            member = stack.enter_context(
+                loop.open_member(run, checkpoints, step)
+            )
+            begun.setdefault(step, []).append(_Begun(place, member, state))
+        # Runs that were stopped while they saved can be a checkpoint apart.
+        for step, group in sorted(begun.items(), reverse=True):
+            loop.fit(
+                Together([b.member.run for b in group]),
+                [b.member for b in group],
+                [b.state for b in group],
+                step,
+                say=say,
+                stop=stop,
+            )
+    return {
+        b.place: str(b.member.failure)
+        for group in begun.values()
+        for b in group
+        if b.member.failure is not None
+    }
+
+
+class _Begun(NamedTuple):
+    """A member, where it stands among the others, and its state."""
+
+    place: int
+    member: loop.Member
+    state: train_step.TrainState
 
 
 def map_members(
     step_config: train_step.StepConfig, mapping: parallel.Parallel
-) -> Callable[..., Any]:
+) -> Callable[..., tuple[train_step.TrainState, train_step.Metrics]]:
     """Compiles `train_step.train_steps` for members side by side.
 
     Args:
@@ -145,7 +168,7 @@ def map_members(
     return mapping.map(jax.vmap(step, in_axes=(0, 0, None, 0, 0)), donate=(0,))
 
 
-def pad(state: Any, like: Any) -> Any:
+def pad(state: Tree, like: Tree) -> Tree:
     """Fills a member's state up with zeros.
 
     Args:
@@ -164,7 +187,7 @@ def pad(state: Any, like: Any) -> Any:
     return jax.tree.map(fill, state, like)
 
 
-def cut(state: Any, like: Any) -> Any:
+def cut(state: Tree, like: Tree) -> Tree:
     """Undoes `pad`: the part of a padded state that its run alone has."""
     return jax.tree.map(
         lambda array, wanted: array[tuple(map(slice, wanted.shape))],
@@ -173,166 +196,81 @@ def cut(state: Any, like: Any) -> Any:
     )
 
 
-def _checkpoints(run):
-    return checkpoint.Checkpoints(
-        run.directory / "checkpoints",
-        keep=run.config.checkpoint.keep,
-        asynchronous=False,
-    )
+class Together:
+    """Members side by side on each device, in one program."""
 
+    def __init__(self, runs: Sequence[experiment.Experiment]):
+        """Prepares.
 
-class _Population:
-    """Members that have done the same number of steps."""
-
-    def __init__(
-        self, runs: dict[int, experiment.Experiment], say: progress.Progress
-    ):
+        Args:
+          runs: the members, with equal `group_key`.
+        """
         self._runs = runs
-        self._say = say
-        self._plan = next(iter(runs.values())).plan
         # The widest has room for all.
-        widest = max(runs.values(), key=lambda r: r.config.model.latent_dim)
-        self._step_config = widest.step_config
-        self._parallel = widest.parallel
-        self._base_rate = widest.config.optimizer.learning_rate
-        self._images = widest.dataset.splits["train"].images
-        places = list(runs)
+        self._widest = max(runs, key=lambda r: r.config.model.latent_dim)
+        self.parallel = self._widest.parallel
         # Devices have equal numbers; copies of the last fill up.
-        missing = self._parallel.padded(len(places)) - len(places)
-        self._rows = places + places[-1:] * missing
-        self._step_fn = map_members(self._step_config, self._parallel)
+        missing = self.parallel.padded(len(runs)) - len(runs)
+        self._rows = [*runs, *runs[-1:] * missing]
+        self.step_fn = map_members(self._widest.step_config, self.parallel)
 
-    def train(self, states, step, asked_to_stop) -> dict[int, str]:
-        """Trains to the end; returns why members failed, by their places."""
-        state = self._parallel.shard(self._stack(states))
-        hyper = self._parallel.shard(
-            _stacked([self._knobs(p) for p in self._rows])
+    def place(self, states):
+        """Puts the padded states on the devices, with an axis of members."""
+        like = _shapes(self._widest)
+        padded = [pad(state, like) for state in states]
+        missing = len(self._rows) - len(padded)
+        return self.parallel.shard(_stacked(padded + padded[-1:] * missing))
+
+    def place_hyper(self):
+        """Puts the numbers of each member on its device."""
+        return self.parallel.shard(
+            _stacked([self._hyper(run) for run in self._rows])
         )
-        images = self._parallel.replicate(self._images)
-        failed: dict[int, str] = {}
-        with contextlib.ExitStack() as stack:
-            writers = {
-                place: stack.enter_context(
-                    contextlib.closing(
-                        workdir.MetricsWriter(
-                            run.directory,
-                            step,
-                            tensorboard=run.config.log.tensorboard,
-                        )
-                    )
-                )
-                for place, run in self._runs.items()
-            }
-            while step < self._plan.total_steps:
-                size = self._plan.steps_from(step)
-                batch = _stacked(
-                    [self._runs[p].batch(step, size) for p in self._rows]
-                )
-                state, metrics = self._step_fn(
-                    state, hyper, images, *self._parallel.shard(batch)
-                )
-                step += size
-                self._add(metrics, failed)
-                stops = asked_to_stop()
-                if self._plan.ends_epoch(step):
-                    self._write(step, writers, failed)
-                if self._plan.saves(step) or stops:
-                    self._save(state, step, failed)
-                if stops and step < self._plan.total_steps:
-                    raise train.InterruptedRunError(
-                        f"Stopped after step {step} of"
-                        f" {self._plan.total_steps}; the states of all members"
-                        " are saved, and the same command goes on from them."
-                    )
-            self._evaluate(state, step, writers, failed)
-        return failed
 
-    def _knobs(self, place: int) -> train_step.Hyper:
-        """The numbers of a member."""
-        run = self._runs[place]
-        rate = run.config.optimizer.learning_rate / self._base_rate
-        dim, padded = run.step_config.method.latent_dim, self._latent_dim
+    def _hyper(self, run: experiment.Experiment) -> train_step.Hyper:
+        rate = run.config.optimizer.learning_rate
+        dim = run.step_config.method.latent_dim
+        padded = self._widest.step_config.method.latent_dim
         return dataclasses.replace(
             run.hyper(),
-            update_scale=np.float32(rate),
+            update_scale=np.float32(
+                rate / self._widest.config.optimizer.learning_rate
+            ),
             latent_mask=np.arange(padded) < dim if padded else None,
         )
 
-    @property
-    def _latent_dim(self) -> int | None:
-        return self._step_config.method.latent_dim
-
-    def _stack(self, states) -> Any:
-        """The members' states, padded, with a leading axis of rows."""
-        shapes = jax.eval_shape(
-            lambda: train_step.create_state(self._step_config, 0)
+    def make_feed(self, step):
+        """Begins to give calls their images: all, and places for each row."""
+        return batch_feed.make_feed(
+            self.parallel,
+            self._widest.dataset.splits["train"].images,
+            lambda *call: _stacked([run.batch(*call) for run in self._rows]),
+            self._widest.plan,
+            step,
         )
-        return _stacked([pad(states[place], shapes) for place in self._rows])
 
-    def _unpadded(self, state, row: int, place: int):
-        """The state of a member as its run alone has it."""
-        run = self._runs[place]
-        shapes = jax.eval_shape(
-            lambda: train_step.create_state(run.step_config, 0)
-        )
-        return cut(jax.tree.map(lambda a: a[row], state), shapes)
+    def fetch_metrics(self, metrics):
+        """Fetches the metrics `[steps]` of each member."""
+        return _unstacked(self.parallel.fetch_sharded(metrics), self._runs)
 
-    def _add(self, metrics, failed) -> None:
-        """Gathers the metrics `[rows, steps]` of a call."""
-        metrics = self._parallel.fetch_sharded(metrics)
-        for row, place in enumerate(self._runs):
-            if place in failed:
-                continue
-            of_member = {name: values[row] for name, values in metrics.items()}
-            try:
-                run = self._runs[place]
-                run.interval.add(train.checked(of_member, run.directory))
-            except FloatingPointError as error:
-                failed[place] = str(error)
-        done = int(metrics["step"].flat[-1])
-        alive = len(self._runs) - len(failed)
-        note = f"{alive} of {len(self._runs)} members"
-        self._say.show(done, note)
-
-    def _write(self, step, writers, failed) -> None:
-        """Writes a line of metrics for each member, where one is due."""
-        epoch = step // self._plan.steps_per_epoch
-        for place, run in self._runs.items():
-            due = epoch % run.config.log.every_epochs == 0
-            if place in failed or not (due or step == self._plan.total_steps):
-                continue
-            summary = run.interval.summary(run.step_config.rate)
-            writers[place].write(run.stamp(step) | summary)
-            run.interval = metrics_window.MetricsWindow()
-
-    def _save(self, state, step, failed) -> None:
-        host = self._parallel.fetch_sharded(state)
-        for row, (place, run) in enumerate(self._runs.items()):
-            if place in failed:
-                continue
-            with _checkpoints(run) as checkpoints:
-                checkpoints.save(
-                    step,
-                    self._unpadded(host, row, place),
-                    metadata=train.metadata_of(run),
-                )
-
-    def _evaluate(self, state, step, writers, failed) -> None:
-        host = self._parallel.fetch_sharded(state)
-        for row, (place, run) in enumerate(self._runs.items()):
-            if place in failed:
-                continue
-            variables = self._unpadded(host, row, place).variables
-            results = run.evaluator.evaluate(
-                run.parallel.replicate(variables),
-                run.dataset,
-                step,
-                run.directory,
-            )
-            writers[place].write(
-                run.stamp(step) | evaluate.flat_metrics(results)
-            )
+    def fetch_states(self, state):
+        """Fetches the state of each member, as its run alone has it."""
+        states = _unstacked(self.parallel.fetch_sharded(state), self._runs)
+        return [
+            cut(own, _shapes(run))
+            for own, run in zip(states, self._runs, strict=True)
+        ]
 
 
-def _stacked(trees: Sequence[Any]) -> Any:
+def _shapes(run: experiment.Experiment) -> train_step.TrainState:
+    """The shapes of a run's state."""
+    return jax.eval_shape(lambda: train_step.create_state(run.step_config, 0))
+
+
+def _stacked(trees: Sequence[Tree]) -> Tree:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _unstacked(tree: Tree, runs: Sequence[experiment.Experiment]) -> list[Tree]:
+    """The rows of the members; others only fill up."""
+    return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(len(runs))]

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import training_support
 from training_support import Recorder
 
-from aeent_jax.runtime import parallel
+from aeent_jax.runtime import parallel, stopping
 from aeent_jax.training import experiment, loop, population
 from aeent_jax.training import step as train_step
 
@@ -190,13 +191,15 @@ def stacked(*trees):
 @pytest.mark.slow
 def test_a_stopped_population_goes_on_bit_for_bit(trained, configs, tmp_path):
     folders = [tmp_path / name for name in MEMBERS]
-    say = Recorder()
+    stop = stopping.Stop()
+
+    def after_step(done):
+        if done == 3:
+            stop.number = signal.SIGTERM
+
     with pytest.raises(loop.InterruptedRunError, match="after step 3 of 8"):
         population.train_population(
-            configs,
-            folders,
-            say=say,
-            asked_to_stop=lambda: say.shown[-1:] == [3],
+            configs, folders, say=Recorder(after_step), stop=stop
         )
     assert not population.train_population(configs, folders, say=Recorder())
     for folder, config in zip(folders, configs, strict=True):
