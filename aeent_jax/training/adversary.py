@@ -2,8 +2,7 @@
 
 Both gradients are taken at the parameters before the step: that of the method
 with the adversary's fixed, and that of the adversary with the outputs fixed, so
-neither reaches the other's parameters. Methods without an adversary have the
-empty state `()`, and nothing here adds to their step.
+neither reaches the other's parameters.
 """
 
 import flax.struct
@@ -39,40 +38,38 @@ class State:
 
 
 def create(
-    method: methods.Method,
+    adversary: methods.Adversary,
     optimizer: optax.GradientTransformation,
     rng: jax.Array,
-) -> State | tuple[()]:
+) -> State:
     """Draws the initial state.
 
     Args:
-      method: perhaps with an adversary.
+      adversary: of a method.
       optimizer: of the method's network; the adversary has the same kind.
       rng: the key of the run.
 
     Returns:
-      The state; `()` without an adversary.
+      The state.
     """
-    if method.adversary is None:
-        return ()
     rng = jax.random.fold_in(rng, streams.ADVERSARY_INIT)
-    variables = method.adversary.init(rng)
+    variables = adversary.init(rng)
     return State(opt_state=optimizer.init(variables["params"]), **variables)
 
 
 def update(
-    method: methods.Method,
+    adversary: methods.Adversary,
     optimizer: optax.GradientTransformation,
-    state: State | tuple[()],
+    state: State,
     inputs: methods.Inputs,
     outputs: methods.Outputs,
     count: jax.Array,
     scale: jax.Array | float,
-) -> tuple[State | tuple[()], dict[str, jax.Array]]:
+) -> tuple[State, jax.Array]:
     """One step of the adversary, on one device.
 
     Args:
-      method: perhaps with an adversary.
+      adversary: of a method.
       optimizer: as of `create`.
       state: replicated.
       inputs: this device's rows, with a mask.
@@ -81,15 +78,12 @@ def update(
       scale: of the optimizer's updates.
 
     Returns:
-      The new state, and `adversary_loss` in the mean over the global batch;
-      `()` and no metric without an adversary.
+      The new state, and its loss in the mean over the global batch.
     """
-    if method.adversary is None:
-        return (), {}
 
     def local_loss(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        loss, stats = method.adversary.loss(variables, inputs, outputs)
+        loss, stats = adversary.loss(variables, inputs, outputs)
         return jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / count, stats
 
     (loss, stats), grads = jax.value_and_grad(local_loss, has_aux=True)(
@@ -100,5 +94,5 @@ def update(
     params, opt_state = optimizer_lib.descend(
         optimizer, grads, state.opt_state, state.params, scale
     )
-    params = method.adversary.renew(params, loss, inputs)
-    return State(params, stats, opt_state), {"adversary_loss": loss}
+    params = adversary.renew(params, loss, inputs)
+    return State(params, stats, opt_state), loss

@@ -16,6 +16,7 @@ to the value of the global batch, and their gradients to its gradient:
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -191,10 +192,8 @@ def local_rate(
     rate: Rate,
     z: jax.Array,
     z_noisy: jax.Array,
-    mask: jax.Array,
-    positions: jax.Array,
-    axis_name: str,
     *,
+    inputs: methods.Inputs,
     estimator_params: optax.Params = None,
 ) -> jax.Array:
     """This device's share of the rate of the global batch, in nats.
@@ -206,9 +205,7 @@ def local_rate(
       rate: what is estimated.
       z: this device's clean latents, `[B, D]`.
       z_noisy: the same behind the channel.
-      mask: `[B]` bool, the valid rows.
-      positions: `[B]` int, places in the global batch.
-      axis_name: the mapped axis.
+      inputs: this device's rows, of which the mask and the positions count.
       estimator_params: of a learned estimator, replicated.
 
     Returns:
@@ -216,10 +213,12 @@ def local_rate(
     """
     if rate.estimator == "none":
         return jnp.zeros(())
-    count = lax.psum(jnp.sum(mask), axis_name)
+    count = lax.psum(jnp.sum(inputs.mask), parallel.AXIS)
     queries = z_noisy if rate.entry.noisy_queries else z
     own = z_noisy if rate.entry.noisy_samples else z
-    samples, sample_mask = lax.all_gather((own, mask), axis_name, tiled=True)
+    samples, sample_mask = lax.all_gather(
+        (own, inputs.mask), parallel.AXIS, tiled=True
+    )
     # The keywords of a learned estimator are those of its `init`.
     options = {"params": estimator_params}
     if not rate.is_learned:
@@ -227,8 +226,8 @@ def local_rate(
     estimate = rate.entry(
         queries,
         samples,
-        positions,
-        query_mask=mask,
+        inputs.positions,
+        query_mask=inputs.mask,
         sample_mask=sample_mask,
         **options | rate.noise_options,
     )
@@ -237,9 +236,9 @@ def local_rate(
         value = entropy.to_rate(estimate, rate.sigma, z.shape[1], rate.noise)
     if estimate.per_query is not None:
         # The mean of its own queries: ragged shards weigh what they hold.
-        local = value * jnp.sum(mask) / jnp.maximum(count, 1)
+        local = value * jnp.sum(inputs.mask) / jnp.maximum(count, 1)
     else:
-        local = value / lax.axis_size(axis_name)
+        local = value / lax.axis_size(parallel.AXIS)
     return jnp.where(count >= 2, local, 0.0)
 
 
@@ -334,23 +333,15 @@ class Objective:
         Returns:
           Shares of what is minimised and of the rate in nats, scalars.
         """
-
-        def nats(latents, estimator_params):
-            return local_rate(
-                self.rate,
-                *latents,
-                inputs.mask,
-                inputs.positions,
-                parallel.AXIS,
-                estimator_params=estimator_params,
-            )
-
         fixed = lax.stop_gradient
-        rate = nats(latents, fixed(estimator_params))
+        nats = functools.partial(local_rate, self.rate, inputs=inputs)
+        rate = nats(*latents, estimator_params=fixed(estimator_params))
         minimised = self.weight * rate
         if self.rate.is_learned:
             # Its own likelihood, unweighted: at weight 0 it learns as well.
-            minimised += nats(fixed(latents), estimator_params)
+            minimised += nats(
+                *fixed(latents), estimator_params=estimator_params
+            )
         return minimised, rate
 
 

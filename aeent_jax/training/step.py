@@ -54,16 +54,6 @@ class TrainState:
         """What the network's functions take."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
-    @property
-    def fixed(self) -> models.Variables:
-        """What they take beside the parameters in training."""
-        if not self.adversary:
-            return {"batch_stats": self.batch_stats}
-        return {
-            "batch_stats": self.batch_stats,
-            "adversary": self.adversary.variables,
-        }
-
 
 @flax.struct.dataclass
 class Hyper:
@@ -110,13 +100,17 @@ class StepConfig:
 def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
     """Draws the initial state; the same for any number of devices."""
     rng, rate = jax.random.key(seed), step_config.rate
-    variables = step_config.method.init(rng)
-    dim = step_config.method.latent_dim
-    estimator_params = {}
+    method = step_config.method
+    variables = method.init(rng)
+    estimator_params, adversary = {}, ()
     if rate.is_learned:
         estimator_rng = jax.random.fold_in(rng, streams.ESTIMATOR_INIT)
         estimator_params = rate.entry.init(
-            estimator_rng, dim, **dict(rate.hyper)
+            estimator_rng, method.latent_dim, **dict(rate.hyper)
+        )
+    if method.adversary is not None:
+        adversary = adversary_lib.create(
+            method.adversary, step_config.optimizer, rng
         )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -128,26 +122,7 @@ def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
             estimator_params
         ),
         ascent=controller.create(step_config.control),
-        adversary=adversary_lib.create(
-            step_config.method, step_config.optimizer, rng
-        ),
-    )
-
-
-def _make_inputs(
-    hyper: Hyper,
-    step: jax.Array,
-    images: jax.Array,
-    indices: jax.Array,
-    mask: jax.Array,
-) -> methods.Inputs:
-    """This device's rows, and where they are in the global batch."""
-    size, device = len(indices), lax.axis_index(parallel.AXIS)
-    return methods.Inputs(
-        x=methods.normalise(images[indices]),
-        mask=mask,
-        positions=device * size + jnp.arange(size),
-        rng=jax.random.fold_in(jax.random.key(hyper.seed), step),
+        adversary=adversary,
     )
 
 
@@ -177,23 +152,32 @@ def train_step(
       network), `step` (after it), `count` (valid images), and
       `adversary_loss` where there is an adversary.
     """
-    inputs = _make_inputs(hyper, state.step, images, indices, mask)
+    method, size = step_config.method, len(indices)
+    inputs = methods.Inputs(
+        x=methods.normalise(images[indices]),
+        mask=mask,
+        positions=lax.axis_index(parallel.AXIS) * size + jnp.arange(size),
+        rng=jax.random.fold_in(jax.random.key(hyper.seed), state.step),
+    )
     count = lax.psum(jnp.sum(mask), parallel.AXIS)
     weight = controller.weight_of(
         step_config.control, state.ascent, hyper.weight, state.step
     )
 
     minimised = objective.Objective(
-        step_config.method, step_config.rate, weight, count, hyper.latent_mask
+        method, step_config.rate, weight, count, hyper.latent_mask
     )
     trained = objective.Trained(state.params, state.estimator_params)
+    fixed = {"batch_stats": state.batch_stats}
+    if method.adversary is not None:
+        fixed["adversary"] = state.adversary.variables
     if step_config.microbatches == 1:
         grads, terms = objective.local_gradient(
-            minimised, trained, state.fixed, inputs
+            minimised, trained, fixed, inputs
         )
     else:
         grads, terms = accumulation.local_gradient(
-            minimised, trained, state.fixed, inputs, step_config.microbatches
+            minimised, trained, fixed, inputs, step_config.microbatches
         )
     # Shares of the devices add up, and so do their gradients.
     grads, losses, rate = lax.psum(
@@ -209,14 +193,29 @@ def train_step(
         "count": count,
     }
 
-    adversary, adversary_metrics = adversary_lib.update(
-        step_config.method,
+    adversary = state.adversary
+    if method.adversary is not None:
+        adversary, metrics["adversary_loss"] = adversary_lib.update(
+            method.adversary,
+            step_config.optimizer,
+            state.adversary,
+            inputs,
+            terms.outputs,
+            count,
+            hyper.update_scale,
+        )
+    params, opt_state = optimizer.descend(
         step_config.optimizer,
-        state.adversary,
-        inputs,
-        terms.outputs,
-        count,
+        grads.params,
+        state.opt_state,
+        state.params,
         hyper.update_scale,
+    )
+    estimator_params, estimator_opt_state = optimizer.descend(
+        step_config.estimator_optimizer,
+        grads.estimator_params,
+        state.estimator_opt_state,
+        state.estimator_params,
     )
     ascent = controller.update(
         step_config.control,
@@ -226,43 +225,17 @@ def train_step(
         step=state.step,
         is_measured=count >= 2,
     )
-    state = dataclasses.replace(
-        _descend(step_config, state, grads, hyper.update_scale),
+    state = TrainState(
         step=state.step + 1,
-        batch_stats=terms.outputs.batch_stats,
-        ascent=ascent,
-        adversary=adversary,
-    )
-    return state, metrics | adversary_metrics
-
-
-def _descend(
-    step_config: StepConfig,
-    state: TrainState,
-    grads: objective.Trained,
-    scale: jax.Array | float,
-) -> TrainState:
-    """The state with the parameters of network and estimator changed."""
-    params, opt_state = optimizer.descend(
-        step_config.optimizer,
-        grads.params,
-        state.opt_state,
-        state.params,
-        scale,
-    )
-    estimator_params, estimator_opt_state = optimizer.descend(
-        step_config.estimator_optimizer,
-        grads.estimator_params,
-        state.estimator_opt_state,
-        state.estimator_params,
-    )
-    return dataclasses.replace(
-        state,
         params=params,
+        batch_stats=terms.outputs.batch_stats,
         opt_state=opt_state,
         estimator_params=estimator_params,
         estimator_opt_state=estimator_opt_state,
+        ascent=ascent,
+        adversary=adversary,
     )
+    return state, metrics
 
 
 def train_steps(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aeent_jax import methods
 from aeent_jax.runtime import parallel
 from aeent_jax.training import objective
 
@@ -22,7 +23,8 @@ def rate_and_gradient(estimator, z, noise, mask):
 
     def share(z):
         noisy = z + SIGMA * noise
-        return objective.local_rate(rate, z, noisy, mask, place, parallel.AXIS)
+        inputs = methods.Inputs(None, mask, place, None)
+        return objective.local_rate(rate, z, noisy, inputs=inputs)
 
     nats, gradient = jax.value_and_grad(share)(z)
     return jax.lax.psum(nats, parallel.AXIS), gradient

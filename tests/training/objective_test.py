@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import training_support
 
-from aeent_jax import entropy
+from aeent_jax import entropy, methods
 from aeent_jax.entropy import channel
 from aeent_jax.runtime import parallel
 from aeent_jax.training import objective
@@ -67,9 +67,7 @@ def shares_of_one_device(key, z, mask):
             rate,
             z,
             noisy,
-            mask,
-            positions,
-            parallel.AXIS,
+            inputs=methods.Inputs(None, mask, positions, None),
             estimator_params=DENSITY,
         )
 
