@@ -1,4 +1,4 @@
-"""What distinguishes one method from another: network, losses and score.
+"""The methods: each has its own network, losses and score.
 
 `METHODS` is the closed table; `--config.method` chooses by name, and
 `make_method` builds what it names from a configuration.

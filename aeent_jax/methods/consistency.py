@@ -31,7 +31,7 @@ def _decode(
     outputs = autoencoders.decode(
         network, variables, inputs, encoded, z_noisy, train=train
     )
-    # What the second pass adds to running statistics, it adds after the first.
+    # The second pass updates the running statistics after the first.
     after_first = variables | {"batch_stats": outputs.batch_stats}
     z_again, encoder_stats = network.encode(
         after_first, outputs.x_hat, inputs.mask, train=train

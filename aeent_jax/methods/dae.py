@@ -35,10 +35,10 @@ _BLACK = -1.0
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
-    """What is added to images in training.
+    """The noise that is added to images in training.
 
     Attributes:
-      noise_std: of the coarse noise, for images in [0, 1].
+      noise_std: deviation of the coarse noise, for images in [0, 1].
       noise_size: side of its grid, from 2 to that of the image.
       foreground_only: whether black pixels get none.
       shifted: whether every pixel gets 1 less.
@@ -55,7 +55,7 @@ def coarse_noise(inputs: Inputs, std: float, size: int) -> jax.Array:
 
     Args:
       inputs: images, and the keys of their noise.
-      std: of the normal numbers on the grid.
+      std: deviation of the normal numbers on the grid.
       size: side of the grid.
 
     Returns:

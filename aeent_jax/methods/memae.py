@@ -62,9 +62,10 @@ def from_network(
 
     Args:
       network: encoder and decoder.
-      num_slots: of the memory.
-      threshold: of the addresses.
-      address_weight: of their entropy beside the mean squared error.
+      num_slots: number of slots in the memory.
+      threshold: addresses below it are 0.
+      address_weight: weight of the addresses' entropy beside the mean squared
+        error.
 
     Returns:
       The method; `Outputs.extra` has `addresses` `[B, num_slots]`, and the

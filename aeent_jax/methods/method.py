@@ -1,4 +1,4 @@
-"""What a method is made of."""
+"""The parts of a method: inputs, latents, outputs, and pure functions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,11 +31,11 @@ class Inputs(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What an encoder gives.
+    """The result of an encoder.
 
     Attributes:
       z: clean latents, `[B, D]`, which go through the channel.
-      batch_stats: of the whole network, after this half of the pass.
+      batch_stats: statistics of the whole network after this half of the pass.
       extra: further arrays, `[B, ...]`, that the decoder or the losses need.
     """
 
@@ -45,12 +45,12 @@ class Encoded(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What a network makes of its inputs.
+    """The result of a whole pass.
 
     Attributes:
       x_hat: reconstructions, `[B, H, W, C]`.
       z: clean latents, `[B, D]`; None where there is no latent vector.
-      z_noisy: the same behind the channel.
+      z_noisy: these latents behind the channel.
       batch_stats: after the pass; as they were where it did not train.
       extra: further arrays, `[B, ...]`, that the method's losses or its score
         need.
@@ -107,7 +107,7 @@ class Method:
       latent_dim: size of the latent vector; None where there is none.
       extra: names in `Outputs.extra` that there are in evaluation too, for the
         scores that need them.
-      adversary: that it is trained against; None for none.
+      adversary: the network it is trained against; None for none.
     """
 
     init: Callable[[jax.Array], models.Variables]

@@ -64,10 +64,10 @@ def from_network(
 
     Args:
       network: its encoder gives two vectors, the first of them `mu`.
-      kl_weight: of the KL beside the mean squared error.
+      kl_weight: weight of the KL beside the mean squared error.
       samples_in_evaluation: whether the decoder sees a sample there too,
         instead of `mu`.
-      draw: of the samples.
+      draw: draws the samples.
 
     Returns:
       The method; `Outputs.extra` has `log_var` `[B, D]`, `sample` `[B, D]`,

@@ -28,8 +28,8 @@ from aeent_jax import methods, models
 from aeent_jax.runtime import parallel
 from aeent_jax.training import objective as objective_lib
 
-# Trees of arrays: what one part hands to the next, what has a row for each
-# image, and what comes out of a part.
+# Trees of arrays: handed from one part to the next, with a row for each image,
+# and the result of one part.
 Carry = TypeVar("Carry")
 Rows = TypeVar("Rows")
 Result = TypeVar("Result")
@@ -45,9 +45,9 @@ def local_gradient(
     """As `objective.local_gradient`, part by part.
 
     Args:
-      objective: of this step.
+      objective: the objective of this step.
       trained: replicated.
-      fixed: what the network takes beside its parameters.
+      fixed: the network's variables without its parameters.
       inputs: this device's rows, with a mask; a multiple of `parts`.
       parts: how many parts there are.
 

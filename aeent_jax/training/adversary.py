@@ -24,7 +24,7 @@ class State:
     Attributes:
       params: its parameters.
       batch_stats: its running statistics of BatchNorm.
-      opt_state: of its optimizer.
+      opt_state: state of its optimizer.
     """
 
     params: optax.Params
@@ -33,7 +33,7 @@ class State:
 
     @property
     def variables(self) -> models.Variables:
-        """What the adversary's functions take."""
+        """The variables of the adversary's functions."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -45,8 +45,8 @@ def create(
     """Draws the initial state.
 
     Args:
-      adversary: of a method.
-      optimizer: of the method's network; the adversary has the same kind.
+      adversary: the method's adversary.
+      optimizer: the network's optimizer; the adversary has the same kind.
       rng: the key of the run.
 
     Returns:
@@ -69,13 +69,13 @@ def update(
     """One step of the adversary, on one device.
 
     Args:
-      adversary: of a method.
-      optimizer: as of `create`.
+      adversary: the method's adversary.
+      optimizer: as in `create`.
       state: replicated.
       inputs: this device's rows, with a mask.
-      outputs: of the method's network, before its step.
+      outputs: the outputs of the method's network before its step.
       count: valid rows of the global batch.
-      scale: of the optimizer's updates.
+      scale: factor of the optimizer's updates.
 
     Returns:
       The new state, and its loss in the mean over the global batch.

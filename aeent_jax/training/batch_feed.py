@@ -1,4 +1,4 @@
-"""What the calls of a training step are given: all images, or their own.
+"""Feeds the calls of a training step: with all images, or with their own.
 
 A step gathers its rows by index. Where the training split is in memory, it is
 on every device and the indices are places in it. Where it is not, each device
@@ -9,15 +9,16 @@ arithmetic are the same.
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from aeent_jax.data import prefetch, stored
 from aeent_jax.runtime import parallel
 from aeent_jax.training import schedule
 
-# Of the calls that are read ahead. One is, however large it may be.
+# Prefetch budget; at least one call is prefetched.
 _AHEAD_BYTES = 2**28
 _MAX_THREADS = 8
 
@@ -27,7 +28,7 @@ Batch = Callable[[int, int], tuple[np.ndarray, np.ndarray]]
 
 
 class Rows(NamedTuple):
-    """What one call is given, on the devices.
+    """The arguments of one call, on the devices.
 
     Attributes:
       images: `[N, H, W, C]` uint8: all of them, or the rows of the call.
@@ -35,9 +36,9 @@ class Rows(NamedTuple):
       mask: `[B, steps]` bool, False in padding.
     """
 
-    images: Any
-    indices: Any
-    mask: Any
+    images: jax.Array
+    indices: jax.Array
+    mask: jax.Array
 
 
 class Resident:
@@ -51,14 +52,14 @@ class Resident:
         Args:
           mapping: the devices.
           images: `[N, H, W, C]` uint8, the training split.
-          batch: of a call.
+          batch: makes the indices and the mask of a call.
         """
         self._parallel = mapping
         self._images = mapping.replicate(images)
         self._batch = batch
 
     def next(self, step: int, steps: int) -> Rows:
-        """Returns what the call of `steps` steps from `step` on is given."""
+        """Returns the rows of the call of `steps` steps from `step` on."""
         batch = self._parallel.shard(self._batch(step, steps))
         return Rows(self._images, *batch)
 
@@ -69,7 +70,7 @@ class Resident:
 class Streamed:
     """The rows of each call, read from files while earlier calls run.
 
-    What a call is given depends on its first step alone, so a run goes on at
+    The rows of a call depend on its first step alone, so a run goes on at
     any step without reading what came before. At most 256 MB are read ahead,
     or one call where that is larger.
     """
@@ -87,7 +88,7 @@ class Streamed:
         Args:
           mapping: the devices.
           images: `[N, H, W, C]` uint8, the training split.
-          batch: of a call.
+          batch: makes the indices and the mask of a call.
           calls: which steps a call does.
           step: the first of the first call.
         """
@@ -107,7 +108,7 @@ class Streamed:
         )
 
     def next(self, step: int, steps: int) -> Rows:
-        """Returns what the next call is given, in the order of the plan.
+        """Returns the rows of the next call, in the order of the plan.
 
         Args:
           step: its first step.
@@ -165,7 +166,7 @@ def make_feed(
     Args:
       mapping: the devices.
       images: `[N, H, W, C]` uint8, the training split.
-      batch: of a call.
+      batch: makes the indices and the mask of a call.
       calls: which steps a call does.
       step: the first of the first call.
 

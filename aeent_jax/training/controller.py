@@ -1,4 +1,4 @@
-"""What sets the weight of the rate from step to step.
+"""Sets the weight of the rate from step to step.
 
     fixed              weight
     schedule           weight * min(1, step / warmup_steps)
@@ -48,8 +48,8 @@ class Controller:
 
     Attributes:
       name: one of `CONTROLLERS`.
-      target: of the rate in nats, or of the mean squared error.
-      step_size: of the ascent on the logarithm of the weight.
+      target: the rate in nats, or the mean squared error, to be reached.
+      step_size: step of the ascent on the logarithm of the weight.
       warmup_steps: over which the schedule rises, linearly from 0.
     """
 
@@ -162,7 +162,7 @@ def update(
     Args:
       controller: how the weight is set.
       state: before the step.
-      rate: of the global batch, in nats.
+      rate: the rate of the global batch, in nats.
       distortion: mean squared error of the global batch.
       step: steps done before this one.
       is_measured: bool scalar; where False (a batch of one image has no rate)

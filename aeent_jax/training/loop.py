@@ -47,10 +47,10 @@ class Member:
 
     Attributes:
       run: its data, devices and programs.
-      checkpoints: of its workdir.
-      writer: of its metrics.jsonl.
+      checkpoints: the checkpoints in its workdir.
+      writer: writes its metrics.jsonl.
       failure: why its training cannot go on; None where it can.
-      results: of its final evaluation, as in `eval/<split>/metrics.json`.
+      results: its final evaluation, as in `eval/<split>/metrics.json`.
     """
 
     run: experiment.Experiment
@@ -157,7 +157,7 @@ def train(
     """
     directory = storage.to_path(directory)
     profiling.check_place(directory, config.log.profile)
-    # Whatever can be refused is refused before a file is written.
+    # A bad configuration is refused before a file is written.
     run = experiment.Experiment(config, directory)
     check_source(run)
     say = say or progress.Progress(
@@ -229,7 +229,7 @@ def restore_or_init(
 
     Args:
       run: the run.
-      checkpoints: of its workdir.
+      checkpoints: the checkpoints in its workdir.
       say: where what happens is said.
 
     Returns:
@@ -310,9 +310,9 @@ def fit(
     """Trains members from a step to the end, and evaluates them.
 
     Args:
-      program: of these members.
+      program: the compiled steps of these members.
       members: with an equal plan; their failures and results are set.
-      states: of the members after `step` steps, on the host.
+      states: the states of the members after `step` steps, on the host.
       step: steps done.
       say: where progress goes.
       stop: looked at after every call; all members are saved then.
@@ -422,7 +422,7 @@ def _gather(members, metrics) -> None:
 
 
 def _note(members) -> str:
-    """What the progress line shows."""
+    """The text on the progress line."""
     if len(members) > 1:
         alive = sum(member.failure is None for member in members)
         return f"{alive} of {len(members)} members"

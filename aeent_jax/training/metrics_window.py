@@ -8,7 +8,7 @@ import numpy as np
 
 from aeent_jax.training import objective
 
-# Of the metrics of a step, what has no mean.
+# Metrics of a step that have no mean.
 _NOT_AVERAGED = ("step", "count")
 
 
@@ -20,7 +20,7 @@ class MetricsWindow:
     before it.
 
     Attributes:
-      sums: of each metric, over images.
+      sums: name -> sum of the metric over images.
       count: images.
       steps: steps.
       timed_steps: those that did not compile.
@@ -49,7 +49,7 @@ class MetricsWindow:
         self.seconds += seconds
 
     def note(self, rate: objective.Rate) -> str:
-        """What the progress line shows."""
+        """The text on the progress line."""
         if not self.count:
             return ""
         means = self.summary(rate)
@@ -80,10 +80,10 @@ class MetricsWindow:
 
 
 def from_metadata(metadata: Mapping[str, Any]) -> MetricsWindow:
-    """What was gathered before a checkpoint.
+    """Restores the window that a checkpoint holds.
 
     Args:
-      metadata: of the checkpoint.
+      metadata: the metadata of the checkpoint.
 
     Returns:
       The interval; an empty one where the checkpoint is of a version that kept

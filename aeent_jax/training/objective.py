@@ -35,12 +35,12 @@ Option = bool | int | float | str
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """What is estimated of the latents, and with which weight.
+    """How the rate of the latents is estimated, and its weight in the loss.
 
     Attributes:
       sigma: standard deviation of the channel noise; 0 means no channel.
       estimator: a name of `entropy.ESTIMATORS`.
-      weight: of one nat in the loss.
+      weight: weight of one nat in the loss.
       bandwidth: "channel" for sigma, the name of a bandwidth rule, or a
         positive number in the unit of the latents.
       noise: law of the channel noise, a name of `channel.NOISES`.
@@ -204,9 +204,9 @@ def local_rate(
     Args:
       rate: what is estimated.
       z: this device's clean latents, `[B, D]`.
-      z_noisy: the same behind the channel.
+      z_noisy: these latents behind the channel.
       inputs: this device's rows, of which the mask and the positions count.
-      estimator_params: of a learned estimator, replicated.
+      estimator_params: parameters of a learned estimator, replicated.
 
     Returns:
       Scalar; 0 where the global batch has fewer than two valid rows.
@@ -243,11 +243,11 @@ def local_rate(
 
 
 class Trained(NamedTuple):
-    """Whatever the gradient is taken of.
+    """The parameters that the gradient is taken of.
 
     Attributes:
-      params: of the network.
-      estimator_params: of a learned estimator; empty for none.
+      params: parameters of the network.
+      estimator_params: parameters of a learned estimator; empty for none.
     """
 
     params: optax.Params
@@ -255,12 +255,12 @@ class Trained(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a step minimised, as shares of one device.
+    """The terms that a step minimised, as shares of one device.
 
     Attributes:
-      losses: name -> scalar, of the method.
+      losses: name of a loss of the method -> scalar.
       rate: scalar, in nats.
-      outputs: of the network, for this device's rows.
+      outputs: the network's outputs for this device's rows.
     """
 
     losses: dict[str, jax.Array]
@@ -270,12 +270,12 @@ class Terms(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What one step minimises.
+    """The function that one step minimises.
 
     Attributes:
       method: network and losses.
       rate: the rate term.
-      weight: scalar, of one nat in this step.
+      weight: scalar, the weight of one nat in this step.
       count: scalar, valid images of the global batch.
       latent_mask: `[D]` bool, the latents that pass the channel; None for all.
     """
@@ -301,7 +301,7 @@ class Objective:
         """Runs the network in training.
 
         Args:
-          variables: of the network.
+          variables: the variables of the network.
           inputs: this device's rows, or some of them.
 
         Returns:
@@ -323,15 +323,15 @@ class Objective:
         estimator_params: optax.Params,
         inputs: methods.Inputs,
     ) -> tuple[jax.Array, jax.Array]:
-        """What is minimised beside the losses.
+        """The weighted rate, which is minimised beside the losses.
 
         Args:
           latents: `(z, z_noisy)` of this device's rows.
-          estimator_params: of a learned estimator.
+          estimator_params: parameters of a learned estimator.
           inputs: this device's rows.
 
         Returns:
-          Shares of what is minimised and of the rate in nats, scalars.
+          This device's shares of the weighted rate and of the rate in nats.
         """
         fixed = lax.stop_gradient
         nats = functools.partial(local_rate, self.rate, inputs=inputs)
@@ -354,9 +354,9 @@ def local_gradient(
     """This device's share of the gradient, and what was minimised.
 
     Args:
-      objective: of this step.
+      objective: the objective of this step.
       trained: replicated.
-      fixed: what the network takes beside its parameters.
+      fixed: the network's variables without its parameters.
       inputs: this device's rows, with a mask.
 
     Returns:

@@ -61,10 +61,10 @@ def descend(
 
     Args:
       optimizer: from gradients to updates.
-      grads: of the global batch.
-      opt_state: of the optimizer.
-      params: to be changed.
-      scale: of the updates.
+      grads: the gradient of the global batch.
+      opt_state: the state of the optimizer.
+      params: the parameters before the step.
+      scale: factor of the updates.
 
     Returns:
       The new parameters and the new state of the optimizer.

@@ -29,7 +29,7 @@ from aeent_jax.training import step as train_step
 
 Tree = TypeVar("Tree")
 
-# What the members' compiled step takes as an argument.
+# Keys whose values the members' compiled step takes as arguments.
 _PER_MEMBER = (
     "train.seed",
     "optimizer.learning_rate",
@@ -46,10 +46,10 @@ def group_key(config: ml_collections.ConfigDict) -> str:
     """Runs of equal keys can be members of one population.
 
     Args:
-      config: of a run, resolved.
+      config: the resolved configuration of a run.
 
     Returns:
-      What they must have in common, as text.
+      The settings that members must share, as text.
     """
     flat = config_lib.flatten(config)
     for key in _PER_MEMBER:
@@ -82,7 +82,7 @@ def train_population(
     """Trains runs together, or goes on where they left off, and evaluates.
 
     Args:
-      configs: of the members, with equal `group_key`.
+      configs: the members' configurations, with equal `group_key`.
       directories: their workdirs.
       say: where progress goes, in steps of the population.
       stop: looked at after every call; all members are saved then.
@@ -154,7 +154,7 @@ def map_members(
     """Compiles `train_step.train_steps` for members side by side.
 
     Args:
-      step_config: of all members.
+      step_config: the static parts, the same for all members.
       mapping: the devices; each takes an equal share of the members.
 
     Returns:

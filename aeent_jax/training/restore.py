@@ -1,4 +1,4 @@
-"""What can be done with a run that was trained: evaluate it, encode with it."""
+"""Restores a run that was trained, evaluates it and encodes with it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def evaluate_workdir(
       root: folder of the images; empty for where training found them.
 
     Returns:
-      What `metrics.json` holds, for each score.
+      The contents of `metrics.json`, for each score.
 
     Raises:
       FileNotFoundError: there is no run, no checkpoint, or no image.

@@ -7,7 +7,7 @@ from aeent_jax.data import batches
 
 @dataclasses.dataclass(frozen=True)
 class StepSchedule:
-    """When things happen, all a pure function of the step.
+    """Says at which steps things happen.
 
     Attributes:
       num_examples: size of the training split.

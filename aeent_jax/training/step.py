@@ -26,18 +26,18 @@ Metrics = dict[str, jax.Array]
 class TrainState:
     """Everything that training changes.
 
-    What a run has no use for is an empty tree, so that its checkpoints hold
-    nothing of it.
+    A part that a run has no use for is an empty tree, so that its checkpoints
+    do not hold it.
 
     Attributes:
       step: int32 scalar, steps done.
       params: parameters of encoder and decoder.
       batch_stats: running statistics of BatchNorm, and of the latents' power.
-      opt_state: of the optimizer.
-      estimator_params: of a learned estimator.
-      estimator_opt_state: of its optimizer.
-      ascent: of a controller of the weight.
-      adversary: `adversary.State` of a method that is trained against one.
+      opt_state: state of the optimizer.
+      estimator_params: parameters of a learned estimator.
+      estimator_opt_state: state of its optimizer.
+      ascent: state of a controller of the weight.
+      adversary: state of a method's adversary.
     """
 
     step: jax.Array
@@ -51,7 +51,7 @@ class TrainState:
 
     @property
     def variables(self) -> models.Variables:
-        """What the network's functions take."""
+        """The variables of the network's functions."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -60,11 +60,11 @@ class Hyper:
     """Numbers of a run that its compiled step takes as arguments.
 
     Attributes:
-      seed: int32 scalar, of the channel noise.
-      weight: float32 scalar, of one nat in the loss; a controller starts from
-        it.
-      update_scale: float32 scalar, of the optimizer's updates: in a population
-        the members' learning rates differ by it.
+      seed: int32 scalar, seed of the channel noise.
+      weight: float32 scalar, weight of one nat in the loss; a controller starts
+        from it.
+      update_scale: float32 scalar, factor of the optimizer's updates: in a
+        population the members' learning rates differ by it.
       latent_mask: `[D]` bool, False in the padding of a population's latents;
         None for none.
     """
@@ -77,15 +77,15 @@ class Hyper:
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """What a training step is compiled from.
+    """The static parts that a training step is compiled from.
 
     Attributes:
       method: network and losses, synchronised over `parallel.AXIS`.
       rate: the rate term.
       optimizer: from gradients to updates; an adversary has its own state of
         the same.
-      estimator_optimizer: the same for the parameters of a learned estimator.
-      control: of the weight.
+      estimator_optimizer: optimizer of the parameters of a learned estimator.
+      control: sets the weight of the rate.
       microbatches: parts of a batch that are in memory one after another.
     """
 

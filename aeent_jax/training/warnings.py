@@ -1,4 +1,4 @@
-"""What is known against a combination of channel, estimator and weight.
+"""Warns of unsound combinations of channel, estimator and weight.
 
 Nothing here is refused: an ablation may want it. A run says each sentence once,
 as it starts.
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from aeent_jax.training import objective
 
-# What a weight on these estimators brings with it, beyond their direction.
+# Faults of these estimators as a loss, beyond their direction.
 _AS_A_LOSS = {
     "knn": (
         "each latent's gradient comes from its k-th neighbour alone, so it is"
