@@ -10,8 +10,9 @@ import pytest
 import training_support
 
 from aeent_jax import methods
+from aeent_jax.methods import autoencoders, memae, vae
 from aeent_jax.runtime import parallel
-from aeent_jax.training import controller, experiment
+from aeent_jax.training import accumulation, controller, experiment
 from aeent_jax.training import loop as train
 from aeent_jax.training import step as train_step
 
@@ -20,31 +21,46 @@ IMAGES = training_support.make_images(14)
 SHAPE, DIM = IMAGES.shape[1:], 4
 
 
-def encode(variables, inputs, *, train):
-    """Half of a network in which images do not mix: each is alone in a part."""
-    x = inputs.x.reshape(len(inputs.x), -1)
-    z = jnp.tanh(x @ variables["params"]["encoder"])
-    return methods.Encoded(z, {}, {})
+class Unmixed:
+    """A network in which images do not mix: nothing is of a part alone."""
+
+    def __init__(self, vectors=1):
+        self.latent_dim = DIM
+        self._vectors = vectors
+
+    def init(self, rng):
+        first, second = jax.random.split(rng)
+        pixels = int(np.prod(SHAPE))
+        into = 0.1 * jax.random.normal(first, (pixels, DIM * self._vectors))
+        out = 0.1 * jax.random.normal(second, (DIM, pixels))
+        return {
+            "params": {"encoder": into, "decoder": out},
+            "batch_stats": {"encoder": {}, "decoder": {}},
+        }
+
+    def encode(self, variables, x, mask=None, *, train):
+        del mask, train
+        kernel = variables["params"]["encoder"]
+        return jnp.tanh(x.reshape(len(x), -1) @ kernel), {}
+
+    def decode(self, variables, z, mask=None, *, train):
+        del mask, train
+        return (z @ variables["params"]["decoder"]).reshape(-1, *SHAPE), {}
 
 
-def decode(variables, inputs, encoded, z_noisy, *, train):
-    x_hat = z_noisy @ variables["params"]["decoder"]
-    x_hat = x_hat.reshape(inputs.x.shape)
-    return methods.Outputs(x_hat, encoded.z, z_noisy, {}, {})
+METHODS = {
+    "ae": autoencoders.from_network(Unmixed()),
+    # What it samples is each image's own, in whichever part that is.
+    "vae": vae.from_network(
+        Unmixed(2), kl_weight=0.1, samples_in_evaluation=False
+    ),
+    # Its memory is a parameter of neither half.
+    "memae": memae.from_network(
+        Unmixed(), num_slots=5, threshold=0.01, address_weight=0.1
+    ),
+}
 
 
-def init(rng):
-    matrices = jax.random.normal(rng, (2, int(np.prod(SHAPE)), DIM))
-    params = {"encoder": 0.1 * matrices[0], "decoder": 0.1 * matrices[1].T}
-    return {"params": params, "batch_stats": {}}
-
-
-def losses(x, outputs):
-    error = jnp.mean(jnp.square(x - outputs.x_hat), axis=(1, 2, 3))
-    return {"reconstruction": error}
-
-
-UNMIXED = methods.Method(init, encode, decode, losses, "squared", DIM)
 RATES = {
     "kde_loo": {},
     "uniform": {"noise": "uniform"},
@@ -67,7 +83,7 @@ def compilation_cache(tmp_path_factory):
     )
 
 
-def make_step_config(name, parts, method=UNMIXED):
+def make_step_config(name, parts, method=METHODS["ae"]):
     fields = {
         "method": method,
         "microbatches": parts,
@@ -262,3 +278,42 @@ def test_parts_that_cannot_be_are_refused(tmp_path, overrides, sentence):
     )
     with pytest.raises(ValueError, match=sentence):
         experiment.check_config(config)
+
+
+def parts_of(name, parts, num_devices=1):
+    """A method in parts: 24 rows, of which 20 are valid."""
+    program = make_step_config("kde_loo", parts, METHODS[name])
+    return steps(program, num_devices, 20, 24)
+
+
+@functools.cache
+def whole(name):
+    return parts_of(name, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_parts_add_up_to_the_whole_with_all_of_its_losses(name):
+    assert_close(parts_of(name, PARTS), whole(name))
+
+
+@pytest.mark.slow
+def test_parts_on_eight_devices_add_up_to_the_whole_on_one():
+    assert_close(parts_of("vae", PARTS, 8), whole("vae"))
+
+
+def test_parts_in_a_loop_add_up_to_the_whole(monkeypatch):
+    loops = []
+    scan = accumulation.lax.scan
+
+    def recorded(*args):
+        loops.append(len(jax.tree.leaves(args[2])[0]))
+        return scan(*args)
+
+    # As on accelerators.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(accumulation.lax, "scan", recorded)
+    actual = parts_of("vae", PARTS)
+    assert loops.count(PARTS) >= 2
+    monkeypatch.undo()
+    assert_close(actual, whole("vae"))

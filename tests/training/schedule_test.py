@@ -1,8 +1,13 @@
-import itertools
+"""When things happen in a run, and what is gathered in between."""
 
+import dataclasses
+import itertools
+import json
+
+import numpy as np
 import pytest
 
-from aeent_jax.training import schedule
+from aeent_jax.training import metrics_window, schedule
 
 
 def make_plan(**overrides):
@@ -71,3 +76,33 @@ def test_saves_at_multiples_and_at_the_end():
 def test_epochs_end_where_all_examples_were_seen():
     ends = [s for s in range(1, 21) if make_plan().ends_epoch(s)]
     assert ends == [4, 8, 12, 16, 20]
+
+
+def gathered():
+    made = metrics_window.MetricsWindow()
+    made.add(
+        {
+            "step": np.array([1, 2]),
+            "count": np.array([3, 1]),
+            "loss": np.array([0.1, 0.7]),
+        }
+    )
+    made.add_time(1, 0.25)
+    return made
+
+
+def test_a_checkpoint_gives_back_what_was_gathered():
+    made = gathered()
+    assert made.sums["loss"] == pytest.approx(3 * 0.1 + 0.7)
+    # As a checkpoint holds it; a float's shortest decimal is that float.
+    text = json.dumps({"interval": dataclasses.asdict(made)})
+    assert metrics_window.from_metadata(json.loads(text)) == made
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"interval": {}}, {"interval": {"sums": {}, "more": 1}}]
+)
+def test_a_checkpoint_of_another_version_begins_anew(metadata):
+    assert (
+        metrics_window.from_metadata(metadata) == metrics_window.MetricsWindow()
+    )
