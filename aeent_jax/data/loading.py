@@ -5,7 +5,6 @@ import hashlib
 import math
 
 import numpy as np
-from scipy import sparse
 
 from aeent_jax.data import (
     catalog,
@@ -192,6 +191,9 @@ def hold_out_calibration(
 
 def _relatives(train: dataset.Split) -> np.ndarray:
     """Groups of images that belong together or are near copies, `[N]` int32."""
+    # scipy is imported when used, so that commands start soon.
+    from scipy import sparse
+
     groups = train.groups
     if groups is None:
         groups = np.arange(len(train))
