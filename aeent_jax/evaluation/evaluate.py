@@ -72,7 +72,7 @@ class Evaluator:
 
         Args:
           mapping: the devices.
-          method: of the configuration.
+          method: network and score of the configuration.
           config: the resolved configuration.
         """
         self._config = config
@@ -107,7 +107,7 @@ class Evaluator:
             for another score than the run's own.
 
         Returns:
-          What `eval/<split>/metrics.json` holds.
+          The content of `eval/<split>/metrics.json`.
         """
         name = next(s for s in _EVALUATED if s in dataset.splits)
         split, train = dataset.splits[name], dataset.splits["train"]
@@ -117,6 +117,7 @@ class Evaluator:
         if name != "train":
             trained = self.score(variables, train.images, keep_maps=False)
         scored = self.add_latent_terms(scored, trained.z, own=scored is trained)
+        verdicts = self._verdicts(variables, dataset, scored, trained)
         chosen, maps = _chosen_for_panel(split), scored.score_maps
         if directory is not None:
             # The last calls of the devices, in which all processes take part.
@@ -136,7 +137,7 @@ class Evaluator:
             "images_per_second": scored.images_per_second,
             **self._rank_metrics(split, scored, resamples),
             **rates.measure(name, split, scored, trained, self._config),
-            **self._verdicts(variables, dataset, scored, trained),
+            **verdicts,
         }
         if directory is not None:
             # So that runs are paired on the same pixels, not the same names.

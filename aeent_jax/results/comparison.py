@@ -1,7 +1,7 @@
 """Tables of runs side by side, baselines below, and paired differences."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,10 @@ _PREPARATION = ("data.image_size", "data.channels", "data.window")
 PAIRED = (
     "Points of percent, with intervals from the same resampled images for "
     "both runs."
+)
+NO_INTERVAL = (
+    "A number without an interval is the same in all resamples: these images "
+    "cannot tell how sure it is."
 )
 SPREAD = "Mean and standard deviation over seeds."
 OVER_SEEDS = (
@@ -60,6 +64,19 @@ def has_masks(runs: Sequence[Run]) -> bool:
 def columns(runs: Sequence[Run]) -> dict[str, str]:
     """Columns of metrics in all tables of these runs -> key of the metric."""
     return _IMAGE_METRICS | (_PIXEL_METRICS if has_masks(runs) else {})
+
+
+def lack_interval(entries: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a metric has no interval beside it, as `NO_INTERVAL` explains.
+
+    Args:
+      entries: evaluations, or baselines of them.
+    """
+    return any(
+        entry.get(key) is not None and f"{key}_interval" not in entry
+        for entry in entries
+        for key in (_IMAGE_METRICS | _PIXEL_METRICS).values()
+    )
 
 
 def main_table(runs: Sequence[Run]) -> tables.Table:

@@ -9,11 +9,6 @@ from aeent_jax.results.runs import Run
 # More runs are summed up, not named one by one.
 _MAX_NAMED = 4
 
-_NO_INTERVAL = (
-    " A number without an interval is the same in all resamples: these images "
-    "cannot tell how sure it is."
-)
-
 
 def byline(runs: Sequence[Run]) -> str:
     """Names of the runs, and the numbers of test images if they share them."""
@@ -44,13 +39,10 @@ def caption(runs: Sequence[Run]) -> str:
             " corrected for the number tried."
         )
     entries = [run.evaluation for run in runs]
-    entries += comparison.baselines(runs).values()
-    if any(
-        entry.get(key) is not None and f"{key}_interval" not in entry
-        for entry in entries
-        for key in comparison.columns(runs).values()
+    if comparison.lack_interval(
+        [*entries, *comparison.baselines(runs).values()]
     ):
-        text += _NO_INTERVAL
+        text += f" {comparison.NO_INTERVAL}"
     return text
 
 
@@ -61,7 +53,7 @@ def paired(differences: Sequence[Comparison]) -> str:
         for one in differences
         for _, interval in one.values.values()
     )
-    return comparison.PAIRED + _NO_INTERVAL * lacks
+    return comparison.PAIRED + f" {comparison.NO_INTERVAL}" * lacks
 
 
 def verdict(runs: Sequence[Run]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from matplotlib import figure
 
 from aeent_jax import figures
+from aeent_jax.results import comparison, published, runs, tables
 from aeent_jax.results import groups as groups_lib
-from aeent_jax.results import published, runs, tables
 from aeent_jax.results.groups import Group
 from aeent_jax.sweep import latent_sizes
 from aeent_jax.sweep import tables as sweep_tables
@@ -56,6 +56,7 @@ def write_results(
     markdown = "\n\n".join(
         [
             tables.markdown(table),
+            *_explain_missing_intervals(groups),
             *latent_sizes.best_sizes(groups),
             *published.summary(groups),
         ]
@@ -81,6 +82,17 @@ def write_results(
         if fig is not None:
             figures.save(fig, out / name)
     return markdown
+
+
+def _explain_missing_intervals(groups: Sequence[Group]) -> list[str]:
+    """A sentence where a number stands without its interval."""
+    entries = []
+    for group in groups:
+        # Several seeds have their spread instead.
+        entries += [group.evaluation] if len(group.runs) == 1 else []
+        entries += group.evaluation.get("baselines", {}).values()
+    lacks = comparison.lack_interval(entries)
+    return [comparison.NO_INTERVAL] if lacks else []
 
 
 def auroc_against_nats(groups: Sequence[Group]) -> figure.Figure | None:

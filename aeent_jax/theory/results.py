@@ -1,4 +1,4 @@
-"""Writes what was measured: a page of Markdown, JSON, and two figures."""
+"""Writes the measurements: a page of Markdown, JSON, and two figures."""
 
 import pathlib
 from collections.abc import Mapping

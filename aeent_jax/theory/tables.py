@@ -1,4 +1,4 @@
-"""The page of what was measured: the propositions, tables, and their words."""
+"""The page of the theory: the propositions, the measured tables, captions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,21 @@ and D the distortion-rate function of X. For `X - Z - Z~ - X^` is a Markov
 chain, so `I(X; X^) <= R` (data processing), and D(R) is by definition the least
 error at which that is possible. To reconstruct normal images at an error delta
 the channel must pass `R_n(delta)` nats of them. A Gaussian source has D in
-closed form; any other of its covariance has at most that D. For this the paper
-has that H(Z) must be at least H(X_n), in our words.
+closed form; any other source of the same covariance has at most this D. For
+this the paper has that H(Z) must be at least H(X_n), in our words.
 
 **Proposition 2: what is beyond that lets abnormal images through.** The first
 proposition holds for abnormal images too: while the channel passes fewer nats
 of them than they need at the normals' error, `R_a < R_a(delta)`, their error
-must exceed it. Both kinds together pass `w R_n + (1-w) R_a + I(Y; Z~)`, with Y
-the kind, `0 <= I(Y; Z~) <= log 2`. And in closed form, for the best linear code
-of R nats: abnormal images have `sum_i min(1, level/v_i)^2 (m_i - v_i)` more
-error than normal ones, v_i and m_i the energies of both along the normals'
-axes. Where no m_i is below v_i it never rises with R, and falls to what lies
-where normal images do not vary: the identical shortcut. For this the paper has
-that H(Z) should be no more than H(X_n), in our words. Nothing here bounds R_a
-by what training sees, which is R_n alone; R_a is measured below. And where
-abnormal images have less energy than normal ones, it promises nothing."""
+must exceed it. Both kinds together pass `w R_n + (1-w) R_a + I(Y; Z~)` nats, Y
+the kind, `0 <= I(Y; Z~) <= log 2`. In closed form, for the best linear code of
+R nats: abnormal images have `sum_i min(1, level/v_i)^2 (m_i - v_i)` more error
+than normal ones, v_i and m_i the energies of both along the normals' axes.
+Where no m_i is below v_i it never rises with R, and falls to what lies where
+normal images do not vary: the identical shortcut. For this the paper has that
+H(Z) should be no more than H(X_n), in our words. Nothing here bounds R_a by
+R_n, the only rate that training sees; R_a is measured below. Where abnormal
+images have less energy than normal ones, the proposition promises nothing."""
 
 _FIGURES = {
     "error_against_rate": (

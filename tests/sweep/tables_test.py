@@ -253,6 +253,15 @@ def test_without_abnormal_images_there_is_a_table_and_no_figure(tmp_path):
     assert not (tmp_path / "auroc_against_nats.png").exists()
 
 
+def test_a_number_without_an_interval_is_explained(tmp_path):
+    one = json.loads(json.dumps(RECORDS[0]))
+    del one["evaluation"]["ap_interval"]
+    records_lib.write_record(tmp_path / "records", one)
+    shown = results.write_results([tmp_path / "records"], tmp_path)
+    assert "| 74.0 [69.0, 78.0] | 74.0 |" in shown
+    assert "A number without an interval is the same in all" in shown
+
+
 def test_folder_without_records_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no records of a sweep"):
         results.write_results([tmp_path], tmp_path)
