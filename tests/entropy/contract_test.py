@@ -97,7 +97,8 @@ def call(case, z, noise=S, **masks):
     entry = entry_of(case)
     hyper = dict(CASES[case].hyper)
     if entry.init:
-        cast = functools.partial(np.asarray, dtype=jnp.asarray(z).dtype)
+        dtype = jnp.promote_types(jnp.asarray(z).dtype, jnp.float32)
+        cast = functools.partial(np.asarray, dtype=dtype)
         hyper = {"params": jax.tree.map(cast, params_of(case))}
     if CASES[case].noise:
         hyper[entry.noise_argument] = noise
