@@ -265,7 +265,7 @@ def test_run_in_parts_trains_and_ends(tmp_path):
             {"train__microbatches": 4},
             "microbatches is 4, so each part of a batch has one image",
         ),
-        ({"train__microbatches": 0}, "microbatches is 0, but must be at least"),
+        ({"train__microbatches": 0}, "a whole number of at least 1"),
         (
             {"train__microbatches": 2, "method": "ganomaly"},
             "ganomaly is trained against an adversary",
