@@ -135,6 +135,12 @@ class Estimator:
         inputs.refuse_unknown(
             f"the estimator {self.function.__name__}", hyper, taken
         )
+        if self.init and "params" not in hyper:
+            raise ValueError(
+                f"The estimator {self.function.__name__} is called without"
+                " params, and its parameters are needed: draw them with its"
+                " init, or measure frozen latents with fit_learned."
+            )
         points = inputs.resolve(
             queries,
             samples,

@@ -162,7 +162,7 @@ def test_fit_follows_the_unit_of_the_latents(name):
     z = normal_rows(11, 2)
     widths = ({}, {}) if name == "mixture" else ({"width": 1}, {"width": 3})
     one, three = (
-        fit(name, rows, steps=20, **width).value
+        float(fit(name, rows, steps=20, **width).value)
         for rows, width in zip((z, 3 * z + 5), widths, strict=True)
     )
     # float32, whose rounding 20 steps of Adam amplify.
