@@ -406,5 +406,5 @@ REFUSALS = (
 
 @pytest.mark.parametrize("refused", REFUSALS)
 def test_refusals_are_one_sentence(refused):
-    with pytest.raises(ValueError, match="^[^\n]+: [^\n]+[.]$"):
+    with pytest.raises(ValueError, match="^[^\n]+[:;] [^\n]+[.]$"):
         refused()
