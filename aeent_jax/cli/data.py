@@ -25,7 +25,11 @@ from aeent_jax.data import (
 
 _NAME = flags.DEFINE_string("name", "folder", "Name of the data set.")
 _ROOT = flags.DEFINE_string(
-    "root", "", "Folder of the user's images, or the benchmark's archive."
+    "root",
+    "",
+    "Folder of the user's images, or the benchmark's archive.",
+    # Another command of the same process may have a flag of this name.
+    allow_override=True,
 )
 _CACHE_DIR = flags.DEFINE_string(
     "cache_dir",
@@ -57,7 +61,10 @@ _NEAR_LEVELS = flags.DEFINE_float(
     "copies; 0 looks for none. Takes time with test times training images.",
 )
 _JSON = flags.DEFINE_bool(
-    "json", False, "Whether check prints JSON, with the name of every file."
+    "json",
+    False,
+    "Whether check prints JSON, with the name of every file.",
+    allow_override=True,
 )
 
 

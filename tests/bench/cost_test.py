@@ -71,8 +71,9 @@ def test_flops_are_those_of_convolutions_and_matrix_products():
     expected = 2 * 14 * (2 * first + 3 * others)
     flops = lowered.cost_analysis()["flops"]
     # BatchNorm, activations and Adam are about 20 operations a number, where
-    # layers have 2 * 16 * 64 and more.
-    assert 1.0 < flops / expected < 1.05
+    # layers have 2 * 16 * 64 and more. On a CPU the transposed convolutions
+    # multiply zeros too: 9 places of a kernel of 2 x 2 cells hold 4 of weights.
+    assert 1.0 < flops / expected < 1.2
 
 
 def test_parameters_are_counted_exactly(result):

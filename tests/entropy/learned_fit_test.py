@@ -166,4 +166,4 @@ def test_fit_follows_the_unit_of_the_latents(name):
         for rows, width in zip((z, 3 * z + 5), widths, strict=True)
     )
     # float32, whose rounding 20 steps of Adam amplify.
-    assert three == pytest.approx(one + 2 * math.log(3), abs=1e-2)
+    assert three == pytest.approx(float(one) + 2 * math.log(3), abs=1e-2)

@@ -207,7 +207,7 @@ def others(folder):
             ["plain", "other"],
             0.0,
             ValueError,
-            "other and plain were trained or tested on different images",
+            "was trained on other images than there are now",
         ),
         (
             ["normals"],
