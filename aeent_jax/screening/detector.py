@@ -119,6 +119,8 @@ class Detector:
         path = pathlib.Path(path).expanduser()
         if path.is_dir():
             return _from_run(path, best, root)
+        if path.is_file() and (best or root):
+            raise ValueError(f"{path} is no workdir; leave out best and root.")
         return _from_file(path)
 
     @classmethod

@@ -178,6 +178,13 @@ def test_a_model_file_without_its_parts_is_refused(detector, tmp_path, change):
         screening.Detector.load(path)
 
 
+@pytest.mark.parametrize("choice", [{"best": True}, {"root": "images"}])
+def test_choices_of_a_workdir_are_refused_of_a_file(detector, tmp_path, choice):
+    detector.save(tmp_path / "model.aeent")
+    with pytest.raises(ValueError, match="is no workdir; leave out"):
+        screening.Detector.load(tmp_path / "model.aeent", **choice)
+
+
 def test_heatmaps_point_at_what_is_abnormal(detector):
     (heatmap,) = detector.heatmaps(screening_support.abnormal(1))
     assert heatmap.shape == (1, 16, 16)

@@ -16,7 +16,7 @@ import screening_support
 import training_support
 
 from aeent_jax import screening
-from aeent_jax.data import medical
+from aeent_jax.data import frame, medical
 from aeent_jax.runtime import progress
 from aeent_jax.screening import outputs, reading
 from aeent_jax.training import loop
@@ -227,6 +227,22 @@ def test_a_list_of_another_encoding_is_refused(detector, tmp_path):
     listing.write_text("a.png", encoding="utf-16")
     with pytest.raises(ValueError, match="is no list in UTF-8; save it"):
         screening.screen(detector, [str(listing)], tmp_path / "out")
+
+
+def test_a_pipe_among_the_images_is_passed_over(detector, images, tmp_path):
+    os.mkfifo(images / "pipe")
+    summary = screening.screen(detector, [str(images)], tmp_path / "out")
+    assert summary["counts"]["units"] == 9
+
+
+def test_gray_images_of_any_mode_have_no_colour():
+    for mode in ("L", "RGB", "P", "RGBA"):
+        image = PIL.Image.new("L", (9, 9), 7).convert(mode)
+        shown = frame.Frame(image=image, size=image.size)
+        assert not shown.has_color
+    image = PIL.Image.new("RGB", (2000, 1000), (7, 7, 7))
+    image.putpixel((1999, 999), (7, 7, 8))
+    assert frame.Frame(image=image, size=image.size).has_color
 
 
 def write_volumes(folder, count, slices=4, seed=7):
