@@ -514,11 +514,13 @@ def _with_data(
     if held_out is None:
         return _with_scale(known, known.score_pixels(images))
     scored = known.score_pixels(held_out.images[np.arange(len(held_out))])
-    calibration = Calibration(
-        scored.anomaly_scores, _volumes(held_out.ids), source
-    )
-    calibrated = dataclasses.replace(known, calibration=calibration)
-    return _with_scale(calibrated, scored)
+    volumes = _volumes(held_out.ids)
+    related = volumes if held_out.groups is None else held_out.groups
+    if (count := len(np.unique(related))) < len(held_out):
+        source += f", in {count} groups of relatives"
+    calibration = Calibration(scored.anomaly_scores, volumes, source)
+    known = dataclasses.replace(known, calibration=calibration)
+    return _with_scale(known, scored)
 
 
 def _volumes(ids: Sequence[str]) -> np.ndarray:
