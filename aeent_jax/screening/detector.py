@@ -364,13 +364,12 @@ class Detector:
 
     def _score_groups(self, images):
         """Yields the scores of each image or file; batches span them."""
-        waiting, count = [], 0
+        waiting = []
         for pixels in self._groups(images):
             waiting.append(pixels)
-            count += len(pixels)
-            if count >= self.config.eval.batch_size:
+            if sum(map(len, waiting)) >= self.config.eval.batch_size:
                 yield from self._score_waiting(waiting)
-                waiting, count = [], 0
+                waiting = []
         if waiting:
             yield from self._score_waiting(waiting)
 
@@ -574,7 +573,7 @@ def _check_content(path, card, arrays) -> None:
     """Refuses a file that lacks what a detector is made of."""
     blocks = arrays.get("training/blocks", np.zeros(0))
     scores = arrays.get("calibration/scores", np.zeros(1))
-    groups = arrays.get("calibration/groups", np.zeros(len(scores)))
+    groups = arrays.get("calibration/groups", np.zeros(1))
     is_sound = (
         isinstance(card.get("config"), dict)
         and isinstance(card.get("about"), dict)
@@ -585,9 +584,7 @@ def _check_content(path, card, arrays) -> None:
         and np.isfinite(scores).all()
     )
     if not is_sound:
-        raise ValueError(
-            f"{path} lacks a part of a model file; export the model again."
-        )
+        raise ValueError(f"{path} lacks a part; export the model again.")
 
 
 def _check_variables(path: pathlib.Path, detector: Detector) -> None:

@@ -174,7 +174,7 @@ def test_a_folder_calibrates_and_a_spoiled_image_does_not(detector, tmp_path):
 def test_a_model_file_without_its_parts_is_refused(detector, tmp_path, change):
     path = tmp_path / "model.aeent"
     archive.write(path, detector.card(), detector._arrays() | change)
-    with pytest.raises(ValueError, match="lacks a part of a model file"):
+    with pytest.raises(ValueError, match="lacks a part; export"):
         screening.Detector.load(path)
 
 
