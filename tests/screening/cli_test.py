@@ -1,11 +1,10 @@
-"""`aeent screen` and `aeent export`: exit status and refused flags."""
+"""`aeent screen`: exit status and refused flags."""
 
 import pytest
 import screening_support
 import training_support
 from absl import flags
 
-from aeent_jax.cli import export as export_cli
 from aeent_jax.cli import program
 from aeent_jax.cli import screen as screen_cli
 
@@ -64,13 +63,3 @@ def test_flags_that_would_be_ignored_are_refused(
     status, _, error = run(screen_cli, *args, *more)
     assert status
     assert sentence in error
-
-
-def test_an_exported_run_is_screened(run, model, images, tmp_path):
-    path = tmp_path / "exported.aeent"
-    args = (f"--workdir={model.parent}", f"--out={path}")
-    status, out, _ = run(export_cli, *args)
-    assert status == 0
-    assert f"Written: {path}" in out
-    args = (f"--model={path}", f"--images={images}", f"--out={tmp_path}/out")
-    assert run(screen_cli, *args)[0] == 0
