@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"give --{name}; see aeent screen --help.")
     if not _IMAGES.value:
         raise ValueError("give the images with --images=PATH.")
+    if _FDR.value is not None and _ALPHA.present:
+        raise ValueError("give --alpha or --fdr, and not both.")
     program.configure_jax()
     from aeent_jax import screening
     from aeent_jax.screening import reading

@@ -86,9 +86,9 @@ class Frame(Facts):
         """Whether the channels of some pixel differ."""
         if self.image.mode in ("L", "1"):
             return False
-        red, green, blue = self.image.convert("RGB").split()
-        gray_bytes = red.tobytes()
-        return gray_bytes != green.tobytes() or gray_bytes != blue.tobytes()
+        is_rgb = self.image.mode == "RGB"
+        image = self.image if is_rgb else self.image.convert("RGB")
+        return any((p != p[..., :1]).any() for p in gray.strips(image))
 
 
 def to_network(

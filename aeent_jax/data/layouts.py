@@ -18,7 +18,7 @@ folder.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from aeent_jax.data import dataset, files, images, medical, split_lists
 
@@ -174,7 +174,12 @@ def is_aside(path: pathlib.Path) -> bool:
 
 
 def image_files(
-    folder: pathlib.Path, *, recursive: bool, seen: frozenset[str] = frozenset()
+    folder: pathlib.Path,
+    *,
+    recursive: bool,
+    seen: frozenset[str] = frozenset(),
+    on_unreadable: Callable[[pathlib.Path], Iterable[pathlib.Path]]
+    | None = None,
 ) -> Iterator[pathlib.Path]:
     """Yields image files, sorted by their path.
 
@@ -183,16 +188,30 @@ def image_files(
         recursive: whether to look into the folders below it too.
         seen: real paths of the folders above, so that loops of symbolic links
             come to an end.
+        on_unreadable: gives what to yield in place of a folder that cannot be
+            listed; None raises the error.
     """
     real = os.path.realpath(folder)
     if real in seen:
         return
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = [(p, p.is_dir()) for p in sorted(folder.iterdir())]
+    except OSError:
+        if on_unreadable is None:
+            raise
+        yield from on_unreadable(folder)
+        return
+    for path, is_folder in paths:
         if is_aside(path):
             continue
-        if path.is_dir():
+        if is_folder:
             if recursive:
-                yield from image_files(path, recursive=True, seen=seen | {real})
+                yield from image_files(
+                    path,
+                    recursive=True,
+                    seen=seen | {real},
+                    on_unreadable=on_unreadable,
+                )
         elif images.is_image_name(path):
             yield path
 

@@ -171,13 +171,20 @@ def hold_out_calibration(
     else:
         least = _count_of(wanted, len(train))
     grouped = dataclasses.replace(train, groups=_relatives(train))
+    is_auto = wanted == "auto"
     moved = _move(
-        splits | {"train": grouped}, "calibration", least, f"calibration:{seed}"
+        splits | {"train": grouped},
+        "calibration",
+        least,
+        f"calibration:{seed}",
+        keep=_LEAST_TRAINING if is_auto else 1,
     )
-    if "calibration" not in moved:
+    found = len(moved.get("calibration", ()))
+    if not found or (is_auto and found < _LEAST_CALIBRATION):
         return splits, (
-            f"None of the {len(train)} normals is held out, since all belong"
-            " together, so screening will give scores without verdicts."
+            f"None of the {len(train)} normals is held out, since too many"
+            " belong together, so screening will give scores without verdicts"
+            " unless it is given other normals with --calibration."
         )
     held, left = len(moved["calibration"]), len(moved["train"])
     by = "files" if train.groups is None else "patients, volumes or files"
@@ -227,11 +234,15 @@ def _count_of(wanted: str, total: int) -> int:
 
 
 def _move(
-    splits: dict[str, dataset.Split], name: str, least: int, salt: str
+    splits: dict[str, dataset.Split],
+    name: str,
+    least: int,
+    salt: str,
+    keep: int = 1,
 ) -> dict[str, dataset.Split]:
     """Moves whole groups of training images, until `least` are moved.
 
-    A group that is larger than that stays.
+    A group stays that is larger than that, or would leave fewer than `keep`.
     """
     train = splits["train"]
     labels = train.ids if train.groups is None else train.groups.tolist()
@@ -244,7 +255,8 @@ def _move(
 
     chosen = np.zeros(len(train), bool)
     for rows in sorted(members.values(), key=key):
-        fits = len(rows) <= least and chosen.sum() + len(rows) < len(train)
+        left = len(train) - chosen.sum() - len(rows)
+        fits = len(rows) <= least and left >= keep
         if chosen.sum() < least and fits:
             chosen[rows] = True
     if not chosen.any():

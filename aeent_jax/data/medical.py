@@ -38,6 +38,8 @@ def sniff(path: pathlib.Path) -> str:
     if found := kind(path):
         return found
     try:
+        if not path.is_file():
+            return ""  # Opening a pipe would wait for its other end.
         with path.open("rb") as file:
             begin = file.read(_PREAMBLE + len(_MARK))
     except OSError:

@@ -108,31 +108,30 @@ def near_groups(images: Images, within: float) -> np.ndarray:
     Returns:
       `[N]` int32, equal in one group.
     """
-    from scipy import sparse
-
     count, pixels = len(images), int(np.prod(images.shape[1:]))
     limit = int(np.floor(within * pixels))
     blocks = np.concatenate([_block_sums(images[r]) for r in _tiles(count)])
     blocks = blocks[_without_overlap(count)]
-    first, second = [], []
+    # Images that are linked already are not compared again: where all are
+    # alike, the pairs would number the square of the images.
+    groups = np.arange(count)
     for rows in _tiles(count):
         for columns in _tiles(count):
+            if columns.start < rows.start:
+                continue
             bound = _sum_differences(blocks[rows], blocks[columns])
-            one, other = np.nonzero(np.asarray(bound) <= limit)
-            first.append(one + rows.start)
-            second.append(other + columns.start)
-    first, second = map(np.concatenate, (first, second))
-    pairs = np.unique(np.stack([first, second])[:, first < second], axis=1)
-    linked = [
-        pair
-        for pair in pairs.T
-        if np.abs(np.subtract(*images[pair].astype(np.int32))).sum() <= limit
-    ]
-    one, other = np.array(linked, np.int64).reshape(-1, 2).T
-    graph = sparse.coo_array(
-        (np.ones(len(one), bool), (one, other)), shape=(count, count)
-    )
-    return sparse.csgraph.connected_components(graph, directed=False)[1]
+            near = np.asarray(bound) <= limit
+            near &= groups[rows][:, None] != groups[columns]
+            for pair in np.argwhere(near) + (rows.start, columns.start):
+                one, other = groups[pair]
+                if one != other and _distance(images[pair]) <= limit:
+                    groups[groups == other] = one
+    return np.unique(groups, return_inverse=True)[1].astype(np.int32)
+
+
+def _distance(pair: np.ndarray) -> int:
+    """The sum of absolute differences of two images `[2, H, W, C]`."""
+    return int(np.abs(np.subtract(*pair.astype(np.int32))).sum())
 
 
 def _without_overlap(count: int) -> np.ndarray:

@@ -32,7 +32,8 @@ def overlay(
     Returns:
       An RGB image of the same size.
     """
-    levels = np.clip(score_map * (255 / max(scale, 1e-12)), 0, 255)
+    levels = score_map * (255 / max(scale, 1e-12))
+    np.clip(levels, 0, 255, out=levels)
     # A palette keeps large images at one byte per pixel.
     drawn = PIL.Image.fromarray(levels.astype(np.uint8), "P")
     drawn.putpalette(_TABLE[:, :3].astype(np.uint8).tobytes())

@@ -11,7 +11,9 @@ import json
 import math
 import pathlib
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +24,16 @@ CARD = "card.json"
 MAX_BYTES = 2**31  # of all members together
 _MAX_CARD_BYTES = 2**22
 _NAME = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_.]+)*\.npy")
+# What a crafted file makes of reading: names that are no text, encrypted
+# members (RuntimeError), and JSON that is nested too deep (RecursionError).
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
 _DTYPES = ("bool", "float32", "float64", "int32", "int64", "uint8")
 
 
@@ -83,7 +95,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
         with zipfile.ZipFile(path) as file:
             return _read_members(path, file)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except _ZIP_ERRORS as error:
         raise ValueError(
             f"{path} is no model file ({error}); export the model again."
         ) from error
@@ -153,7 +165,7 @@ def _read_array(path, file, members, name, listed):
         array = np.lib.format.read_array(
             io.BytesIO(file.read(member)), allow_pickle=False
         )
-    except ValueError as error:
+    except Exception as error:  # The header states any size or text.
         raise _damaged(path, f"{name} cannot be read") from error
     if _describe(array) != listed:
         raise _damaged(path, f"{name} is not what was written")

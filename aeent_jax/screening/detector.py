@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from flax import traverse_util
 
 from aeent_jax import config as config_lib
 from aeent_jax import data, models
+from aeent_jax.data import files, nearest
 from aeent_jax.evaluation import conformal, evaluate, scoring
 from aeent_jax.runtime import parallel, workdir
 from aeent_jax.screening import archive, reading
@@ -27,6 +29,9 @@ _NEARLY_EQUAL = 2.0
 # The part of all pixels of normal images that a heat map leaves below its
 # strongest colour.
 _MAP_QUANTILE = 0.999
+# How the id of an image ends that is not the only one of its file: with the
+# number of its volume, where there are several, and its own.
+_SLICE = re.compile(r"#(v\d{4}s)?\d{4,}$")
 # Keys of a configuration that name files of one machine.
 _PRIVATE = (
     "data.root",
@@ -44,7 +49,8 @@ class Calibration:
     Attributes:
       scores: `[n]` float64, of images that were neither trained on nor used to
         choose anything.
-      groups: `[n]` int32; images of one patient, volume or file share one.
+      groups: `[n]` int32; images of one volume or multi-frame file share one,
+        and all others have one of their own.
       source: where they come from, as one phrase without names of files.
     """
 
@@ -52,12 +58,14 @@ class Calibration:
     groups: np.ndarray
     source: str
 
-    def of_groups(self) -> np.ndarray:
-        """The largest score of each group, `[number of groups]`."""
-        _, place = np.unique(self.groups, return_inverse=True)
-        largest = np.full(place.max() + 1, -np.inf)
+    def of_volumes(self) -> np.ndarray:
+        """The largest score of each group of several, `[volumes]` float64."""
+        _, place, sizes = np.unique(
+            self.groups, return_inverse=True, return_counts=True
+        )
+        largest = np.full(len(sizes), -np.inf)
         np.maximum.at(largest, place, self.scores)
-        return largest
+        return largest[sizes > 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +119,8 @@ class Detector:
         path = pathlib.Path(path).expanduser()
         if path.is_dir():
             return _from_run(path, best, root)
+        if path.is_file() and (best or root):
+            raise ValueError(f"{path} is no workdir; leave out best and root.")
         return _from_file(path)
 
     @classmethod
@@ -173,10 +183,9 @@ class Detector:
           ValueError: no image can be read.
         """
         scores, groups = [], []
-        for group, pixels in enumerate(self._groups(images)):
-            found = self.score_pixels(pixels).anomaly_scores
-            scores.append(found)
-            groups += [group] * len(found)
+        for group, found in enumerate(self._score_groups(images)):
+            scores.append(found.anomaly_scores)
+            groups += [group] * len(found.anomaly_scores)
         if not scores:
             raise ValueError(
                 "there is no image to calibrate with; give normal images that"
@@ -227,10 +236,7 @@ class Detector:
           ValueError: an image cannot be used.
         """
         return np.array(
-            [
-                self.score_pixels(pixels).anomaly_scores.max()
-                for pixels in self._groups(images)
-            ]
+            [found.anomaly_scores.max() for found in self._score_groups(images)]
         )
 
     def p_values(
@@ -253,8 +259,8 @@ class Detector:
                 " give some with Detector.calibrated."
             )
         values = [
-            self.group_p_value(self.score_pixels(pixels).anomaly_scores)
-            for pixels in self._groups(images)
+            self.group_p_value(found.anomaly_scores)
+            for found in self._score_groups(images)
         ]
         return np.array(values)
 
@@ -272,14 +278,25 @@ class Detector:
         if len(scores) == 1:
             return conformal.p_values(scores, calibration.scores)[0]
         if self.has_calibration_volumes:
-            largest = calibration.of_groups()
+            largest = calibration.of_volumes()
             return conformal.p_values(scores.max(keepdims=True), largest)[0]
         smallest = conformal.p_values(scores, calibration.scores).min()
         return min(1.0, len(scores) * smallest)
 
+    def least_p_value(self, count: int) -> float:
+        """The smallest p-value that a file of so many frames can have.
+
+        Args:
+          count: frames, at least 1.
+        """
+        calibration = self.calibration
+        if count > 1 and self.has_calibration_volumes:
+            return 1 / (len(calibration.of_volumes()) + 1)
+        return min(1.0, count / (len(calibration.scores) + 1))
+
     @property
     def has_calibration_volumes(self) -> bool:
-        """Whether calibration images come in groups, such as volumes."""
+        """Whether some calibration images are slices of one volume."""
         groups = self.calibration.groups
         return len(np.unique(groups)) < len(groups)
 
@@ -297,10 +314,7 @@ class Detector:
         Raises:
           ValueError: an image cannot be used, or the score has no map.
         """
-        maps = [
-            self.score_pixels(pixels).score_maps
-            for pixels in self._groups(images)
-        ]
+        maps = [found.score_maps for found in self._score_groups(images)]
         if any(m is None for m in maps):
             raise ValueError(
                 "the score of this model is one number per image and has no"
@@ -331,17 +345,10 @@ class Detector:
         """
         if not len(self.blocks):
             return np.zeros(len(pixels), bool)
-        wanted = block_means(pixels).reshape(len(pixels), 1, -1)
-        known = self.blocks.reshape(1, len(self.blocks), -1)
-        # One image at a time: the table of all pairs may not fit in memory.
-        return np.array(
-            [
-                np.abs(known[0].astype(np.int16) - row).mean(1).min()
-                <= _NEARLY_EQUAL
-                for row in wanted.astype(np.int16)
-            ],
-            bool,
+        near = nearest.find_nearest(
+            block_means(pixels)[..., None], self.blocks[..., None]
         )
+        return near.distance <= _NEARLY_EQUAL
 
     @property
     def map_scale(self) -> float:
@@ -355,15 +362,43 @@ class Detector:
         evaluator = evaluate.Evaluator(mapping, method, self.config)
         return evaluator, mapping.replicate(self.variables)
 
+    def _score_groups(self, images):
+        """Yields the scores of each image or file; batches span them."""
+        waiting = []
+        for pixels in self._groups(images):
+            waiting.append(pixels)
+            if sum(map(len, waiting)) >= self.config.eval.batch_size:
+                yield from self._score_waiting(waiting)
+                waiting = []
+        if waiting:
+            yield from self._score_waiting(waiting)
+
+    def _score_waiting(self, waiting):
+        scored = self.score_pixels(np.concatenate(waiting))
+        maps, ends = scored.score_maps, np.cumsum([len(p) for p in waiting])
+        for rows in (
+            slice(e - len(p), e) for p, e in zip(waiting, ends, strict=True)
+        ):
+            yield dataclasses.replace(
+                scored,
+                anomaly_scores=scored.anomaly_scores[rows],
+                score_maps=None if maps is None else maps[rows],
+            )
+
     def _groups(self, images):
         """Yields the network's input `[k, S, S, C]` of each image or file."""
         if isinstance(images, np.ndarray):
             for image in images:
                 yield reading.from_array(image, self.config)[None]
             return
+        if isinstance(images, str | pathlib.Path):
+            images = list(reading.find([str(images)]))
         for path in images:
             frames = reading.read(pathlib.Path(path), self.config)
-            yield np.stack([frame.pixels for frame in frames])
+            sound = [frame.pixels for frame in frames if not frame.problem]
+            if not sound:
+                raise files.UnreadableFileError(f"{path}: {frames[0].problem}")
+            yield np.stack(sound)
 
     def card(self) -> dict[str, Any]:
         """Returns the model card: facts and the configuration, no paths.
@@ -478,12 +513,22 @@ def _with_data(
     if held_out is None:
         return _with_scale(known, known.score_pixels(images))
     scored = known.score_pixels(held_out.images[np.arange(len(held_out))])
-    groups = held_out.groups
-    if groups is None:
-        groups = np.arange(len(held_out), dtype=np.int32)
-    calibration = Calibration(scored.anomaly_scores, groups, source)
-    calibrated = dataclasses.replace(known, calibration=calibration)
-    return _with_scale(calibrated, scored)
+    volumes = _volumes(held_out.ids)
+    related = volumes if held_out.groups is None else held_out.groups
+    if (count := len(np.unique(related))) < len(held_out):
+        source += f", in {count} groups of relatives"
+    calibration = Calibration(scored.anomaly_scores, volumes, source)
+    known = dataclasses.replace(known, calibration=calibration)
+    return _with_scale(known, scored)
+
+
+def _volumes(ids: Sequence[str]) -> np.ndarray:
+    """Numbers the volumes of images, which patients and near copies are not."""
+    number_of: dict[str, int] = {}
+    volumes = [_SLICE.sub(r"#\1", image_id) for image_id in ids]
+    return np.array(
+        [number_of.setdefault(v, len(number_of)) for v in volumes], np.int32
+    )
 
 
 def _with_scale(detector: Detector, scored: scoring.Scored) -> Detector:
@@ -497,6 +542,7 @@ def _with_scale(detector: Detector, scored: scoring.Scored) -> Detector:
 
 def _from_file(path: pathlib.Path) -> Detector:
     card, arrays = archive.read(path)
+    _check_content(path, card, arrays)
     config = config_lib.complete(card["config"])
     config_lib.check(config, f"{path}")
     weights = {
@@ -521,6 +567,24 @@ def _from_file(path: pathlib.Path) -> Detector:
     )
     _check_variables(path, detector)
     return detector
+
+
+def _check_content(path, card, arrays) -> None:
+    """Refuses a file that lacks what a detector is made of."""
+    blocks = arrays.get("training/blocks", np.zeros(0))
+    scores = arrays.get("calibration/scores", np.zeros(1))
+    groups = arrays.get("calibration/groups", np.zeros(1))
+    is_sound = (
+        isinstance(card.get("config"), dict)
+        and isinstance(card.get("about"), dict)
+        and ("calibration/scores" in arrays) == ("calibration_source" in card)
+        and blocks.shape[1:] == (_BLOCKS, _BLOCKS)
+        and (scores.ndim, scores.shape) == (1, groups.shape)
+        and len(scores)
+        and np.isfinite(scores).all()
+    )
+    if not is_sound:
+        raise ValueError(f"{path} lacks a part; export the model again.")
 
 
 def _check_variables(path: pathlib.Path, detector: Detector) -> None:

@@ -81,8 +81,19 @@ def _number(value: float) -> str:
 
 def _cell(text: str) -> str:
     """Keeps a spreadsheet from taking a file name for a formula."""
-    is_number = text[:1] == "-" and text[1:2].isdigit()
-    return f"'{text}" if text.startswith(_FORMULA) and not is_number else text
+    return (
+        f"'{text}"
+        if text.startswith(_FORMULA) and not _is_number(text)
+        else text
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _page(units: Sequence["Unit"], summary: Mapping[str, Any]) -> str:

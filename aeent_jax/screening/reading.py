@@ -63,19 +63,40 @@ def _expand(paths: Sequence[str]) -> Iterator[pathlib.Path]:
     for text in paths:
         path = pathlib.Path(text).expanduser()
         if path.is_dir():
-            yield from layouts.image_files(path, recursive=True)
+            yield from _below(path)
         elif not path.exists():
             raise FileNotFoundError(
                 f"{path} does not exist; give files, folders, or text files"
                 " with one path per line."
             )
         elif path.suffix.lower() in _LISTS:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-            named = [line.strip() for line in lines if line.strip()]
             # A missing file of a long list is a row with its reason.
-            yield from (path.parent / pathlib.Path(n) for n in named)
+            yield from (path.parent / name for name in _read_list(path))
         else:
             yield path
+
+
+def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the images of a folder, and folders that cannot be listed."""
+    try:
+        yield from layouts.image_files(
+            folder, recursive=True, on_unreadable=lambda path: [path]
+        )
+    except OSError:
+        yield folder
+
+
+def _read_list(path: pathlib.Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError(
+            f"{path} is no list in UTF-8; save it as such, with one path per"
+            " line."
+        )
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def read(
@@ -99,6 +120,8 @@ def read(
     """
     group = config.data
     found = []
+    if path.is_dir():
+        raise files.UnreadableFileError(f"{path}: is a folder without access")
     for frame in _frames(path, config):
         pixels = images.to_network(
             frame, group.image_size, group.channels, group.resize

@@ -12,12 +12,13 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from aeent_jax.data import files, images, prefetch
+from aeent_jax.data import images, medical, prefetch
 from aeent_jax.evaluation import conformal
 from aeent_jax.figures import heatmaps
 from aeent_jax.runtime import progress as progress_lib
@@ -112,13 +113,19 @@ def screen(
     """
     settings = settings or Settings()
     check(detector, settings)
-    found = list(reading.find(paths))
+    out = pathlib.Path(out).expanduser()
+    # An earlier start may have left heat maps in a folder of the images.
+    inside = os.path.realpath(out)
+    found = {
+        path: _identity(path)
+        for path in reading.find(paths)
+        if not pathlib.Path(os.path.realpath(path)).is_relative_to(inside)
+    }
     if not found:
         raise ValueError(
             f"there is no image in {', '.join(paths)}; give files or folders of"
             " images."
         )
-    out = pathlib.Path(out).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     units = _score_files(detector, found, out, settings)
     _decide(detector, units, settings)
@@ -163,15 +170,16 @@ def _suspicion(unit: Unit) -> tuple:
 
 
 def _score_files(detector, found, out, settings) -> list[Unit]:
+    """Scores what an earlier start has not; `found` are paths to identities."""
     path = out / _PROGRESS
-    entries = _read_progress(path, detector.digest)
-    known = {_identity(f): entries.get(_identity(f)) for f in found}
+    known = _read_progress(path, detector.digest)
     if settings.fdr is not None:
         # The names of patients' groups change from process to process.
-        known = {k: e for k, e in known.items() if e and not e["patients"]}
-    left = [f for f in found if known.get(_identity(f)) is None]
+        known = {k: e for k, e in known.items() if not e["patients"]}
+    left = {f: i for f, i in found.items() if i not in known}
     shown = progress_lib.Progress(len(found))
     done = len(found) - len(left)
+    begun = time.monotonic()
     with path.open("a", encoding="utf-8") as file:
         # A process that was killed may have left half a line.
         file.write("\n" if file.tell() else "")
@@ -180,11 +188,15 @@ def _score_files(detector, found, out, settings) -> list[Unit]:
             known[entry["identity"]] = entry
             _append(file, entry)
             done += 1
+            now = time.monotonic()
+            shown.work(1, now - begun)
+            begun = now
             shown.show(done, entry["path"])
+    shown.finish()
     return [
         unit
-        for file in found
-        for unit in _units_of(str(file), known[_identity(file)])
+        for path, identity in found.items()
+        for unit in _units_of(str(path), known[identity])
     ]
 
 
@@ -194,7 +206,11 @@ def _append(file, entry) -> None:
 
 
 def _read_progress(path: pathlib.Path, digest: str) -> dict[str, Any]:
-    """Returns the entries of an earlier start by the identity of the file."""
+    """Returns the entries of an earlier start by the identity of the file.
+
+    Files that were refused are read again: what was in the way, such as a
+    missing package or a permission, need not change the file.
+    """
     if not path.exists():
         return {}
     entries = {}
@@ -208,7 +224,7 @@ def _read_progress(path: pathlib.Path, digest: str) -> dict[str, Any]:
                 f"{path.parent} holds a screening by another model; give"
                 " another folder with --out."
             )
-        if "identity" in entry:
+        if "identity" in entry and not entry["error"]:
             entries[entry["identity"]] = entry
     return entries
 
@@ -232,9 +248,9 @@ def _scored(detector: Detector, left, out) -> Iterator[dict[str, Any]]:
         waiting.append((path, prepared, error))
         frames += len(prepared)
         if frames >= size:
-            yield from _score_batch(detector, waiting, out)
+            yield from _score_batch(detector, waiting, left, out)
             waiting, frames = [], 0
-    yield from _score_batch(detector, waiting, out)
+    yield from _score_batch(detector, waiting, left, out)
 
 
 def _read_ahead(detector, left):
@@ -242,12 +258,16 @@ def _read_ahead(detector, left):
         try:
             about = detector.about
             return path, reading.read(path, detector.config, about), ""
-        except (files.UnreadableFileError, OSError) as error:
+        except Exception as error:
+            # Whatever a decoder raises, the other files are read.
             return path, [], _reason(path, error)
 
-    # A file that is read is as small as the network's input.
-    size = 2 * detector.config.eval.batch_size
+    # A file that is read is as small as the network's input, or as that times
+    # the slices of its volumes.
     threads = min(4, os.cpu_count() or 1)
+    size = 2 * detector.config.eval.batch_size
+    if any(medical.kind(path) == medical.NIFTI for path in left):
+        size = threads
     ahead = prefetch.Prefetch(read, left, ahead=size, threads=threads)
     try:
         for _ in left:
@@ -257,11 +277,15 @@ def _read_ahead(detector, left):
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     text = " ".join(str(error).split())
     return text.removeprefix(f"{path}: ") or type(error).__name__
 
 
-def _score_batch(detector, waiting, out) -> Iterator[dict[str, Any]]:
+def _score_batch(
+    detector, waiting, identities, out
+) -> Iterator[dict[str, Any]]:
     frames = [f for _, prepared, _ in waiting for f in prepared]
     sound = [f for f in frames if not f.problem]
     scores: Iterable = iter(())
@@ -272,7 +296,7 @@ def _score_batch(detector, waiting, out) -> Iterator[dict[str, Any]]:
         scores = iter(zip(range(len(sound)), near, strict=True))
     for path, prepared, error in waiting:
         entry = {
-            "identity": _identity(path),
+            "identity": identities[path],
             "path": str(path),
             "error": error,
             "patients": any(not f.group.startswith("file:") for f in prepared),
@@ -291,6 +315,10 @@ def _score_batch(detector, waiting, out) -> Iterator[dict[str, Any]]:
                 i, is_near = next(scores)
                 listed["score"] = float(scored.anomaly_scores[i])
                 listed["key"] = f"{entry['identity'][:16]}_{number}"
+                if not math.isfinite(listed["score"]):
+                    listed["problem"] = "has a score that is not finite"
+                    entry["frames"].append(listed)
+                    continue
                 if is_near:
                     listed["notes"].append(_NEARLY)
                 _save_strip(detector, frame, scored, i, out, listed["key"])
@@ -364,8 +392,16 @@ def _decide(detector, units, settings) -> None:
         flags = [u.p_value <= settings.alpha for u in scored]
     else:
         flags = _flag_groups(scored, settings.fdr)
+    level = settings.alpha if settings.fdr is None else settings.fdr
     for unit, flag in zip(scored, flags, strict=True):
         unit.verdict = FLAGGED if flag else NOT_FLAGGED
+        least = detector.least_p_value(len(unit.scores))
+        if least > level:
+            unit.verdict = ""
+            unit.reasons.append(
+                f"has no verdict, since its p-value cannot be below {least:.3g}"
+                " with so few normals: calibrate with more"
+            )
 
 
 def _flag_groups(units: Sequence[Unit], fdr: float) -> list[bool]:
@@ -400,7 +436,7 @@ def _draw_heatmaps(detector, units, out, settings) -> None:
         try:
             source = pathlib.Path(unit.path)
             frame = reading.frame_at(source, detector.config, number)
-        except (files.UnreadableFileError, OSError):
+        except Exception:
             unit.reasons.append("was gone when its heat map was to be drawn")
             continue
         waiting.append((unit, key, frame))
@@ -455,12 +491,14 @@ def _summarise(detector, units, settings) -> dict[str, Any]:
     if detector.calibration is None:
         return summary
     calibration = detector.calibration
-    n = len(calibration.scores)
-    summary["calibration"] = {"num_normal": n, "source": calibration.source}
-    summary["guarantee"] = guarantee(n, settings)
-    scores = [u.score for u in units if u.verdict != REFUSED]
+    scores, normal = _alike(detector, units)
+    summary["calibration"] = {
+        "num_normal": len(calibration.scores),
+        "source": calibration.source,
+    }
+    summary["guarantee"] = guarantee(len(normal), settings)
     if len(scores) >= _BATCH_FILES:
-        p = conformal.rank_sum_p_value(np.array(scores), calibration.scores)
+        p = conformal.rank_sum_p_value(np.array(scores), normal)
         summary["batch_p_value"] = p
         if p < _BATCH_LEVEL:
             summary["warning"] = (
@@ -472,18 +510,38 @@ def _summarise(detector, units, settings) -> dict[str, Any]:
     return summary
 
 
+def _alike(detector, units) -> tuple[list[float], np.ndarray]:
+    """Scores of the batch, and those of normals that they compare with.
+
+    The largest score of a volume compares with those of volumes alone.
+    """
+    scored = [u for u in units if u.verdict != REFUSED]
+    single = [u.score for u in scored if len(u.scores) == 1]
+    volumes = [u.score for u in scored if len(u.scores) > 1]
+    calibration = detector.calibration
+    if len(volumes) > len(single) and detector.has_calibration_volumes:
+        return volumes, calibration.of_volumes()
+    return single, calibration.scores
+
+
 def guarantee(n: int, settings: Settings) -> str:
     """Says what a verdict promises, in sentences.
 
     Args:
-      n: calibration normals.
+      n: calibration normals, or volumes of normals where volumes are ranked.
       settings: of the verdicts.
     """
     if settings.fdr is not None:
         return (
-            f"Of the flagged files at most {settings.fdr:.3g} are normal on"
-            " average, if calibration normals and new normals are"
+            f"At most {100 * settings.fdr:.3g} % of the flagged files are"
+            " normal on average, if calibration normals and new normals are"
             " exchangeable (Benjamini and Hochberg)."
+        )
+    if not conformal.flagged_ranks(n, settings.alpha):
+        return (
+            f"There are {n} calibration volumes, and verdicts on volumes need"
+            f" {conformal.normals_for(settings.alpha)}: calibrate with more, or"
+            " raise alpha."
         )
     bound = conformal.false_alarm_bound(n, settings.alpha)
     expected = conformal.flagged_ranks(n, settings.alpha) / (n + 1)

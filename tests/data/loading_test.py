@@ -183,7 +183,23 @@ def test_one_group_of_relatives_gives_no_calibration():
         {"train": train}, "auto", 0, True
     )
     assert list(splits) == ["train"]
-    assert "all belong together" in note
+    assert "too many belong together" in note
+
+
+def test_whole_groups_leave_40_to_train_on():
+    """Two groups of 15 would leave 30 of 60."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 16, 16, 1)).astype(np.uint8)
+    ids = tuple(f"{i:02d}" for i in range(60))
+    groups = np.arange(60, dtype=np.int32) // 15
+    train = data.Split(images, np.zeros(60, np.int32), None, ids, groups)
+    splits, note = loading.hold_out_calibration(
+        {"train": train}, "auto", 0, True
+    )
+    assert list(splits) == ["train"]
+    assert "too many belong together" in note
+    splits, _ = loading.hold_out_calibration({"train": train}, "0.3", 0, True)
+    assert len(splits["calibration"]) == 30
 
 
 @pytest.mark.parametrize("wanted", ["some", "0", "1", "-1", "nan", "0.99"])

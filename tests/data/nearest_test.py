@@ -124,3 +124,17 @@ def test_groups_are_linked_by_near_copies():
     np.testing.assert_array_equal(same, expected[:, None] == expected)
     assert same[0].sum() == 6
     assert same[7].sum() == 2
+
+
+def test_images_that_are_all_alike_are_compared_once_each(monkeypatch):
+    images = np.full((150, 16, 16, 1), 7, np.uint8)
+    compared = []
+    distance = nearest._distance
+
+    def counting(pair):
+        compared.append(pair)
+        return distance(pair)
+
+    monkeypatch.setattr(nearest, "_distance", counting)
+    assert len(np.unique(nearest.near_groups(images, 5.0))) == 1
+    assert len(compared) == 149

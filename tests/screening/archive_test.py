@@ -106,6 +106,18 @@ def claim_negative(members):
     change_card(members, arrays=arrays)
 
 
+def claim_much_in_the_header(members):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f8", "fortran_order": False, "shape": (2**44,)}
+    )
+    members["calibration/scores.npy"] = buffer.getvalue()
+
+
+def nest_card(members):
+    members[archive.CARD] = b"[" * 10**6
+
+
 def spoil_card(members):
     members[archive.CARD] = b"{"
 
@@ -126,6 +138,7 @@ def drop_card(members):
         claim_object,
         claim_much,
         claim_negative,
+        claim_much_in_the_header,
         spoil_card,
         drop_card,
     ],
@@ -166,3 +179,17 @@ def test_a_cut_file_is_refused(model):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist; give a work"):
         archive.read(tmp_path / "none.aeent")
+
+
+def test_a_card_that_is_nested_too_deep_is_refused(model):
+    with pytest.raises(ValueError, match="no (sound )?model file"):
+        archive.read(rewritten(model, nest_card))
+
+
+def test_an_encrypted_member_is_refused(model):
+    content = bytearray(model.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + place] |= 1
+    model.write_bytes(content)
+    with pytest.raises(ValueError, match="is no model file"):
+        archive.read(model)

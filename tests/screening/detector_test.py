@@ -11,6 +11,8 @@ import training_support
 
 from aeent_jax import screening
 from aeent_jax.evaluation import conformal
+from aeent_jax.screening import archive
+from aeent_jax.screening import detector as detector_lib
 from aeent_jax.training import restore
 
 
@@ -113,6 +115,74 @@ def test_a_volume_is_ranked_among_volumes(detector):
     # The smallest of both, times 2.
     assert of_images.group_p_value(np.array([0.5, 4.5])) == 2 * 3 / 7
     assert of_images.group_p_value(np.array([0.5, 0.7])) == 1.0
+
+
+def test_images_of_one_patient_are_no_volume(detector):
+    """Only the slices of one file are."""
+    found = detector_lib._volumes(
+        ("a.nii#0001", "a.nii#0002", "b.nii#v0000s0001", "b.nii#v0001s0001")
+        + ("b.nii#v0001s0002", "c.png", "d.png", "e#1.png", "e#2.png")
+    )
+    np.testing.assert_array_equal(found, [0, 0, 1, 2, 2, 3, 4, 5, 6])
+    # A pair of slices does not make volumes of single images.
+    scores = np.arange(10.0)
+    groups = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
+    calibration = screening.Calibration(scores, groups, "x")
+    np.testing.assert_array_equal(calibration.of_volumes(), [1.0])
+    mixed = dataclasses.replace(detector, calibration=calibration)
+    assert mixed.group_p_value(np.full(50, 9.5)) == 1 / 2
+    assert mixed.least_p_value(50) == 1 / 2
+    assert mixed.least_p_value(1) == 1 / 11
+
+
+def test_many_images_are_scored_in_batches(detector, monkeypatch):
+    """A pass of the network takes a batch, and not one image."""
+    calls = []
+    score = screening.Detector.score_pixels
+
+    def counting(self, pixels, **kwargs):
+        calls.append(len(pixels))
+        return score(self, pixels, **kwargs)
+
+    images = new_images(2 * detector.config.eval.batch_size + 1)
+    single = [detector.score(image[None])[0] for image in images]
+    monkeypatch.setattr(screening.Detector, "score_pixels", counting)
+    np.testing.assert_allclose(detector.score(images), single, rtol=1e-5)
+    size = detector.config.eval.batch_size
+    assert calls == [size, size, 1]
+
+
+def test_a_folder_calibrates_and_a_spoiled_image_does_not(detector, tmp_path):
+    folder = screening_support.write(tmp_path / "n", new_images(20))
+    assert len(detector.calibrated(str(folder)).calibration.scores) == 20
+    # A 16-bit image of few levels is not scored in silence.
+    dark = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    PIL.Image.fromarray(dark).save(folder / "dark.png")
+    with pytest.raises(ValueError, match="dark.png: .*gray levels"):
+        detector.calibrated(str(folder))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training/blocks": np.zeros((2, 3, 3), np.uint8)},
+        {"calibration/scores": np.zeros(0)},
+        {"calibration/scores": np.full(19, np.nan)},
+        {"calibration/groups": np.zeros(3, np.int32)},
+    ],
+)
+def test_a_model_file_without_its_parts_is_refused(detector, tmp_path, change):
+    path = tmp_path / "model.aeent"
+    archive.write(path, detector.card(), detector._arrays() | change)
+    with pytest.raises(ValueError, match="lacks a part; export"):
+        screening.Detector.load(path)
+
+
+@pytest.mark.parametrize("choice", [{"best": True}, {"root": "images"}])
+def test_choices_of_a_workdir_are_refused_of_a_file(detector, tmp_path, choice):
+    detector.save(tmp_path / "model.aeent")
+    with pytest.raises(ValueError, match="is no workdir; leave out"):
+        screening.Detector.load(tmp_path / "model.aeent", **choice)
 
 
 def test_heatmaps_point_at_what_is_abnormal(detector):

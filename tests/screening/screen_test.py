@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import os
+import pathlib
 import shutil
 import subprocess
 
@@ -14,7 +16,9 @@ import screening_support
 import training_support
 
 from aeent_jax import screening
-from aeent_jax.screening import outputs
+from aeent_jax.data import frame, medical
+from aeent_jax.runtime import progress
+from aeent_jax.screening import outputs, reading
 from aeent_jax.training import loop
 
 EVIL = "=2+3<img src=x onerror=alert(1)>&.png"
@@ -110,6 +114,171 @@ def test_a_screening_that_was_stopped_goes_on(
     screening.screen(detector, [str(images)], out)
     assert sum(seen) == 1
     assert len(rows_of(out)) == 10
+
+
+def test_a_refused_file_is_read_again(detector, images, tmp_path, monkeypatch):
+    """What was in the way need not change the file."""
+    out = tmp_path / "out"
+    read = reading.read
+
+    def refusing(path, *args):
+        if path.name == "000.png":
+            raise medical.MissingExtraError(f"{path} is a DICOM file")
+        if path.name == "001.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        if path.name == "002.png":
+            raise RuntimeError("a decoder failed")
+        return read(path, *args)
+
+    monkeypatch.setattr(reading, "read", refusing)
+    summary = screening.screen(detector, [str(images)], out)
+    assert summary["counts"]["refused"] == 4
+    reasons = {row["reason"] for row in rows_of(out)}
+    assert {"permission denied", "a decoder failed"} < reasons
+    monkeypatch.setattr(reading, "read", read)
+    summary = screening.screen(detector, [str(images)], out)
+    assert summary["counts"]["refused"] == 1
+
+
+def test_a_file_that_changes_or_goes_does_not_end_a_screening(
+    detector, images, tmp_path, monkeypatch
+):
+    read = reading.read
+
+    def changing(path, *args):
+        found = read(path, *args)
+        if path.name == "000.png":
+            path.unlink()
+        if path.name == "abnormal000.png":
+            os.utime(path, (1, 1))
+        return found
+
+    monkeypatch.setattr(reading, "read", changing)
+    summary = screening.screen(
+        detector,
+        [str(images)],
+        tmp_path / "out",
+        screening.Settings(heatmaps="all"),
+    )
+    assert summary["counts"]["refused"] == 1
+    gone = [r for r in rows_of(tmp_path / "out") if "was gone" in r["reason"]]
+    assert [row["path"][-7:] for row in gone] == ["000.png"]
+
+
+def test_results_inside_the_images_are_not_screened(detector, images):
+    settings = screening.Settings(heatmaps="all")
+    for _ in range(2):
+        summary = screening.screen(
+            detector, [str(images)], images / "out", settings
+        )
+        assert summary["counts"]["units"] == 9
+
+
+def test_a_score_that_is_no_number_is_refused(
+    detector, images, tmp_path, monkeypatch
+):
+    score = screening.Detector.score_pixels
+
+    def failing(self, pixels, **kwargs):
+        found = score(self, pixels, **kwargs)
+        found.anomaly_scores[:2] = np.nan, np.inf
+        return found
+
+    monkeypatch.setattr(screening.Detector, "score_pixels", failing)
+    summary = screening.screen(detector, [str(images)], tmp_path / "out")
+    assert summary["counts"]["refused"] == 3
+    reasons = [row["reason"] for row in rows_of(tmp_path / "out")]
+    assert reasons.count("has a score that is not finite") == 2
+
+
+def test_the_time_left_is_shown(detector, images, tmp_path, monkeypatch):
+    notes = []
+    left = progress.Progress._time_left
+
+    def noting(self, done):
+        notes.append(left(self, done))
+        return notes[-1]
+
+    monkeypatch.setattr(progress.Progress, "_time_left", noting)
+    screening.screen(detector, [str(images)], tmp_path / "out")
+    assert notes[0].endswith(" left")
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row(
+    detector, images, tmp_path, monkeypatch
+):
+    (images / "closed").mkdir()
+    list_folder = pathlib.Path.iterdir
+
+    def refusing(self):
+        if self.name == "closed":
+            raise PermissionError(13, "Permission denied", str(self))
+        return list_folder(self)
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refusing)
+    summary = screening.screen(detector, [str(images)], tmp_path / "out")
+    assert summary["counts"]["units"] == 10
+    reasons = [row["reason"] for row in rows_of(tmp_path / "out")]
+    assert "is a folder without access" in reasons
+
+
+def test_a_list_of_another_encoding_is_refused(detector, tmp_path):
+    listing = tmp_path / "list.txt"
+    listing.write_text("a.png", encoding="utf-16")
+    with pytest.raises(ValueError, match="is no list in UTF-8; save it"):
+        screening.screen(detector, [str(listing)], tmp_path / "out")
+
+
+def test_a_pipe_among_the_images_is_passed_over(detector, images, tmp_path):
+    os.mkfifo(images / "pipe")
+    summary = screening.screen(detector, [str(images)], tmp_path / "out")
+    assert summary["counts"]["units"] == 9
+
+
+def test_gray_images_of_any_mode_have_no_colour():
+    for mode in ("L", "RGB", "P", "RGBA"):
+        image = PIL.Image.new("L", (9, 9), 7).convert(mode)
+        shown = frame.Frame(image=image, size=image.size)
+        assert not shown.has_color
+    image = PIL.Image.new("RGB", (2000, 1000), (7, 7, 7))
+    image.putpixel((1999, 999), (7, 7, 8))
+    assert frame.Frame(image=image, size=image.size).has_color
+
+
+def write_volumes(folder, count, slices=4, seed=7):
+    nibabel = pytest.importorskip("nibabel")
+    folder.mkdir(exist_ok=True)
+    values = training_support.make_images(count * slices, seed=seed)[..., 0]
+    for i, volume in enumerate(np.split(values, count)):
+        image = nibabel.Nifti1Image(volume.transpose(2, 1, 0), np.eye(4))
+        image.header["cal_max"] = 255
+        nibabel.save(image, folder / f"{i:03d}.nii")
+    return folder
+
+
+def test_normal_volumes_are_no_batch_of_another_kind(detector, tmp_path):
+    """Their largest scores compare with those of volumes."""
+    folder = write_volumes(tmp_path / "volumes", 21)
+    normals = write_volumes(tmp_path / "normals", 20, seed=8)
+    calibrated = detector.calibrated(str(normals))
+    summary = screening.screen(calibrated, [str(folder)], tmp_path / "out")
+    assert summary["batch_p_value"] > 0.001
+    assert "If the 20 calibration normals" in summary["guarantee"]
+
+
+def test_too_few_volumes_give_no_verdict(detector, tmp_path):
+    folder = write_volumes(tmp_path / "volumes", 2)
+    for calibrated, least in (
+        (detector, "0.2 "),
+        (detector.calibrated(str(write_volumes(tmp_path / "n", 9))), "0.1 "),
+    ):
+        out = tmp_path / least
+        summary = screening.screen(calibrated, [str(folder)], out)
+        rows = [row for row in rows_of(out) if row["p_value"]]
+        assert [row["verdict"] for row in rows] == ["", ""]
+        for row in rows:
+            assert f"p-value cannot be below {least}" in row["reason"]
+    assert summary["guarantee"].startswith("There are 9 calibration volumes")
 
 
 def test_results_of_another_model_are_not_mixed(detector, images, tmp_path):
@@ -244,6 +413,8 @@ def test_names_become_neither_html_nor_formulas(detector, tmp_path):
     assert "<img src=x" not in page
     assert outputs._cell(EVIL) == f"'{EVIL}"
     assert outputs._cell("-1.5") == "-1.5"
+    assert outputs._cell("-1.5e-05") == "-1.5e-05"
+    assert outputs._cell("-1+cmd|' /C calc'!A0") == "'-1+cmd|' /C calc'!A0"
     assert outputs._cell("@cmd") == "'@cmd"
 
 
