@@ -120,7 +120,8 @@ def test_check_as_json_names_every_file(tmp_path, run):
     report = json.loads(out)
     assert status == 0
     assert report["counts"] == {"train/normal": 9}
-    (finding,) = report["findings"]
+    few, finding = report["findings"]
+    assert few["kind"] == "few"
     assert finding["kind"] == "not_square"
     assert finding["severity"] == "note"
     assert finding["names"] == [f"n{i}.png" for i in range(9)]
