@@ -101,6 +101,20 @@ def test_other_normals_can_calibrate(aeent, trained):
         ),
         (
             [
+                *("--model=FOLDER/model.aeent", "--out=FOLDER/o"),
+                *("--images=FOLDER/new", "--alpha=0.1", "--fdr=0.1"),
+            ],
+            "give --alpha or --fdr, and not both",
+        ),
+        (
+            [
+                *("--model=FOLDER/model.aeent", "--out=FOLDER/o"),
+                *("--images=FOLDER/new", "--best"),
+            ],
+            "is no workdir; leave out best and root",
+        ),
+        (
+            [
                 *("--model=FOLDER/damaged", "--out=FOLDER/o"),
                 "--images=FOLDER/new",
             ],
