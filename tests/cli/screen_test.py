@@ -127,5 +127,6 @@ def test_what_cannot_work_is_one_sentence(aeent, trained, args, sentence):
     status, out, err = aeent("screen", *args)
     assert status == 1
     assert out == ""
-    (line,) = err.splitlines()
+    line = err.splitlines()[-1]
+    assert line.startswith("error: ")
     assert sentence.replace("FOLDER", str(trained)) in line
