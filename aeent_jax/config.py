@@ -155,7 +155,7 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         "vgg_weights": Key("", "ae_perceptual: file; see its docstring"),
         "vgg_statistics": Key("", "ae_perceptual: file; see its docstring"),
     },
-    # What is done to the input in training.
+    # Changes of the input in training.
     "corruption": {
         "square_size": Key(
             10, "ceae: side of the black square, pixels", least=1
@@ -538,7 +538,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _faults(config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with each key, as it follows on "has"."""
+    """Yields the fault of each key, as it follows on "has"."""
     for name, entry in KEYS.items():
         if isinstance(entry, Key):
             yield from _faults_of(config, "", {name: entry})

@@ -33,7 +33,7 @@ _WARM_UP = 2
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a start does.
+    """The work of one start.
 
     Attributes:
       kind: a name in `KINDS`, or "describe".

@@ -1,4 +1,4 @@
-"""What a process does when it is asked to stop: it finishes what it is at.
+"""A process that is asked to stop finishes what it is at.
 
     with stopping.stop_signals() as stop:
         while stop.number is None:

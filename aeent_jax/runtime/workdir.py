@@ -56,7 +56,7 @@ def claimed(
 ) -> Iterator[None]:
     """Makes a workdir the run's, and keeps other jobs out while the block runs.
 
-    Of several processes of a job, the first keeps it for all.
+    The first of several processes of a job keeps it for all.
 
     Args:
       workdir: the run's folder; made where there is none.

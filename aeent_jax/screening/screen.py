@@ -56,7 +56,7 @@ class Settings:
 
 @dataclasses.dataclass
 class Unit:
-    """What gets one verdict: an image, a volume, or the frames of one file.
+    """A unit of verdict: an image, a volume, or the frames of one file.
 
     Attributes:
       path: of the file.
@@ -104,7 +104,7 @@ def screen(
       settings: of the verdicts; None for `Settings()`.
 
     Returns:
-      What `screening.json` holds.
+      The content of `screening.json`.
 
     Raises:
       FileNotFoundError: a path is not there.
@@ -412,7 +412,7 @@ def _flag_groups(units: Sequence[Unit], fdr: float) -> list[bool]:
     p = np.array([min(1.0, len(v) * min(v)) for v in groups.values()])
     flags = conformal.benjamini_hochberg(p, fdr)
     by_group = dict(zip(groups, flags, strict=True))
-    # Of a flagged patient, those files that alone would pass are named.
+    # A flagged patient's files are named that would pass alone.
     limit = max(p[flags], default=0.0)
     return [bool(by_group[u.group] and u.p_value <= limit) for u in units]
 

@@ -11,7 +11,7 @@ import pytest
 import training_support
 
 ROOT = pathlib.Path(__file__).parents[2]
-# What a wheel is made of.
+# The files that make a wheel.
 SOURCES = (
     "aeent_jax",
     "configs",

@@ -1,4 +1,4 @@
-"""What the environment of a process does to a command, and what it does not."""
+"""The environment of a process, and its effect on a command."""
 
 import os
 import pathlib

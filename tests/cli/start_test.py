@@ -1,4 +1,4 @@
-"""What a start of training loads before it needs it."""
+"""A start of training loads nothing before it needs it."""
 
 import subprocess
 import sys

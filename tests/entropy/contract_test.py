@@ -1,4 +1,4 @@
-"""What every estimator promises, each promise tested on all of them."""
+"""The promises of every estimator, each tested on all of them."""
 
 import functools
 import math
