@@ -201,8 +201,8 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         "controller_rate": Key(
             1e-2, "largest change of log weight per step", least=0
         ),
-        "warmup_epochs": Key(
-            0, "schedule: epochs of linear increase from 0", least=0
+        "warmup_fraction": Key(
+            0.5, "schedule: part of the training with a rising weight", above=0
         ),
         "k": Key(3, "knn: which neighbour", least=1),
         "alpha": Key(2.0, "matrix_renyi: order of the entropy", above=0),
@@ -310,6 +310,7 @@ _ADDED = (
     "data.deduplicate",
     "data.memory_budget_mb",
     "data.resize",
+    "entropy.warmup_fraction",
     "eval.score",
     "log.profile",
     "loss",
@@ -326,6 +327,10 @@ REMOVED: dict[str, tuple[Value, str]] = {
     "entropy.queue_size": (
         0,
         "this version has no queue of earlier latents; leave it out",
+    ),
+    "entropy.warmup_epochs": (
+        0,
+        "entropy.warmup_fraction, a fraction of the training, has replaced it",
     ),
     "parallel.mode": (
         "pmap",
@@ -404,8 +409,8 @@ def apply_variant(
 
     Args:
       config: changed in place.
-      variant: "controlled" for the channel with `coding_rate` at weight 1e-3,
-        fixed before any result was seen; "plain" for neither.
+      variant: "controlled" for the channel with `coding_rate` at a weight that
+        rises to 1e-3, fixed before any result was seen; "plain" for neither.
 
     Returns:
       The configuration.
@@ -416,10 +421,12 @@ def apply_variant(
     if variant == "controlled":
         config.entropy.estimator = "coding_rate"
         config.entropy.weight = 1e-3
+        config.entropy.controller = "schedule"
     elif variant == "plain":
         config.channel.sigma = 0.0
         config.entropy.estimator = "none"
         config.entropy.weight = 0.0
+        config.entropy.controller = "fixed"
     else:
         raise ValueError(
             f"the variant is {variant!r}, but must be controlled or plain."
@@ -435,8 +442,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
       The same with the keys that came later than version 0.1.0, at the values
-      that change nothing, and without the removed keys that changed nothing.
-      Other keys that it lacks stay away.
+      that change nothing, and without the removed keys that changed nothing
+      or have another name now. Other keys that it lacks stay away.
     """
     filled = {
         name: {k: v for k, v in value.items() if not is_gone(f"{name}.{k}", v)}
@@ -444,6 +451,12 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in config.items()
     }
+    flat = flatten(filled)
+    if flat.get("entropy.warmup_epochs") and flat.get("train.epochs"):
+        group = filled["entropy"]
+        group["warmup_fraction"] = (
+            group.pop("warmup_epochs") / flat["train.epochs"]
+        )
     for name, key in table().items():
         if _is_in(name, _ADDED):
             group, _, last = name.rpartition(".")

@@ -47,6 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration that all members share."""
     config = config_lib.benchmark("kermany_cxr", "controlled")
     config.train.epochs = 60
+    config.entropy.controller = "fixed"
     config.checkpoint.keep = 1
     return config
 

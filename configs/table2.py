@@ -77,10 +77,7 @@ def get_members(
         for seed in SEEDS:
             keys = {"model.latent_dim": size, "train.seed": seed}
             yield f"ae{size}_s{seed}", keys, *note
-    rising = {
-        "entropy.controller": "schedule",
-        "entropy.warmup_epochs": config.train.epochs // 2,
-    }
+    rising = {"entropy.controller": "schedule"}
     for seed in SEEDS:
         own = {"train.seed": seed}
         yield f"ours_s{seed}", own | CONTROLLED

@@ -1,5 +1,6 @@
 """The one table of keys, and what it refuses."""
 
+import copy
 import json
 import pathlib
 
@@ -9,6 +10,7 @@ from aeent_jax import config
 from aeent_jax.data import images
 from aeent_jax.entropy import channel, mixture
 from aeent_jax.models import arithmetic, autoencoder
+from aeent_jax.results import runs
 from aeent_jax.training import controller, optimizer
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -141,6 +143,20 @@ def test_removed_key_is_taken_at_its_old_default_alone(gone):
     )
 
 
+def test_epochs_of_a_rising_weight_become_a_fraction_of_the_training():
+    tree = config.default().to_dict()
+    tree["train"]["epochs"] = 200
+    for epochs, fraction in ((100, 0.5), (50, 0.25), (0, 0.5)):
+        earlier = copy.deepcopy(tree)
+        del earlier["entropy"]["warmup_fraction"]
+        earlier["entropy"]["warmup_epochs"] = epochs
+        tree["entropy"]["warmup_fraction"] = fraction
+        assert config.complete(earlier) == tree
+    # It is no key of this version that could be set.
+    tree["entropy"]["warmup_epochs"] = 100
+    assert "warmup_fraction, a fraction of the training" in fault_of(tree)
+
+
 def test_removed_keys_are_no_keys():
     assert not set(config.REMOVED) & set(config.table())
 
@@ -165,7 +181,6 @@ def test_keys_that_make_another_experiment(key, decides):
 def test_records_in_the_repository_have_keys_of_this_version():
     table = config.table()
     for path in (ROOT / "configs" / "results").rglob("*.json"):
-        found = json.loads(path.read_text())["config"]
+        found = runs.from_record(json.loads(path.read_text())).config
         for key, value in found.items():
-            if not config.is_gone(key, value):
-                assert table[key].holds(value), f"{path}: {key}"
+            assert table[key].holds(value), f"{path}: {key}"

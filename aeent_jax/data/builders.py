@@ -14,6 +14,8 @@ gigabyte, which is why examples are written in order:
             mask     [S, S] uint8, 0 or 1; zeros where has_mask is false
             has_mask whether the split has masks
             group    equal for images of one patient or volume; -1: none
+            original [3] int64, width and height before it was made square and
+                     bytes of its file; zeros without files
 
 Each record carries its id, and `read` sorts by it, in whatever order records
 come.
@@ -52,7 +54,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         data_dir: the folder to write to or read from.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     # Nothing is downloaded. TFDS would look for checksums beside this file,
     # with a package that it does not declare.
     url_infos = None
@@ -72,6 +74,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "mask": _pixels((size, size)),
             "has_mask": np.bool_,
             "group": np.int64,
+            "original": tfds.features.Tensor(shape=(3,), dtype=np.int64),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -113,6 +116,9 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                     "group": _NO_GROUP
                     if split.groups is None
                     else int(split.groups[i]),
+                    "original": np.zeros(3, np.int64)
+                    if split.originals is None
+                    else split.originals[i],
                 },
             )
 

@@ -33,12 +33,18 @@ class Finding(NamedTuple):
             other findings may be intended.
         sentence: what was found, with the first few names.
         names: all names of the images or files it is about.
+        lines: what the sentence names the first few of; empty: `names`.
     """
 
     kind: str
     is_problem: bool
     sentence: str
     names: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
+
+    def others(self) -> tuple[str, ...]:
+        """What the sentence has no room to name."""
+        return (self.lines or self.names)[files.MAX_LISTED :]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,17 +263,20 @@ def _find_duplicates(seen: Sequence[_Seen]) -> list[Finding]:
             )
         ]
         if chosen:
-            first = files.first_names([_name_group(g) for g in chosen])
+            lines = tuple(_name_group(g) for g in chosen)
+            first = files.first_names(lines)
             text = f"{sentence.format(len(chosen))} ({first}){advice}"
             names = tuple(item.id for group in chosen for item in group)
-            found.append(Finding(kind, is_problem, text, names))
+            found.append(Finding(kind, is_problem, text, names, lines))
     return found
 
 
 def _find_near_copies(seen: Sequence[_Seen], levels: float) -> list[Finding]:
     """Finds test and validation images that are near copies of training ones.
 
-    Equal images are `_find_duplicates`'; here they count among the near ones.
+    They are a problem, as equal images are: a network may know them by heart.
+    Equal images are `_find_duplicates`'; here they count among the near ones,
+    unless all are equal.
     """
     by_split = {
         split: [one for one in seen if one.item.record.split == split]
@@ -283,8 +292,8 @@ def _find_near_copies(seen: Sequence[_Seen], levels: float) -> list[Finding]:
             np.stack([one.pixels for one in train]),
         )
         rows = np.flatnonzero(near.distance <= levels)
-        if len(rows):
-            copies = [(own[i], train[near.index[i]]) for i in rows]
+        copies = [(own[i], train[near.index[i]]) for i in rows]
+        if any(one.digest != other.digest for one, other in copies):
             found.append(_name_near_copies(split, own, copies, levels))
     return found
 
@@ -300,15 +309,16 @@ def _name_near_copies(
         f"{sum(one.item.record.label == label for one in own)} {name}"
         for label, name in _LABELS.items()
     ]
-    pairs = [f"{one.item.id} ~ {other.item.id}" for one, other in copies]
+    pairs = tuple(f"{one.item.id} ~ {other.item.id}" for one, other in copies)
     sentence = (
         f"NEAR COPIES: {' and '.join(counts)} images of the {split} split are "
         f"within {levels:g} gray levels of a training image "
         f"({files.first_names(pairs)}): scores may measure memory of them; "
-        "data.deduplicate=near leaves them out of the test split."
+        "data.deduplicate=near leaves them out of the test split; where all "
+        "images are alike, lower --near_levels."
     )
     names = tuple(one.item.id for one, _ in copies)
-    return Finding("near_copies", False, sentence, names)
+    return Finding("near_copies", True, sentence, names, pairs)
 
 
 def _name_group(group: Sequence[sources.Item]) -> str:
@@ -455,7 +465,12 @@ def format_report(report: Report) -> str:
         lines += _format_counts("bits", report.bits)
         lines += _format_counts("windows", report.windows)
     lines += [f"note: {note}" for note in report.notes]
-    lines += [f"PROBLEM: {problem}" for problem in report.problems]
+    if any(f.others() for f in report.findings if not f.is_problem):
+        lines.append("note: --json names every file of every note.")
+    for finding in report.findings:
+        if finding.is_problem:
+            lines.append(f"PROBLEM: {finding.sentence}")
+            lines += [f"  and {other}" for other in finding.others()]
     if not report.problems:
         lines.append("no problems found")
     return "\n".join(lines)

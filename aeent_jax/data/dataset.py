@@ -32,6 +32,8 @@ class Split:
         ids: N distinct names, the same at every image size.
         groups: [N] int32, equal for images that belong together, such as those
             of one patient or volume; None where every image stands alone.
+        originals: [N, 3] int64, width and height in pixels of each image before
+            it was made square, and bytes of its file; None without files.
     """
 
     images: np.ndarray | stored.StoredImages
@@ -39,6 +41,7 @@ class Split:
     masks: np.ndarray | None
     ids: tuple[str, ...]
     groups: np.ndarray | None = None
+    originals: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.ids)
@@ -76,7 +79,7 @@ def select(split: Split, chosen: np.ndarray) -> Split:
         split: N images.
         chosen: [N] bool.
     """
-    images, masks = split.images, split.masks
+    images, masks, originals = split.images, split.masks, split.originals
     return Split(
         images=images.select(chosen)
         if isinstance(images, stored.StoredImages)
@@ -85,6 +88,7 @@ def select(split: Split, chosen: np.ndarray) -> Split:
         masks=None if masks is None else masks[chosen],
         ids=tuple(i for i, k in zip(split.ids, chosen, strict=True) if k),
         groups=None if split.groups is None else split.groups[chosen],
+        originals=None if originals is None else originals[chosen],
     )
 
 

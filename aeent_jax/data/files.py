@@ -25,7 +25,7 @@ from absl import logging
 K = TypeVar("K")
 T = TypeVar("T")
 
-_MAX_LISTED = 5
+MAX_LISTED = 5
 _MAX_THREADS = 8
 _SETTLED_SECONDS = 3.0
 _PROGRESS_SECONDS = 10.0
@@ -80,8 +80,8 @@ def read_each(
 
 def describe_failures(failures: Sequence[str], total: int) -> str:
     """One sentence that names the first few unreadable files."""
-    named = "; ".join(failures[:_MAX_LISTED])
-    more = len(failures) - _MAX_LISTED
+    named = "; ".join(failures[:MAX_LISTED])
+    more = len(failures) - MAX_LISTED
     rest = f"; and {more} more" if more > 0 else ""
     return (
         f"{len(failures)} of {total} files cannot be read ({named}{rest}): "
@@ -91,8 +91,8 @@ def describe_failures(failures: Sequence[str], total: int) -> str:
 
 def first_names(names: Sequence[str]) -> str:
     """The first few names, for a message."""
-    more = ", ..." if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+    more = ", ..." if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def hash_file(path: pathlib.Path, *, algorithm: str = "sha256") -> str:

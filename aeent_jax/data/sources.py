@@ -318,6 +318,10 @@ def _make_splits(
             )
             if is_grouped
             else None,
+            originals=np.array(
+                [(*i.facts.size, i.record.path.stat().st_size) for i in chosen],
+                np.int64,
+            ),
         )
     return splits
 

@@ -103,6 +103,7 @@ class Found(NamedTuple):
         masks: `[N, H, W]` bool, in memory, or None where there are none.
         ids: N names.
         groups: `[N]` int32, or None where every image stands alone.
+        originals: `[N, 3]` int64, or None without files; see `dataset.Split`.
     """
 
     images: StoredImages
@@ -110,6 +111,7 @@ class Found(NamedTuple):
     masks: np.ndarray | None
     ids: tuple[str, ...]
     groups: np.ndarray | None
+    originals: np.ndarray | None
 
 
 def find(
@@ -131,7 +133,7 @@ def find(
         ValueError: a file is missing, cut off, or of other contents.
     """
     records = records_lib.Records(paths, counts)
-    ids, labels, masks, groups = [], [], [], []
+    ids, labels, masks, groups, originals = [], [], [], [], []
     for begin in range(0, len(records), _BLOCK):
         end = min(begin + _BLOCK, len(records))
         for record in records.read(np.arange(begin, end)):
@@ -139,6 +141,7 @@ def find(
             ids.append(_one(records, values, "id").decode())
             labels.append(values["label"].int64_list.value[0])
             groups.append(values["group"].int64_list.value[0])
+            originals.append(values["original"].int64_list.value)
             if values["has_mask"].int64_list.value[0]:
                 mask = _pixels(records, values, "mask", shape[:2])
                 masks.append(mask.astype(bool))
@@ -153,6 +156,9 @@ def find(
         groups=None
         if NO_GROUP in groups
         else np.array(groups, np.int32)[order],
+        originals=np.array(originals, np.int64)[order]
+        if np.any(originals)
+        else None,
     )
 
 

@@ -242,7 +242,7 @@ class Evaluator:
                 table[name]["num_training_images"] = len(fitted)
         return table | {
             "shortcut": shortcuts.find_largest(
-                shortcuts.measure_images(split.images), split.labels
+                shortcuts.measure(split), split.labels
             )
         }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from aeent_jax.data import nearest
+from aeent_jax.data import dataset, nearest
 from aeent_jax.evaluation import metrics
 
 # Gray levels from 0 to 255 up to which a pixel is black.
@@ -21,6 +21,25 @@ _WARNED = 0.6
 _LEVEL = 0.05
 
 _IMAGES_AT_A_TIME = 256
+
+
+def measure(split: dataset.Split) -> dict[str, np.ndarray]:
+    """Statistics of a split's images and, where there are files, of these.
+
+    Args:
+      split: N images.
+
+    Returns:
+      `[N]` float64 of each: those of `measure_images`; and `aspect`, width per
+      height before an image was made square, and `file size`, in bytes, unless
+      equal in all images.
+    """
+    values = measure_images(split.images)
+    if split.originals is None:
+        return values
+    width, height, size = split.originals.astype(np.float64).T
+    of_files = {"aspect": width / height, "file size": size}
+    return values | {k: v for k, v in of_files.items() if np.ptp(v) > 0}
 
 
 def measure_images(images: nearest.Images) -> dict[str, np.ndarray]:

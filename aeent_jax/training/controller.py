@@ -106,7 +106,7 @@ def make_controller(
             "entropy.controller_rate": step_size,
         }
     else:
-        needed["entropy.warmup_epochs"] = warmup_steps
+        needed["entropy.warmup_fraction"] = warmup_steps
     for key, value in needed.items():
         if not 0 < value < float("inf"):
             raise ValueError(

@@ -92,7 +92,6 @@ def make_step_config(
         allow_unsound=group.allow_unsound,
         options=group.to_dict(),
     )
-    warmup = group.warmup_epochs / config.train.epochs
     return train_step.StepConfig(
         method=method,
         rate=rate,
@@ -104,7 +103,7 @@ def make_step_config(
             name=group.controller,
             target=group.target,
             step_size=group.controller_rate,
-            warmup_steps=warmup * total_steps,
+            warmup_steps=group.warmup_fraction * total_steps,
             weight=rate.weight,
             is_measured=rate.is_measured,
         ),

@@ -18,7 +18,6 @@ SOURCES = (
     "LICENSE",
     "README.md",
     "pyproject.toml",
-    "setup.py",
 )
 
 

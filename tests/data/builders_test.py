@@ -78,7 +78,7 @@ def test_files_are_array_record(tmp_path):
 def test_other_programs_read_it_with_tfds_alone(tmp_path):
     root = data_support.make_flat(tmp_path / "root")
     builders.write("folder", _SPEC, root=root, data_dir=tmp_path / "out")
-    builder = tfds.builder_from_directory(tmp_path / "out/folder/1.1.0")
+    builder = tfds.builder_from_directory(tmp_path / "out/folder/1.2.0")
     source = builder.as_data_source(split="train")
     assert len(source) == 4
     assert source[0]["image"].shape == (16, 16, 1)

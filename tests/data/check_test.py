@@ -66,6 +66,7 @@ def test_report_is_readable(tmp_path):
         "data.resize=pad would keep their proportions (test/abnormal/a0.png, "
         "test/abnormal/a1.png, test/abnormal/a2.png, test/normal/n0.png, "
         "test/normal/n1.png, ...).\n"
+        "note: --json names every file of every note.\n"
         "no problems found"
     )
 
@@ -85,6 +86,23 @@ def test_unreadable_files_are_counted_and_named(tmp_path):
     assert problem.startswith("1 of 4 files cannot be read")
     assert "n1.png" in problem
     assert report.sizes == {(24, 20): 3}
+
+
+def test_text_names_all_that_is_to_be_removed(tmp_path):
+    data_support.make_flat(tmp_path / "train/normal", 9)
+    for i in range(7):
+        (tmp_path / f"train/normal/n{i}.png").write_text("no image")
+    for i in range(8):
+        name = tmp_path / f"test/normal/copy{i}.png"
+        data_support.write_gray(name, seed=100 + i)
+        data_support.write_gray(tmp_path / f"train/normal/x{i}.png", 100 + i)
+    text = check.format_report(_check(tmp_path))
+    for i in range(7):
+        assert text.count(f"normal/n{i}.png: ") == 1
+    for i in range(8):
+        assert text.count(f"test:test/normal/copy{i}.png") == 1
+    # Notes name the first few, and say what names all.
+    assert text.count("note: --json names every file of every note.") == 1
 
 
 def test_leak_between_training_and_test_is_loud(tmp_path):

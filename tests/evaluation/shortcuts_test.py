@@ -1,10 +1,13 @@
 """Statistics that look at no anatomy, and the warning of the largest."""
 
+import dataclasses
+
 import data_support
 import numpy as np
 import pytest
 
 from aeent_jax import data
+from aeent_jax.data import dataset
 from aeent_jax.evaluation import metrics, shortcuts
 
 
@@ -33,6 +36,28 @@ def test_statistics_match_their_definitions(monkeypatch):
         assert found["edge energy"][i] == pytest.approx(edges)
         assert found["mean intensity"][i] == pytest.approx(image.mean())
         assert found["contrast"][i] == pytest.approx(image.std())
+
+
+def test_files_are_looked_at_where_there_are_any(tmp_path):
+    for i in range(3):
+        data_support.write_gray(tmp_path / f"train/normal/{i}.png", i)
+        wide, plain = data_support.make_gray(i + 9, (30, 20)), tmp_path / "test"
+        for label, extra in (("normal", 0), ("abnormal", 1)):
+            path = plain / label / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wide.resize((30 + 10 * extra, 20)).save(path)
+    split = data.load(
+        "folder", root=str(tmp_path), cache_dir=str(tmp_path / "c")
+    ).splits["test"]
+    found = shortcuts.measure(split)
+    size = [(tmp_path / id_).stat().st_size for id_ in split.ids]
+    assert found["file size"].tolist() == size
+    assert found["aspect"].tolist() == [2.0] * 3 + [1.5] * 3
+    # A statistic that is the same everywhere cannot tell images apart.
+    normal = dataset.select(split, split.labels == 0)
+    assert "aspect" not in shortcuts.measure(normal)
+    phantoms = dataclasses.replace(split, originals=None)
+    assert "file size" not in shortcuts.measure(phantoms)
 
 
 def labelled(count):

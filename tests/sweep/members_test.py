@@ -165,10 +165,7 @@ def test_table_2_compares_methods_at_16_with_ours_at_64():
     for method in ("vae", "memae", "ceae"):
         expected = {"method": method, "model.latent_dim": 16}
         assert found[f"{method}_s"] == (expected,)
-    rising = {
-        "entropy.controller": "schedule",
-        "entropy.warmup_epochs": 50,  # half of 100
-    }
+    rising = {"entropy.controller": "schedule"}
     assert found["ours_rising_s"] == (found["ours_s"][0] | rising,)
     config = table2.get_config("kermany_cxr").lock()
     ours, *_ = sweep.make_members(config, table2.get_members, only="ours_s*")

@@ -113,8 +113,8 @@ def test_batch_without_a_rate_moves_nothing():
         ),
         (
             {"name": "schedule"},
-            "entropy.warmup_epochs is 0, but entropy.controller=schedule needs"
-            " a finite number above 0.",
+            "entropy.warmup_fraction is 0, but entropy.controller=schedule"
+            " needs a finite number above 0.",
         ),
     ],
 )

@@ -657,8 +657,9 @@ def test_configuration_of_an_earlier_version_is_refused(
             " whole number of at least 0 and at most 2147483647.",
         ),
         (
-            {"entropy__controller": "schedule"},
-            "entropy.warmup_epochs is 0.0, but",
+            {"entropy__warmup_fraction": 0.0},
+            "The configuration has entropy.warmup_fraction = 0.0, but it must"
+            " be a finite number above 0.",
         ),
         (
             {"entropy__estimator": "density", "entropy__learning_rate": 0.0},
@@ -681,9 +682,9 @@ def test_what_a_run_cannot_train_with_is_refused(
     assert str(caught.value).startswith(sentence)
 
 
-def test_warmup_is_in_epochs(make_config):
+def test_warmup_is_a_fraction_of_the_training(make_config):
     config = make_config(
-        entropy__controller="schedule", entropy__warmup_epochs=2
+        entropy__controller="schedule", entropy__warmup_fraction=2 / 3
     )
     made = experiment.make_step_config(config, total_steps=12)  # of 3 epochs
     assert made.control.warmup_steps == 8
