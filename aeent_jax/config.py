@@ -280,7 +280,7 @@ KEYS: dict[str, Key | dict[str, Key]] = {
         ),
     },
     "parallel": {
-        "num_devices": Key(0, "0: all, which on CPU is one per core", least=0),
+        "num_devices": Key(0, "0: all; a CPU is one", least=0),
     },
     "checkpoint": {
         "every_steps": Key(

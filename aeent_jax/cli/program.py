@@ -192,7 +192,6 @@ def configure_jax(join: Callable[[], None] = lambda: None) -> None:
     for setting, value in _JAX_DEFAULTS.items():
         jax.config.update(setting, value)
     parallel.keep_freed_memory()
-    parallel.use_one_cpu_device_per_core()
     _keep_compiled_programs()
     join()
     parallel.find_platform()

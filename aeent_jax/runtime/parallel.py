@@ -28,6 +28,7 @@ PyTree = Any
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _LARGE = 2**31 - 1
 
 
@@ -38,32 +39,22 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
-def use_one_cpu_device_per_core() -> None:
-    """Splits the CPU into devices; call it before anything else touches JAX.
-
-    One device with many threads runs elementwise work on one thread, so a
-    device for each core is faster. Has no effect on accelerators, nor where
-    JAX_NUM_CPU_DEVICES, or XLA_FLAGS with
-    --xla_force_host_platform_device_count, has chosen a number.
-    """
-    if "JAX_NUM_CPU_DEVICES" in os.environ:
-        return
-    chosen = "xla_force_host_platform_device_count"
-    if chosen not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", count_cores())
-
-
 def keep_freed_memory() -> None:
     """Lets the allocator keep large freed blocks instead of returning them.
 
-    XLA on CPU allocates its buffers anew at every step; glibc maps and unmaps
-    blocks of this size, and the page faults took a fifth of a training step.
-    No effect with another C library.
+    XLA on CPU allocates its buffers anew at every step. glibc maps and unmaps
+    blocks of this size, and gives back what is free in the arenas of all
+    threads but the first; whether a thread has an arena of its own is chance.
+    The page faults took a tenth to a third of a training step.
+
+    It acts on threads that are started later, so call it before JAX is used. No
+    effect with another C library.
     """
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGE)
+        libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def find_platform() -> str:
