@@ -47,6 +47,7 @@ def record(
             "model.latent_dim": size,
             "train.seed": seed,
             "train.epochs": EPOCHS.get(data, 100),
+            "entropy.controller": "fixed",
         }
     )
     trained = error / size + 1e-3 * seed
