@@ -30,6 +30,12 @@ _BEST = flags.DEFINE_bool(
     "best", False, "Take the checkpoint of the lowest validation error."
 )
 _SCORE = flags.DEFINE_list("score", [], "Scores other than the run's own.")
+_DEDUPLICATE = flags.DEFINE_bool(
+    "deduplicate",
+    False,
+    "Leave near copies of training images out of the test split; the evaluation"
+    " goes into the subfolder `near`.",
+)
 
 
 _ROOT = program.define_root()
@@ -61,6 +67,7 @@ def _evaluate():
             best=_BEST.value,
             scores=_SCORE.value,
             root=_ROOT.value,
+            deduplicate=_DEDUPLICATE.value,
         )
         if not _SCORE.value and hosts.is_first():
             print(evaluations.describe(found[directory][0]))

@@ -94,6 +94,7 @@ class Evaluator:
         directory: pathlib.Path | None = None,
         *,
         subfolder: str = "",
+        has_baselines: bool = True,
     ) -> dict[str, Any]:
         """Evaluates the test split, or the normals where there is none.
 
@@ -103,8 +104,9 @@ class Evaluator:
           step: training steps done, for the record.
           directory: a workdir to write `eval/<split>/` into; None writes
             nothing and leaves intervals and baselines out.
-          subfolder: of `eval/<split>` to write into instead, without baselines:
-            for another score than the run's own.
+          subfolder: of `eval/<split>` to write into instead.
+          has_baselines: whether the score is the run's own, which the baselines
+            are scored by too.
 
         Returns:
           The content of `eval/<split>/metrics.json`.
@@ -142,7 +144,7 @@ class Evaluator:
         if directory is not None:
             # So that runs are paired on the same pixels, not the same names.
             results["images_sha256"] = dataset.image_fingerprint_of(name)
-            if metrics.has_both_classes(split.labels) and not subfolder:
+            if has_baselines and metrics.has_both_classes(split.labels):
                 results["baselines"] = self._baselines(train, split)
             files.write(
                 directory / "eval" / name / subfolder,

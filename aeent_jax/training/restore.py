@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from aeent_jax.data import near_copies
 from aeent_jax.evaluation import evaluate
 from aeent_jax.runtime import checkpoint, storage, workdir
 from aeent_jax.training import experiment
@@ -44,6 +45,7 @@ def evaluate_workdir(
     best: bool = False,
     scores: Sequence[str] = (),
     root: str = "",
+    deduplicate: bool = False,
 ) -> list[dict[str, Any]]:
     """Evaluates the newest checkpoint of a run and writes `eval/` anew.
 
@@ -53,6 +55,8 @@ def evaluate_workdir(
       scores: sums of scores as `score_sums.parse` reads them, each of which
         goes into a subfolder of `eval/<split>`; none for the run's own.
       root: folder of the images; empty for where training found them.
+      deduplicate: leave near copies of training images out of the test split;
+        the evaluation goes into the subfolder `near`.
 
     Returns:
       The contents of `metrics.json`, for each score.
@@ -61,10 +65,17 @@ def evaluate_workdir(
       FileNotFoundError: there is no run, no checkpoint, or no image.
       ValueError: the checkpoint, the images or a score cannot be used.
     """
-    run, restored, variables = restore(directory, best=best, root=root)
+    run, restored, variables = restore(
+        directory, best=best, root=root, deduplicate=deduplicate
+    )
+    folder = near_copies.TEST if deduplicate else ""
     if not scores:
         found = run.evaluator.evaluate(
-            variables, run.dataset, restored.step, run.directory
+            variables,
+            run.dataset,
+            restored.step,
+            run.directory,
+            subfolder=folder,
         )
         return [found]
     evaluators = {}
@@ -79,10 +90,15 @@ def evaluate_workdir(
             run.dataset,
             restored.step,
             run.directory,
-            subfolder=score.replace("*", "x").replace(" ", ""),
+            subfolder=str(pathlib.PurePath(folder, _folder_of(score))),
+            has_baselines=False,
         )
         for score, evaluator in evaluators.items()
     ]
+
+
+def _folder_of(score: str) -> str:
+    return score.replace("*", "x").replace(" ", "")
 
 
 def _scored_by(config, score) -> ml_collections.ConfigDict:
@@ -132,7 +148,11 @@ def encode_workdir(
 
 
 def restore(
-    directory: str | pathlib.Path, *, best: bool = False, root: str = ""
+    directory: str | pathlib.Path,
+    *,
+    best: bool = False,
+    root: str = "",
+    deduplicate: bool = False,
 ) -> tuple[experiment.Experiment, checkpoint.Restored, Any]:
     """Restores a run; arguments and errors as `evaluate_workdir`.
 
@@ -142,6 +162,10 @@ def restore(
     """
     directory = storage.to_path(directory)
     config = load_config(directory, root)
+    if deduplicate:
+        # Training images stay: this leaves out test images alone.
+        with config.unlocked():
+            config.data.deduplicate = near_copies.TEST
     run = experiment.Experiment(config, directory)
     restored = restore_variables(directory, config, best=best)
     check_images(directory, restored, run.train_fingerprint)

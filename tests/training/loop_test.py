@@ -10,6 +10,7 @@ import pytest
 import training_support
 from training_support import Recorder
 
+from aeent_jax.data import near_copies
 from aeent_jax.evaluation import evaluate
 from aeent_jax.training import experiment, loop, restore
 
@@ -507,6 +508,30 @@ def test_other_scores_go_beside_the_evaluation_of_the_run(
     assert "pixel_ap" not in surprise
     with pytest.raises(ValueError, match="the score is 'sqared'; choose"):
         restore.evaluate_workdir(folder, scores=["squared", "sqared"])
+
+
+def test_near_copies_are_left_out_of_an_evaluation_beside_that_of_the_run(
+    uninterrupted, tmp_path, monkeypatch
+):
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted[0], folder)
+    before = (folder / "eval/test/metrics.json").read_bytes()
+    monkeypatch.setattr(
+        near_copies, "find", lambda images, others: np.arange(len(images)) < 1
+    )
+    whole = uninterrupted[1]
+    (rest,) = restore.evaluate_workdir(folder, deduplicate=True)
+    assert rest["num_normal"] + rest["num_abnormal"] == (
+        whole["num_normal"] + whole["num_abnormal"] - 1
+    )
+    assert rest["left_out"]
+    assert rest["baselines"].keys() == whole["baselines"].keys()
+    (squared,) = restore.evaluate_workdir(
+        folder, scores=["squared"], deduplicate=True
+    )
+    assert squared["auroc"] == rest["auroc"]
+    assert (folder / "eval/test/metrics.json").read_bytes() == before
+    assert (folder / "eval/test/near/squared/scores.csv").exists()
 
 
 @pytest.mark.parametrize(
