@@ -4,6 +4,8 @@ aeent sweep --config=configs/estimators.py --config.data.root=DIR \
     --out=runs/estimators [--only='kde_*'] [--workers=2]
 aeent sweep --config=configs/table1.py:rsna --config.data.root=DIR --out=OUT
 aeent sweep --records=configs/results/estimators[,DIR2] --out=DIR
+aeent sweep --config=configs/weights.py --config.data.root=DIR --out=OUT \
+    --only='*_s0' --select=description_length
 
 The configuration file has a second function, get_members, which yields the
 name of each member and the keys that it sets. A member is an ordinary run in
@@ -13,7 +15,8 @@ members that differ in seed, learning rate, weight and latent size alone. The
 same command goes on where a sweep was stopped.
 
 With --records nothing is trained: tables and figures are made of records, of
-one folder or of several.
+one folder or of several. With --select a rule that sees no label takes one of
+the members; where there are labels, its regret is printed too.
 """
 
 import pathlib
@@ -40,6 +43,12 @@ _POPULATION = flags.DEFINE_integer(
 _INTERRUPTED_STATUS = program.define_interrupted_status()
 _RECORDS = program.define_paths(
     "records", "Folders of records to make tables of, without training."
+)
+_SELECT = flags.DEFINE_list(
+    "select",
+    [],
+    "Rules that take one of the members without labels, or all: such as"
+    " description_length, follows_training, elbow, latent_16, weight_0.001.",
 )
 
 
@@ -77,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
     from aeent_jax import sweep
     from aeent_jax.runtime import storage
 
+    rules = list(sweep.RULES) if _SELECT.value == ["all"] else _SELECT.value
+    sweep.check_rules(rules)
     out = storage.disk_path("--out", _OUT.value)
     folders = [storage.disk_path("--records", x) for x in _RECORDS.value or []]
     folders = folders or [out / "records"]
@@ -92,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     if names is None or any(
         (folders[0] / f"{n}.json").is_file() for n in names
     ):
-        print(sweep.write_results(folders, out, names=names))
+        print(sweep.write_results(folders, out, names=names, select=rules))
         print(f"\nEverything is in {out}")
     if failures:
         print(

@@ -46,6 +46,10 @@ from aeent_jax.runtime import parallel
 _EVALUATED = ("test", "val", "calibration", "train")
 _PANEL_IMAGES = 4  # of each label
 
+# Side in pixels of the box that smooths residuals of held-out normals: means
+# over boxes that do not overlap are about independent.
+_SMOOTHED = 5
+
 _LOGGED = (
     "auroc",
     "ap",
@@ -85,6 +89,12 @@ class Evaluator:
             score=score_sums.of_images(self._terms),
         )
         self.score = self._scorer.score
+        self._smoothed = scoring.Scorer(
+            mapping,
+            method,
+            config.eval.batch_size,
+            score=methods.get_score(f"smoothed_box{_SMOOTHED}"),
+        )
 
     def evaluate(
         self,
@@ -120,6 +130,7 @@ class Evaluator:
             trained = self.score(variables, train.images, keep_maps=False)
         scored = self.add_latent_terms(scored, trained.z, own=scored is trained)
         verdicts = self._verdicts(variables, dataset, scored, trained)
+        held_out = self._held_out(variables, dataset)
         chosen, maps = _chosen_for_panel(split), scored.score_maps
         if directory is not None:
             # The last calls of the devices, in which all processes take part.
@@ -140,6 +151,7 @@ class Evaluator:
             **self._rank_metrics(split, scored, resamples),
             **rates.measure(name, split, scored, trained, self._config),
             **verdicts,
+            **held_out,
         }
         if directory is not None:
             # So that runs are paired on the same pixels, not the same names.
@@ -221,6 +233,32 @@ class Evaluator:
                 dataset.splits["test"].labels,
                 calibration.anomaly_scores,
             )
+        }
+
+    def _held_out(self, variables, dataset):
+        """Errors by which networks are chosen without labels."""
+        if "val" not in dataset.splits:
+            return {}
+        images = {
+            name: dataset.splits[name].images for name in ("train", "val")
+        }
+        found = {
+            name: self._smoothed.score(variables, own, keep_maps=False)
+            for name, own in images.items()
+        }
+        pixels = int(np.prod(images["val"].shape[1:]))
+        return {
+            "held_out": {
+                "num_images": len(images["val"]),
+                "reconstruction_error": float(
+                    found["val"].reconstruction_error.mean(dtype=np.float64)
+                ),
+                "smoothed_error": {
+                    name: float(one.anomaly_scores.mean())
+                    for name, one in found.items()
+                },
+                "num_values": pixels / _SMOOTHED**2,
+            }
         }
 
     def _baselines(self, train, split):

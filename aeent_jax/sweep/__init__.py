@@ -8,10 +8,13 @@ of finished members; only paired differences need the workdirs too.
 from aeent_jax.sweep.conducting import InterruptedSweepError, train_members
 from aeent_jax.sweep.members import Member, find_names, make_members
 from aeent_jax.sweep.results import write_results
+from aeent_jax.sweep.selection import RULES, check_rules
 
 __all__ = [
+    "RULES",
     "InterruptedSweepError",
     "Member",
+    "check_rules",
     "find_names",
     "make_members",
     "train_members",

@@ -226,9 +226,8 @@ def _make_workers(
                 " all devices; leave the flag out."
             )
         return [set()], 0
-    cores = parallel.count_cores()
-    shares = workers.share_cores(num_workers or cores)
-    return shares, max(1, cores // len(shares))
+    shares = workers.share_cores(num_workers or parallel.count_cores())
+    return shares, 1
 
 
 def _flags(config) -> list[str]:

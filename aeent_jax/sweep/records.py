@@ -34,6 +34,7 @@ _EVALUATION = (
     "oracle_dice_interval",
     "rate_nats",
     "reconstruction_error",
+    "held_out",
     "baselines",
 )
 

@@ -9,7 +9,7 @@ from aeent_jax import figures
 from aeent_jax.results import comparison, published, runs, tables
 from aeent_jax.results import groups as groups_lib
 from aeent_jax.results.groups import Group
-from aeent_jax.sweep import latent_sizes
+from aeent_jax.sweep import latent_sizes, selection
 from aeent_jax.sweep import tables as sweep_tables
 
 
@@ -18,6 +18,7 @@ def write_results(
     out: pathlib.Path,
     *,
     names: Collection[str] | None = None,
+    select: Sequence[str] = (),
 ) -> str:
     """Writes the tables and figures for which the records have numbers.
 
@@ -25,15 +26,17 @@ def write_results(
     published, `published.csv`; with rates, `auroc_against_nats.png`; with three
     latent sizes, `auroc_against_size.png`, `error_against_size.png` and
     `error_against_size.csv`; and where workdirs stand beside the records,
-    `differences.md`.
+    `differences.md`; with rules, `selection.md`.
 
     Args:
       folders: folders of records; several are read as one.
       out: the folder to write into; made where there is none.
       names: names of the members to show; None for all that have a record.
+      select: rules by which a network is taken, keys of `selection.RULES`.
 
     Returns:
-      The content of `table.md`: the table, and sentences about it.
+      The content of `table.md`, the table and sentences about it, and of
+      `selection.md`.
 
     Raises:
       FileNotFoundError: there are no records.
@@ -61,8 +64,10 @@ def write_results(
             *published.summary(groups),
         ]
     )
+    chosen = selection.describe(groups, select) if select else ""
     texts = {
         "table.md": markdown + "\n",
+        "selection.md": chosen and chosen + "\n",
         "table.tex": tables.latex(table) + "\n",
         "table.csv": sweep_tables.to_csv(groups),
         "published.csv": published.to_csv(groups),
@@ -81,7 +86,7 @@ def write_results(
     for name, fig in drawn.items():
         if fig is not None:
             figures.save(fig, out / name)
-    return markdown
+    return "\n\n".join(filter(None, [markdown, chosen]))
 
 
 def _explain_missing_intervals(groups: Sequence[Group]) -> list[str]:

@@ -33,6 +33,7 @@ def make_dataset(**splits):
     return dataset_lib.make_dataset("folder", splits)
 
 
+BOX = "smoothed_box5"
 DATASET = make_dataset(
     train=make_split(14, seed=0),
     test=make_split(11, seed=1, num_abnormal=5, masked=True),
@@ -327,6 +328,26 @@ def test_normals_alone_have_scores_and_a_rate_but_no_rank_metrics(
     assert (tmp_path / f"eval/{name}/panel.png").stat().st_size > 0
     text = evaluations.describe(results)
     assert "no rank metrics: they need normal and abnormal images" in text
+
+
+def test_held_out_normals_are_measured_for_rules_that_choose():
+    val = make_split(7, seed=4)
+    dataset = make_dataset(**DATASET.splits, val=val)
+    found, whole = run(dataset)["held_out"], run(DATASET)
+    assert "held_out" not in whole
+    made, mapping = evaluator()
+    placed = mapping.replicate(variables())
+    assert found["num_images"] == 7
+    errors = made.score(placed, val.images).reconstruction_error
+    assert found["reconstruction_error"] == pytest.approx(errors.mean())
+    smooth = make_evaluator(mapping, make_config(**{"eval.score": BOX}))
+    for name, split in (("train", DATASET.splits["train"]), ("val", val)):
+        expected = smooth.score(placed, split.images).anomaly_scores.mean()
+        assert found["smoothed_error"][name] == pytest.approx(expected)
+    height, width = val.images.shape[1:3]
+    assert found["num_values"] == height * width / 25
+    # The rest is as without them.
+    assert run(dataset)["rate_nats"] == whole["rate_nats"]
 
 
 def test_abnormal_images_alone_have_scores_but_no_summary_of_normals(tmp_path):

@@ -1,49 +1,14 @@
 """Paired differences, of made workdirs beside their records."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
-from sweep_support import record
+from sweep_support import LABELS, record, write_workdir
 
 from aeent_jax.evaluation import metrics
 from aeent_jax.results import groups, runs
 from aeent_jax.sweep import records, tables
-
-LABELS = np.arange(40) % 2
-
-
-def nested(flat):
-    tree = {}
-    for key, value in flat.items():
-        *parents, name = key.split(".")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[name] = value
-    return tree
-
-
-def write_workdir(place, one, *, images="image"):
-    """Writes what a member leaves, and its AUROC into the record."""
-    config, name = one["config"], one["member"]
-    rng = np.random.default_rng(config["train.seed"])
-    gap = 1.0 if config["entropy.weight"] else 0.3
-    scores = rng.normal(size=len(LABELS)) + gap * LABELS
-    found = metrics.image_metrics(scores, LABELS)
-    one["evaluation"] |= found
-    folder = place / name / "eval/test"
-    folder.mkdir(parents=True)
-    (place / name / "config.json").write_text(json.dumps(nested(config)))
-    counts = {"num_normal": 20, "num_abnormal": 20}
-    (folder / "metrics.json").write_text(json.dumps(found | counts))
-    with (folder / "scores.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "label", "anomaly_score"])
-        for i, label in enumerate(LABELS):
-            writer.writerow([f"{images}{i}", label, scores[i]])
-    return scores
 
 
 @pytest.fixture

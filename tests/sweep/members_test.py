@@ -8,7 +8,7 @@ import pytest
 
 from aeent_jax import config as config_lib
 from aeent_jax import entropy, sweep
-from configs import estimators, figure_error, table1, table2
+from configs import estimators, figure_error, folder, table1, table2, weights
 
 
 def base():
@@ -197,6 +197,33 @@ def test_tables_can_be_made_of_ones_own_images(table):
     assert {member.config.data.name for member in found} == {"folder"}
     # Nothing was published of them, so no size is the best.
     assert {member.note for member in found} == {""}
+
+
+@pytest.mark.parametrize("data", ["folder", "brain_tumor", "phantom_mri"])
+def test_weights_differ_in_their_weight_and_seed_alone(data):
+    config = weights.get_config(data).lock()
+    found = sweep.make_members(config, weights.get_members)
+    assert [m.name for m in found[:3]] == [
+        "ours_0.001_s0",
+        "ours_0.0003_s0",
+        "ours_0.0001_s0",
+    ]
+    assert len(found) == 12
+    for member in found:
+        assert set(member.overrides) == {"entropy.weight", "train.seed"}
+        assert member.config.model.latent_dim == 64
+        assert member.config.entropy.estimator == "coding_rate"
+        assert member.config.entropy.controller == "schedule"
+        assert member.config.data.validation_fraction == 0.1
+    # Verdicts on one's own images need normals that nothing was chosen by.
+    held_out = {member.config.data.calibration for member in found}
+    assert held_out == {"0.2" if data == "folder" else "auto"}
+
+
+def test_preset_of_ones_own_images_is_one_of_the_weights():
+    one, four = folder.get_config().entropy, weights.WEIGHTS
+    assert one.weight in four
+    assert one == weights.get_config("folder").entropy
 
 
 def test_best_size_that_is_no_number_is_refused():
