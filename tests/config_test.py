@@ -9,7 +9,7 @@ import pytest
 from aeent_jax import config
 from aeent_jax.data import images
 from aeent_jax.entropy import channel, mixture
-from aeent_jax.models import arithmetic, autoencoder
+from aeent_jax.models import autoencoder
 from aeent_jax.results import runs
 from aeent_jax.training import controller, optimizer
 
@@ -38,8 +38,8 @@ def test_choices_are_those_of_the_tables_that_they_name():
     for name, choices in {
         "channel.noise": channel.NOISES,
         "channel.normalisation": autoencoder.NORMALISATIONS,
-        "compute.dtype": arithmetic.DTYPES,
-        "compute.matmul_precision": arithmetic.MATMUL_PRECISIONS,
+        "compute.dtype": autoencoder.DTYPES,
+        "compute.matmul_precision": autoencoder.MATMUL_PRECISIONS,
         "data.resize": images.RESIZES,
         "entropy.controller": controller.CONTROLLERS,
         "entropy.covariance": mixture.COVARIANCES,

@@ -29,9 +29,8 @@ def make_network(
         hidden_dim=config.model.hidden_dim,
         depth=config.model.depth,
         axis_name=axis_name,
-        arithmetic=models.Arithmetic(
-            config.compute.dtype, config.compute.matmul_precision
-        ),
+        dtype=config.compute.dtype,
+        matmul_precision=config.compute.matmul_precision,
         normalisation=config.channel.normalisation,
         encoded_vectors=encoded_vectors,
         heads=heads,
@@ -48,7 +47,9 @@ def encode(
     train: bool,
 ) -> Encoded:
     """Encodes images as they are."""
-    z, stats = network.encode(variables, inputs.x, inputs.mask, train=train)
+    z, stats = network.apply(
+        "encoder", variables, inputs.x, inputs.mask, train=train
+    )
     return Encoded(z, variables["batch_stats"] | {"encoder": stats}, {})
 
 
@@ -62,7 +63,9 @@ def decode(
     train: bool,
 ) -> Outputs:
     """Decodes noisy latents."""
-    x_hat, stats = network.decode(variables, z_noisy, inputs.mask, train=train)
+    x_hat, stats = network.apply(
+        "decoder", variables, z_noisy, inputs.mask, train=train
+    )
     stats = encoded.batch_stats | {"decoder": stats}
     return Outputs(x_hat, encoded.z, z_noisy, stats, encoded.extra)
 

@@ -33,15 +33,15 @@ def _decode(
     )
     # The second pass updates the running statistics after the first.
     after_first = variables | {"batch_stats": outputs.batch_stats}
-    z_again, encoder_stats = network.encode(
-        after_first, outputs.x_hat, inputs.mask, train=train
+    z_again, encoder_stats = network.apply(
+        "encoder", after_first, outputs.x_hat, inputs.mask, train=train
     )
     outputs = outputs._replace(extra={"z_again": z_again})
     if not is_quirky:
         return outputs
     # The reference's second pass ends behind the decoder's first BatchNorm.
-    _, decoder_stats = network.decode(
-        after_first, z_again, inputs.mask, train=train
+    _, decoder_stats = network.apply(
+        "decoder", after_first, z_again, inputs.mask, train=train
     )
     first = outputs.batch_stats["decoder"]
     decoder_stats = first | {"hidden_norm": decoder_stats["hidden_norm"]}

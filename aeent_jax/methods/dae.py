@@ -130,10 +130,8 @@ def make_dae(
       ValueError: an image that is too small, or numbers other than float32.
     """
     del axis_name  # No statistic of the network is over images.
-    numbers = models.Arithmetic(
-        config.compute.dtype, config.compute.matmul_precision
-    )
-    if numbers != models.Arithmetic():
+    compute = config.compute
+    if (compute.dtype, compute.matmul_precision) != ("float32", "default"):
         raise ValueError(
             "dae has a UNet, which computes in float32 alone; set"
             " compute.dtype=float32 and compute.matmul_precision=default."

@@ -74,12 +74,12 @@ def _decode(
         name: {"encoder": variables[name]["encoder_again"]}
         for name in ("params", "batch_stats")
     }
-    z_again, stats = network.encode(
-        again, outputs.x_hat, inputs.mask, train=train
+    z_again, stats = network.apply(
+        "encoder", again, outputs.x_hat, inputs.mask, train=train
     )
     extra = {"z_again": z_again}
     if train and "adversary" in variables:
-        opponent = variables["adversary"]
+        opponent = variables["adversary"].variables
         (_, real), _ = look(opponent, inputs.x, inputs.mask)
         (_, fake), _ = look(opponent, outputs.x_hat, inputs.mask)
         extra["feature_error"] = jnp.mean(jnp.square(real - fake), axis=1)

@@ -67,8 +67,9 @@ class Outputs(NamedTuple):
 class Adversary:
     """A second network that is trained against the first: pure functions.
 
-    In training the first network finds the variables of the second among its
-    own, as the collection "adversary", and no gradient reaches them there.
+    In training the first network has the state of the second as the entry
+    "adversary" of its variables. The state has the second network's own
+    `variables`, and no gradient reaches them there.
 
     Attributes:
       init: as of a method.

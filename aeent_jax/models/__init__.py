@@ -1,6 +1,5 @@
 """Networks as pure functions over flax linen modules."""
 
-from aeent_jax.models.arithmetic import Arithmetic
 from aeent_jax.models.autoencoder import (
     Autoencoder,
     Discriminator,
@@ -10,7 +9,6 @@ from aeent_jax.models.autoencoder import (
 from aeent_jax.models.unet import UNet, make_unet
 
 __all__ = [
-    "Arithmetic",
     "Autoencoder",
     "Discriminator",
     "UNet",

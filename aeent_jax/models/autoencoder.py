@@ -12,6 +12,7 @@ al., MICCAI 2024 (arXiv 2403.09303) and MedIAnomaly (arXiv 2404.04518).
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -19,12 +20,17 @@ import jax
 import jax.numpy as jnp
 
 from aeent_jax.models import layers
-from aeent_jax.models.arithmetic import Arithmetic
 
 _MULTIPLIERS = (1, 2, 4, 4)
 _REDUCTION = 2 ** len(_MULTIPLIERS)
 NORMALISATIONS = ("none", "power")
-_FLOAT32 = Arithmetic()
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+MATMUL_PRECISIONS = {"default": None, "high": "high", "highest": "highest"}
+# An affine map of vectors, or a 1x1 convolution of images that are spatial.
+_AFFINE = {
+    False: layers.Linear,
+    True: functools.partial(layers.Conv, kernel_size=1),
+}
 
 Variables = dict[str, Any]
 
@@ -47,16 +53,9 @@ class ConvBlock(nn.Module):
         return nn.relu(x)
 
 
-def _affine(features, spatial, name):
-    """Affine map of vectors, or 1x1 convolution of images."""
-    if spatial:
-        return layers.Conv(features, 1, name=name)
-    return layers.Linear(features, name=name)
-
-
 def _hidden(module, x, mask, train):
     """Hidden layer of a module: map, BatchNorm where it has one, ReLU."""
-    x = _affine(module.hidden_dim, module.spatial, "hidden")(x)
+    x = _AFFINE[module.spatial](module.hidden_dim, name="hidden")(x)
     if module.normalises_hidden:
         norm = layers.BatchNorm(module.axis_name, name="hidden_norm")
         x = norm(x, mask, train=train)
@@ -119,7 +118,7 @@ class Encoder(nn.Module):
         A spatial one gives `[B, H/16, W/16, latent_dim]`.
         """
         x = _hidden_features(self, x, mask, train=train)
-        z = _affine(self.latent_dim, self.spatial, "latent")(x)
+        z = _AFFINE[self.spatial](self.latent_dim, name="latent")(x)
         if self.normalisation == "none":
             return z
         norm = layers.PowerNorm(self.axis_name, name="latent_norm")
@@ -158,7 +157,7 @@ class Decoder(nn.Module):
         places = 1 if self.spatial else side * side
         widths = [self.base_width * m for m in reversed(_MULTIPLIERS)]
         x = _hidden(self, z, mask, train)
-        x = _affine(places * widths[0], self.spatial, "unflatten")(x)
+        x = _AFFINE[self.spatial](places * widths[0], name="unflatten")(x)
         x = x.reshape(x.shape[0], side, side, widths[0])
         outputs = [*widths[1:], self.heads * self.channels]
         for i, features in enumerate(outputs, start=1):
@@ -227,13 +226,20 @@ class Autoencoder:
       encoder: the encoder module.
       decoder: the decoder module.
       latent_dim: size of the latent vector that the decoder takes.
-      arithmetic: number formats inside of both.
+      dtype: format of the activations inside of both, and of the parameters in
+        products with them, one of `DTYPES`. "bfloat16" also rounds latents and
+        reconstructions once; parameters, statistics, losses and the rate stay
+        float32.
+      matmul_precision: precision of products in float32, one of
+        `MATMUL_PRECISIONS`. "default" is the hardware's: TPUs round factors to
+        bfloat16.
     """
 
     encoder: Encoder
     decoder: Decoder
     latent_dim: int
-    arithmetic: Arithmetic = Arithmetic()
+    dtype: str = "float32"
+    matmul_precision: str = "default"
 
     def init(self, rng: jax.Array) -> Variables:
         """Draws initial variables; the same on every device count.
@@ -260,56 +266,45 @@ class Autoencoder:
             for collection in ("params", "batch_stats")
         }
 
-    def encode(
-        self, variables: Variables, x: jax.Array, mask=None, *, train: bool
+    def apply(
+        self,
+        half: str,
+        variables: Variables,
+        x: jax.Array,
+        mask: jax.Array | None = None,
+        *,
+        train: bool,
     ) -> tuple[jax.Array, Variables]:
-        """Encodes images.
+        """Encodes images, or decodes latents.
 
         Args:
+          half: "encoder" or "decoder".
           variables: as `init` returns.
-          x: images in [-1, 1], `[B, H, W, C]`.
+          x: images in [-1, 1], `[B, H, W, C]`; or latents `[B, latent_dim]`,
+            `[B, H/16, W/16, latent_dim]` if it is spatial.
           mask: `[B]` bool, the rows that count in BatchNorm; None means all.
           train: whether to use batch statistics.
 
         Returns:
           `z` `[B, encoded_vectors * latent_dim]`, with the axes `[B, H/16,
-          W/16]` in front if it is spatial, and the encoder's `batch_stats`.
+          W/16]` in front if it is spatial; or `x_hat` `[B, H, W, heads * C]`;
+          and the `batch_stats` of this half.
         """
-        return self._apply("encoder", variables, x, mask, train)
-
-    def decode(
-        self, variables: Variables, z: jax.Array, mask=None, *, train: bool
-    ) -> tuple[jax.Array, Variables]:
-        """Decodes latents.
-
-        Args:
-          variables: as `init` returns.
-          z: as `encode` returns.
-          mask: `[B]` bool, the rows that count in BatchNorm; None means all.
-          train: whether to use batch statistics.
-
-        Returns:
-          `x_hat` `[B, H, W, heads * C]` and the decoder's `batch_stats`.
-        """
-        return self._apply("decoder", variables, z, mask, train)
-
-    def _apply(self, name, variables, inputs, mask, train):
-        module = {"encoder": self.encoder, "decoder": self.decoder}[name]
+        module = {"encoder": self.encoder, "decoder": self.decoder}[half]
         own = {
-            collection: variables[collection][name]
+            collection: variables[collection][half]
             for collection in ("params", "batch_stats")
         }
-
-        def run(inputs):
-            if not train:
-                outputs = module.apply(own, inputs, mask, train=False)
-                return outputs, own["batch_stats"]
-            outputs, updated = module.apply(
-                own, inputs, mask, train=True, mutable=["batch_stats"]
+        precision = MATMUL_PRECISIONS[self.matmul_precision]
+        with jax.default_matmul_precision(precision):
+            y, updated = module.apply(
+                own,
+                x.astype(DTYPES[self.dtype] or x.dtype),
+                mask,
+                train=train,
+                mutable=["batch_stats"] if train else [],
             )
-            return outputs, updated["batch_stats"]
-
-        return self.arithmetic.apply(run, inputs)
+        return y.astype(x.dtype), updated.get("batch_stats", own["batch_stats"])
 
 
 def make_autoencoder(
@@ -326,7 +321,8 @@ def make_autoencoder(
     heads: int = 1,
     spatial: bool = False,
     normalises_hidden: bool = True,
-    arithmetic: Arithmetic = _FLOAT32,
+    dtype: str = "float32",
+    matmul_precision: str = "default",
 ) -> Autoencoder:
     """Builds the reference autoencoder.
 
@@ -345,7 +341,8 @@ def make_autoencoder(
       spatial: 1x1 convolutions in place of the linear layers, and an image as
         the latent.
       normalises_hidden: BatchNorm behind the hidden linear layers.
-      arithmetic: number formats inside of encoder and decoder.
+      dtype: one of `DTYPES`, as in `Autoencoder`.
+      matmul_precision: one of `MATMUL_PRECISIONS`.
 
     Returns:
       The network as a pair of pure functions.
@@ -364,5 +361,6 @@ def make_autoencoder(
         ),
         Decoder(image_size, channels, heads=heads, **shared),
         latent_dim,
-        arithmetic,
+        dtype,
+        matmul_precision,
     )

@@ -12,13 +12,22 @@ import jax.numpy as jnp
 from jax import lax
 
 from aeent_jax.models import strided
-from aeent_jax.models.arithmetic import matched, raised
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
 # So small that the scale of the latents has no influence, and 0 stays 0.
 _POWER_EPSILON = 1e-12
+
+
+def matched(array: jax.Array, x: jax.Array) -> jax.Array:
+    """Rounds parameters to bfloat16 if the activations `x` are bfloat16."""
+    return array.astype(x.dtype) if x.dtype == jnp.bfloat16 else array
+
+
+def raised(x: jax.Array) -> jax.Array:
+    """Raises activations to at least float32, for sums over many of them."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def uniform_init(fan_in: int):

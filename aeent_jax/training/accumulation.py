@@ -42,7 +42,7 @@ def local_gradient(
     inputs: methods.Inputs,
     parts: int,
 ) -> tuple[objective_lib.Trained, objective_lib.Terms]:
-    """As `objective.local_gradient`, part by part.
+    """The gradient of the objective in `trained`, part by part.
 
     Args:
       objective: the objective of this step.

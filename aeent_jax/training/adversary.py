@@ -38,39 +38,41 @@ class State:
 
 
 def create(
-    adversary: methods.Adversary,
+    adversary: methods.Adversary | None,
     optimizer: optax.GradientTransformation,
     rng: jax.Array,
-) -> State:
+) -> State | tuple[()]:
     """Draws the initial state.
 
     Args:
-      adversary: the method's adversary.
+      adversary: the method's adversary; None where it has none.
       optimizer: the network's optimizer; the adversary has the same kind.
       rng: the key of the run.
 
     Returns:
-      The state.
+      The state; empty without an adversary.
     """
+    if adversary is None:
+        return ()
     rng = jax.random.fold_in(rng, streams.ADVERSARY_INIT)
     variables = adversary.init(rng)
     return State(opt_state=optimizer.init(variables["params"]), **variables)
 
 
 def update(
-    adversary: methods.Adversary,
+    adversary: methods.Adversary | None,
     optimizer: optax.GradientTransformation,
-    state: State,
+    state: State | tuple[()],
     inputs: methods.Inputs,
     outputs: methods.Outputs,
     count: jax.Array,
     scale: jax.Array | float,
-) -> tuple[State, jax.Array]:
+) -> tuple[State | tuple[()], dict[str, jax.Array]]:
     """One step of the adversary, on one device.
 
     Args:
-      adversary: the method's adversary.
-      optimizer: as in `create`.
+      adversary: this and the optimizer as in `create`.
+      optimizer: from gradients to updates.
       state: replicated.
       inputs: this device's rows, with a mask.
       outputs: the outputs of the method's network before its step.
@@ -78,8 +80,11 @@ def update(
       scale: factor of the optimizer's updates.
 
     Returns:
-      The new state, and its loss in the mean over the global batch.
+      The new state, and its metrics: `adversary_loss`, the mean over the
+      global batch. Without an adversary both are empty.
     """
+    if adversary is None:
+        return (), {}
 
     def local_loss(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -89,10 +94,10 @@ def update(
     (loss, stats), grads = jax.value_and_grad(local_loss, has_aux=True)(
         state.params
     )
-    # Shares of the devices add up, and so do their gradients.
+    # The devices' shares add up, and so do their gradients.
     loss, grads = lax.psum((loss, grads), parallel.AXIS)
     params, opt_state = optimizer_lib.descend(
         optimizer, grads, state.opt_state, state.params, scale
     )
     params = adversary.renew(params, loss, inputs)
-    return State(params, stats, opt_state), loss
+    return State(params, stats, opt_state), {"adversary_loss": loss}

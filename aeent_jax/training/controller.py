@@ -58,11 +58,6 @@ class Controller:
     step_size: float = 0.0
     warmup_steps: float = 0.0
 
-    @property
-    def has_target(self) -> bool:
-        """Whether the weight follows a measurement."""
-        return self.name.startswith("target_")
-
 
 def make_controller(
     *,
@@ -90,9 +85,9 @@ def make_controller(
       ValueError: a number that this controller cannot use, or nothing that
         the weight could control.
     """
-    made = Controller(name, target, step_size, warmup_steps)
+    controller = Controller(name, target, step_size, warmup_steps)
     if name == "fixed":
-        return made
+        return controller
     if not is_measured:
         raise ValueError(
             f"entropy.controller is {name!r}, but there is no rate to weigh;"
@@ -100,7 +95,7 @@ def make_controller(
             " entropy.controller=fixed."
         )
     needed = {"entropy.weight": weight}
-    if made.has_target:
+    if name.startswith("target_"):
         needed |= {
             "entropy.target": target,
             "entropy.controller_rate": step_size,
@@ -113,14 +108,14 @@ def make_controller(
                 f"{key} is {value}, but entropy.controller={name} needs a"
                 " finite number above 0."
             )
-    return made
+    return controller
 
 
 def create(controller: Controller) -> Ascent | tuple[()]:
     """Returns the initial state; empty where the weight follows no target."""
-    if not controller.has_target:
-        return ()
-    return Ascent(jnp.zeros(()), jnp.zeros(()))
+    if controller.name.startswith("target_"):
+        return Ascent(jnp.zeros(()), jnp.zeros(()))
+    return ()
 
 
 def weight_of(
@@ -140,7 +135,7 @@ def weight_of(
     Returns:
       Scalar.
     """
-    if controller.has_target:
+    if isinstance(state, Ascent):
         return weight * jnp.exp(state.log_factor)
     if controller.name == "schedule":
         # Linear, because a logarithm has no 0 to rise from.
@@ -171,7 +166,7 @@ def update(
     Returns:
       The new state.
     """
-    if not controller.has_target:
+    if not isinstance(state, Ascent):
         return state
     if controller.name == "target_rate":
         value, sign = rate, 1.0

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from aeent_jax import config as config_lib
-from aeent_jax import data, methods
+from aeent_jax import data, entropy, methods
 from aeent_jax.data import batches, sources
 from aeent_jax.evaluation import evaluate, score_sums
 from aeent_jax.runtime import parallel, profiling
@@ -92,13 +92,16 @@ def make_step_config(
         allow_unsound=group.allow_unsound,
         options=group.to_dict(),
     )
+    is_learned = entropy.ESTIMATORS[rate.estimator].init is not None
     return train_step.StepConfig(
         method=method,
         rate=rate,
         optimizer=optimizer.make_optimizer(
             total_steps=total_steps, **config.optimizer
         ),
-        estimator_optimizer=_estimator_optimizer(rate, group.learning_rate),
+        estimator_optimizer=optax.adam(group.learning_rate)
+        if is_learned
+        else optax.identity(),
         control=controller.make_controller(
             name=group.controller,
             target=group.target,
@@ -130,12 +133,6 @@ def _microbatches(config, method) -> int:
             " against an adversary, which sees whole batches; set it to 1."
         )
     return parts
-
-
-def _estimator_optimizer(rate, learning_rate):
-    if not rate.is_learned:
-        return optax.identity()
-    return optax.adam(learning_rate)
 
 
 class Experiment:

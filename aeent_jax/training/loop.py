@@ -504,7 +504,10 @@ def _warn_of_saturation(run, say) -> None:
     # log n.
     reached = interval.summary(rate)["train/rate_nats"] / math.log(count)
     warning = entropy.saturation_warning(
-        rate.estimator, rate.includes_self, reached, count
+        rate.estimator,
+        entropy.ESTIMATORS[rate.estimator].includes_self,
+        reached,
+        count,
     )
     if warning:
         run.has_warned = True

@@ -59,32 +59,6 @@ class Rate:
         """Whether the estimate is a rate: a channel and an estimator."""
         return self.sigma > 0 and self.estimator != "none"
 
-    @property
-    def is_learned(self) -> bool:
-        """Whether the estimator has parameters of its own."""
-        return self.entry.init is not None
-
-    @property
-    def includes_self(self) -> bool:
-        """Whether the estimate cannot exceed log n nats."""
-        return self.entry.includes_self
-
-    @property
-    def entry(self) -> entropy.Estimator:
-        """The estimator."""
-        return entropy.ESTIMATORS[self.estimator]
-
-    @property
-    def noise_options(self) -> dict[str, float | str]:
-        """The keyword that tells the estimator of the noise, if it has one."""
-        name = self.entry.noise_argument
-        if name is None:
-            return {}
-        if name == "width":
-            return {name: channel.width(self.sigma)}
-        by_channel = self.bandwidth == "channel"
-        return {name: self.sigma if by_channel else self.bandwidth}
-
 
 def make_rate(
     *,
@@ -125,23 +99,17 @@ def make_rate(
         noise,
         tuple((name, _parse((options or {})[name])) for name in entry.hyper),
     )
-    _check_use(rate)
+    if rate.bandwidth in entropy.RULES and entry.noise_argument == "sigma":
+        raise ValueError(
+            f"entropy.bandwidth is {bandwidth!r}, but {estimator} takes the"
+            " noise of the channel or a number; set entropy.bandwidth=channel."
+        )
     if sigma > 0 or estimator == "none":
         return rate
     if not weight:
         return Rate(sigma, "none", weight, rate.bandwidth, noise)
     _check_without_channel(rate, allow_unsound)
     return rate
-
-
-def _check_use(rate: Rate) -> None:
-    takes = rate.entry.noise_argument
-    if rate.bandwidth in entropy.RULES and takes == "sigma":
-        raise ValueError(
-            f"entropy.bandwidth is {rate.bandwidth!r}, but {rate.estimator}"
-            " takes the noise of the channel or a number; set"
-            " entropy.bandwidth=channel."
-        )
 
 
 def _check_without_channel(rate: Rate, allow_unsound: bool) -> None:
@@ -153,7 +121,7 @@ def _check_without_channel(rate: Rate, allow_unsound: bool) -> None:
             " channel.sigma=1, or entropy.weight=0, or"
             " entropy.allow_unsound=True for the ablation."
         )
-    takes = rate.entry.noise_argument
+    takes = entropy.ESTIMATORS[rate.estimator].noise_argument
     if takes == "width":
         raise ValueError(
             f"channel.sigma is 0, but {rate.estimator} needs the width of the"
@@ -213,23 +181,31 @@ def local_rate(
     """
     if rate.estimator == "none":
         return jnp.zeros(())
+    estimator = entropy.ESTIMATORS[rate.estimator]
     count = lax.psum(jnp.sum(inputs.mask), parallel.AXIS)
-    queries = z_noisy if rate.entry.noisy_queries else z
-    own = z_noisy if rate.entry.noisy_samples else z
+    queries = z_noisy if estimator.noisy_queries else z
+    own = z_noisy if estimator.noisy_samples else z
     samples, sample_mask = lax.all_gather(
         (own, inputs.mask), parallel.AXIS, tiled=True
     )
     # The keywords of a learned estimator are those of its `init`.
     options = {"params": estimator_params}
-    if not rate.is_learned:
+    if estimator.init is None:
         options = dict(rate.hyper)
-    estimate = rate.entry(
+    if estimator.noise_argument == "width":
+        options["width"] = channel.width(rate.sigma)
+    elif estimator.noise_argument is not None:
+        of_channel = rate.bandwidth == "channel"
+        options[estimator.noise_argument] = (
+            rate.sigma if of_channel else rate.bandwidth
+        )
+    estimate = estimator(
         queries,
         samples,
         inputs.positions,
         query_mask=inputs.mask,
         sample_mask=sample_mask,
-        **options | rate.noise_options,
+        **options,
     )
     value = estimate.value
     if rate.sigma > 0:
@@ -270,7 +246,7 @@ class Terms(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The function that one step minimises.
+    """The function that one step minimises, as the share of one device.
 
     Attributes:
       method: network and losses.
@@ -285,6 +261,29 @@ class Objective:
     weight: jax.Array
     count: jax.Array
     latent_mask: jax.Array | None
+
+    def __call__(
+        self,
+        trained: Trained,
+        fixed: models.Variables,
+        inputs: methods.Inputs,
+    ) -> tuple[jax.Array, Terms]:
+        """Runs the network and the estimator, and adds up what they lose.
+
+        Args:
+          trained: replicated.
+          fixed: the network's variables without its parameters.
+          inputs: this device's rows, with a mask.
+
+        Returns:
+          What is minimised, a scalar, and its terms.
+        """
+        variables = fixed | {"params": trained.params}
+        losses, outputs = self.local_losses(variables, inputs)
+        weighted, rate = self.weighted_rate(
+            (outputs.z, outputs.z_noisy), trained.estimator_params, inputs
+        )
+        return sum(losses.values()) + weighted, Terms(losses, rate, outputs)
 
     def add_noise(self, z: jax.Array, inputs: methods.Inputs) -> jax.Array:
         """Sends the clean latents `[B, D]` of `inputs` through the channel."""
@@ -337,38 +336,9 @@ class Objective:
         nats = functools.partial(local_rate, self.rate, inputs=inputs)
         rate = nats(*latents, estimator_params=fixed(estimator_params))
         minimised = self.weight * rate
-        if self.rate.is_learned:
+        if entropy.ESTIMATORS[self.rate.estimator].init is not None:
             # Its own likelihood, unweighted: at weight 0 it learns as well.
             minimised += nats(
                 *fixed(latents), estimator_params=estimator_params
             )
         return minimised, rate
-
-
-def local_gradient(
-    objective: Objective,
-    trained: Trained,
-    fixed: models.Variables,
-    inputs: methods.Inputs,
-) -> tuple[Trained, Terms]:
-    """This device's share of the gradient, and what was minimised.
-
-    Args:
-      objective: the objective of this step.
-      trained: replicated.
-      fixed: the network's variables without its parameters.
-      inputs: this device's rows, with a mask.
-
-    Returns:
-      The gradient in `trained`, and the terms.
-    """
-
-    def minimised(trained):
-        variables = {"params": trained.params} | fixed
-        losses, outputs = objective.local_losses(variables, inputs)
-        weighted, rate = objective.weighted_rate(
-            (outputs.z, outputs.z_noisy), trained.estimator_params, inputs
-        )
-        return sum(losses.values()) + weighted, Terms(losses, rate, outputs)
-
-    return jax.grad(minimised, has_aux=True)(trained)

@@ -3,9 +3,16 @@
 The step sees its own rows of the global batch and speaks to the other devices
 through collectives over `parallel.AXIS`. Losses, gradients, statistics and
 metrics are those of the global batch on any number of devices.
+
+    indices --> images --> gradient of the objective --psum--> optimizer
+                                |                                |
+                             outputs --> adversary's step   new parameters
+                                |
+                        rate, distortion --> weight of the next step
 """
 
 import dataclasses
+import functools
 
 import flax.struct
 import jax
@@ -13,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from aeent_jax import methods, models
+from aeent_jax import entropy, methods, models
 from aeent_jax.methods import streams
 from aeent_jax.runtime import parallel
 from aeent_jax.training import accumulation, controller, objective, optimizer
@@ -82,8 +89,8 @@ class StepConfig:
     Attributes:
       method: network and losses, synchronised over `parallel.AXIS`.
       rate: the rate term.
-      optimizer: from gradients to updates; an adversary has its own state of
-        the same.
+      optimizer: from gradients to updates; an adversary has its own state for
+        it.
       estimator_optimizer: optimizer of the parameters of a learned estimator.
       control: sets the weight of the rate.
       microbatches: parts of a batch that are in memory one after another.
@@ -102,15 +109,12 @@ def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
     rng, rate = jax.random.key(seed), step_config.rate
     method = step_config.method
     variables = method.init(rng)
-    estimator_params, adversary = {}, ()
-    if rate.is_learned:
+    estimator_params = {}
+    init = entropy.ESTIMATORS[rate.estimator].init
+    if init is not None:
         estimator_rng = jax.random.fold_in(rng, streams.ESTIMATOR_INIT)
-        estimator_params = rate.entry.init(
+        estimator_params = init(
             estimator_rng, method.latent_dim, **dict(rate.hyper)
-        )
-    if method.adversary is not None:
-        adversary = adversary_lib.create(
-            method.adversary, step_config.optimizer, rng
         )
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -122,120 +126,10 @@ def create_state(step_config: StepConfig, seed: int | jax.Array) -> TrainState:
             estimator_params
         ),
         ascent=controller.create(step_config.control),
-        adversary=adversary,
+        adversary=adversary_lib.create(
+            method.adversary, step_config.optimizer, rng
+        ),
     )
-
-
-def train_step(
-    step_config: StepConfig,
-    state: TrainState,
-    hyper: Hyper,
-    images: jax.Array,
-    indices: jax.Array,
-    mask: jax.Array,
-) -> tuple[TrainState, Metrics]:
-    """One step of one device.
-
-    Args:
-      step_config: the static parts.
-      state: replicated.
-      hyper: replicated.
-      images: the whole training split, `[N, H, W, C]` uint8, replicated.
-      indices: `[B]` int32, this device's rows of the global batch.
-      mask: `[B]` bool, False in padding.
-
-    Returns:
-      The new state, and scalars of the global batch: `loss` (without the
-      likelihood that a learned estimator follows), each of the method's losses
-      in the mean over images, as `reconstruction_loss`, `rate_nats` (the
-      estimator's own number), `weight` (of this step), `grad_norm` (of the
-      network), `step` (after it), `count` (valid images), and
-      `adversary_loss` where there is an adversary.
-    """
-    method, size = step_config.method, len(indices)
-    inputs = methods.Inputs(
-        x=methods.normalise(images[indices]),
-        mask=mask,
-        positions=lax.axis_index(parallel.AXIS) * size + jnp.arange(size),
-        rng=jax.random.fold_in(jax.random.key(hyper.seed), state.step),
-    )
-    count = lax.psum(jnp.sum(mask), parallel.AXIS)
-    weight = controller.weight_of(
-        step_config.control, state.ascent, hyper.weight, state.step
-    )
-
-    minimised = objective.Objective(
-        method, step_config.rate, weight, count, hyper.latent_mask
-    )
-    trained = objective.Trained(state.params, state.estimator_params)
-    fixed = {"batch_stats": state.batch_stats}
-    if method.adversary is not None:
-        fixed["adversary"] = state.adversary.variables
-    if step_config.microbatches == 1:
-        grads, terms = objective.local_gradient(
-            minimised, trained, fixed, inputs
-        )
-    else:
-        grads, terms = accumulation.local_gradient(
-            minimised, trained, fixed, inputs, step_config.microbatches
-        )
-    # Shares of the devices add up, and so do their gradients.
-    grads, losses, rate = lax.psum(
-        (grads, terms.losses, terms.rate), parallel.AXIS
-    )
-    metrics = {
-        "loss": sum(losses.values()) + weight * rate,
-        **{f"{name}_loss": loss for name, loss in losses.items()},
-        "rate_nats": rate,
-        "weight": weight,
-        "grad_norm": optax.tree.norm(grads.params),
-        "step": state.step + 1,
-        "count": count,
-    }
-
-    adversary = state.adversary
-    if method.adversary is not None:
-        adversary, metrics["adversary_loss"] = adversary_lib.update(
-            method.adversary,
-            step_config.optimizer,
-            state.adversary,
-            inputs,
-            terms.outputs,
-            count,
-            hyper.update_scale,
-        )
-    params, opt_state = optimizer.descend(
-        step_config.optimizer,
-        grads.params,
-        state.opt_state,
-        state.params,
-        hyper.update_scale,
-    )
-    estimator_params, estimator_opt_state = optimizer.descend(
-        step_config.estimator_optimizer,
-        grads.estimator_params,
-        state.estimator_opt_state,
-        state.estimator_params,
-    )
-    ascent = controller.update(
-        step_config.control,
-        state.ascent,
-        rate=rate,
-        distortion=losses["reconstruction"],
-        step=state.step,
-        is_measured=count >= 2,
-    )
-    state = TrainState(
-        step=state.step + 1,
-        params=params,
-        batch_stats=terms.outputs.batch_stats,
-        opt_state=opt_state,
-        estimator_params=estimator_params,
-        estimator_opt_state=estimator_opt_state,
-        ascent=ascent,
-        adversary=adversary,
-    )
-    return state, metrics
 
 
 def train_steps(
@@ -256,17 +150,123 @@ def train_steps(
         the rows of this device in this call.
       indices: `[B, steps]` int32, this device's rows of each global batch, as
         places in `images`.
-      mask: `[B, steps]` bool.
+      mask: `[B, steps]` bool, False in padding.
 
     Returns:
-      The new state and the metrics of `train_step`, each `[steps]`.
+      The new state, and metrics of the global batch, each `[steps]`: `loss`
+      (without the likelihood that a learned estimator follows), the mean over
+      images of each loss of the method, as `reconstruction_loss`, `rate_nats`
+      (the estimator's own number), `weight` (of this step), `grad_norm` (of the
+      network), `step` (after it), `count` (valid images), and
+      `adversary_loss` where there is an adversary.
     """
-
-    def step(state, batch):
-        return train_step(step_config, state, hyper, images, *batch)
-
+    step = functools.partial(train_step, step_config, hyper, images)
     if indices.shape[1] == 1:
         # A loop, even of one turn, is many times slower than none on CPU.
         state, metrics = step(state, (indices[:, 0], mask[:, 0]))
         return state, jax.tree.map(lambda value: value[None], metrics)
     return lax.scan(step, state, (indices.T, mask.T))
+
+
+def train_step(
+    step_config: StepConfig,
+    hyper: Hyper,
+    images: jax.Array,
+    state: TrainState,
+    batch: tuple[jax.Array, jax.Array],
+) -> tuple[TrainState, Metrics]:
+    """One step of one device.
+
+    Args:
+      step_config: this and the next three as `train_steps`.
+      hyper: replicated.
+      images: `[N, H, W, C]`.
+      state: replicated.
+      batch: indices and mask of this step, `[B]` each.
+
+    Returns:
+      As `train_steps`; the metrics are scalars.
+    """
+    method, rate = step_config.method, step_config.rate
+    indices, mask = batch
+    size = len(indices)
+    inputs = methods.Inputs(
+        x=methods.normalise(images[indices]),
+        mask=mask,
+        positions=lax.axis_index(parallel.AXIS) * size + jnp.arange(size),
+        rng=jax.random.fold_in(jax.random.key(hyper.seed), state.step),
+    )
+    count = lax.psum(jnp.sum(mask), parallel.AXIS)
+    weight = controller.weight_of(
+        step_config.control, state.ascent, hyper.weight, state.step
+    )
+
+    # What is minimised, and its gradient: here at once, or part by part.
+    minimised = objective.Objective(
+        method, rate, weight, count, hyper.latent_mask
+    )
+    trained = objective.Trained(state.params, state.estimator_params)
+    fixed = {"batch_stats": state.batch_stats, "adversary": state.adversary}
+    if step_config.microbatches == 1:
+        gradient = jax.grad(minimised, has_aux=True)
+        grads, terms = gradient(trained, fixed, inputs)
+    else:
+        grads, terms = accumulation.local_gradient(
+            minimised, trained, fixed, inputs, step_config.microbatches
+        )
+    # The devices' shares add up, and so do their gradients.
+    grads, losses, rate_nats = lax.psum(
+        (grads, terms.losses, terms.rate), parallel.AXIS
+    )
+    metrics = {
+        "loss": sum(losses.values()) + weight * rate_nats,
+        **{f"{name}_loss": loss for name, loss in losses.items()},
+        "rate_nats": rate_nats,
+        "weight": weight,
+        "grad_norm": optax.tree.norm(grads.params),
+        "step": state.step + 1,
+        "count": count,
+    }
+
+    # Every update below starts from the state before the step.
+    adversary, adversary_metrics = adversary_lib.update(
+        method.adversary,
+        step_config.optimizer,
+        state.adversary,
+        inputs,
+        terms.outputs,
+        count,
+        hyper.update_scale,
+    )
+    params, opt_state = optimizer.descend(
+        step_config.optimizer,
+        grads.params,
+        state.opt_state,
+        state.params,
+        hyper.update_scale,
+    )
+    estimator_params, estimator_opt_state = optimizer.descend(
+        step_config.estimator_optimizer,
+        grads.estimator_params,
+        state.estimator_opt_state,
+        state.estimator_params,
+    )
+    ascent = controller.update(
+        step_config.control,
+        state.ascent,
+        rate=rate_nats,
+        distortion=losses["reconstruction"],
+        step=state.step,
+        is_measured=count >= 2,
+    )
+    state = TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=terms.outputs.batch_stats,
+        opt_state=opt_state,
+        estimator_params=estimator_params,
+        estimator_opt_state=estimator_opt_state,
+        ascent=ascent,
+        adversary=adversary,
+    )
+    return state, metrics | adversary_metrics

@@ -7,6 +7,7 @@ as it starts.
 import math
 from collections.abc import Iterator
 
+from aeent_jax import entropy
 from aeent_jax.training import objective
 
 # Faults of these estimators as a loss, beyond their direction.
@@ -41,7 +42,7 @@ def warnings(
         found += _of_the_noise(rate)
     else:
         found += _without_a_channel(rate, normalisation)
-    if rate.includes_self:
+    if entropy.ESTIMATORS[rate.estimator].includes_self:
         found.append(
             f"{rate.estimator} counts each latent as its own neighbour, so it"
             f" cannot read more than log n = {math.log(batch_size):.1f} nats of"
@@ -51,7 +52,8 @@ def warnings(
 
 
 def _of_the_penalty(rate: objective.Rate) -> Iterator[str]:
-    name, direction = rate.estimator, rate.entry.direction
+    name = rate.estimator
+    direction = entropy.ESTIMATORS[name].direction
     if not direction.startswith(("upper", "exact")):
         yield (
             f"{name} is no upper bound of the rate ({direction}), and to"
@@ -63,7 +65,8 @@ def _of_the_penalty(rate: objective.Rate) -> Iterator[str]:
 
 
 def _of_the_noise(rate: objective.Rate) -> Iterator[str]:
-    name, takes = rate.estimator, rate.entry.noise_argument
+    name = rate.estimator
+    takes = entropy.ESTIMATORS[name].noise_argument
     if rate.bandwidth not in ("channel", rate.sigma) and takes in (
         "bandwidth",
         "sigma",

@@ -73,8 +73,8 @@ def test_plain_flax_computes_the_same_network():
     def both(rng):
         ours = network.init(rng)
         x = jax.random.uniform(rng, (6, 16, 16, 1), minval=-1.0)
-        z, _ = network.encode(ours, x, train=True)
-        x_hat, _ = network.decode(ours, z, train=True)
+        z, _ = network.apply("encoder", ours, x, train=True)
+        x_hat, _ = network.apply("decoder", ours, z, train=True)
         params = {"params": ours_as_plain(ours)}
         theirs, _ = own.apply(params, x, train=True, mutable=["batch_stats"])
         return theirs, x_hat

@@ -33,8 +33,8 @@ def one_by_one():
     @jax.jit
     def of_one(image):
         x = methods.normalise(image[None])
-        z, _ = network.encode(variables(), x, train=False)
-        x_hat, _ = network.decode(variables(), z, train=False)
+        z, _ = network.apply("encoder", variables(), x, train=False)
+        x_hat, _ = network.apply("decoder", variables(), z, train=False)
         return z[0], x[0], x_hat[0]
 
     found = [jax.device_get(of_one(image)) for image in IMAGES]

@@ -31,7 +31,7 @@ def test_a_spatial_latent_sees_its_surroundings_alone():
         make_config("ae_spatial"), None, spatial=True
     )
     variables = jax.jit(network.init)(jax.random.key(0))
-    encode = jax.jit(functools.partial(network.encode, train=False))
+    encode = jax.jit(functools.partial(network.apply, "encoder", train=False))
     x = jax.random.uniform(jax.random.key(1), (1, 32, 32, 1), minval=-1)
     z, _ = encode(variables, x)
     assert z.shape == (1, 2, 2, 3)

@@ -39,7 +39,9 @@ def passes():
             return of(variables, inputs, methods.no_noise, train=True)
 
         plain = forward(autoencoders.from_network(network).forward)
-        z_again, _ = network.encode(variables, plain.x_hat, train=True)
+        z_again, _ = network.apply(
+            "encoder", variables, plain.x_hat, train=True
+        )
         variants = {
             compat: forward(
                 methods.make_method(make_config(compat), None).forward

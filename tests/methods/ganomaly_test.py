@@ -7,6 +7,7 @@ import pytest
 
 from aeent_jax import config as config_lib
 from aeent_jax import methods
+from aeent_jax.training import adversary
 
 WIDTH, HIDDEN, LATENT, ROWS = 4, 8, 3, 5
 VALID = np.arange(ROWS) < 4
@@ -71,7 +72,8 @@ def passes():
 
     @jax.jit
     def run(variables, opponent, inputs):
-        facing = variables | {"adversary": opponent}
+        state = adversary.State(opt_state=(), **opponent)
+        facing = variables | {"adversary": state}
         trained = method.forward(facing, inputs, shift, train=True)
         losses = method.losses(inputs.x, trained)
         own = method.adversary.loss(opponent, inputs, trained)

@@ -111,7 +111,9 @@ def test_decoder_sees_the_memory_at_the_noisy_latent():
         rtol=1e-5,  # another compilation
     )
     network = parity_support.make_network()
-    x_hat, _ = network.decode(variables, addresses @ slots, train=False)
+    x_hat, _ = network.apply(
+        "decoder", variables, addresses @ slots, train=False
+    )
     np.testing.assert_allclose(outputs.x_hat, x_hat, atol=1e-5)
 
 

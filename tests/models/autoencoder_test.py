@@ -75,10 +75,11 @@ def test_other_image_sizes_keep_their_shape(size, channels):
     x = jnp.zeros((2, size, size, channels))
     variables = jax.eval_shape(network.init, jax.random.key(0))
     z, _ = jax.eval_shape(
-        lambda v: network.encode(v, x, train=False), variables
+        lambda v: network.apply("encoder", v, x, train=False), variables
     )
     x_hat, _ = jax.eval_shape(
-        lambda v: network.decode(v, jnp.zeros((2, 4)), train=False), variables
+        lambda v: network.apply("decoder", v, jnp.zeros((2, 4)), train=False),
+        variables,
     )
     assert z.shape == (2, 4)
     assert x_hat.shape == x.shape

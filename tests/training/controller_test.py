@@ -128,4 +128,4 @@ def test_what_is_not_used_is_not_checked():
     made = controller.make_controller(
         **VALID | {"name": "fixed", "target": 0.0, "weight": 0.0}
     )
-    assert (made.name, made.has_target) == ("fixed", False)
+    assert controller.create(made) == ()

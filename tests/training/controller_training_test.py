@@ -85,8 +85,11 @@ def train(estimator, name, target):
         mapping.replicate(jax.device_get(create(0))), *constants, *batch
     )
     state, metrics = mapping.fetch_replicated((state, metrics))
-    z, _ = network.encode(
-        state.variables, methods.normalise(jnp.asarray(IMAGES)), train=False
+    z, _ = network.apply(
+        "encoder",
+        state.variables,
+        methods.normalise(jnp.asarray(IMAGES)),
+        train=False,
     )
     return metrics, z
 

@@ -251,7 +251,6 @@ def test_an_estimator_takes_what_its_entry_names(monkeypatch, given, taken):
         **VALID | {"estimator": "knn", "options": options}
     )
     assert found.hyper == (("k", 3), ("shrinkage", taken))
-    assert found.noise_options == {}
     hash(found)
 
 

@@ -154,7 +154,7 @@ def latents_of_first_batch(name="plain"):
         axis_name=None,
         normalisation="power" if name == "controlled" else "none",
     )
-    z, _ = jax.jit(functools.partial(network.encode, train=True))(
+    z, _ = jax.jit(functools.partial(network.apply, "encoder", train=True))(
         state.variables, x
     )
     rng = jax.random.fold_in(jax.random.key(SEED), 0)
@@ -166,7 +166,10 @@ def test_learned_estimator_follows_its_own_likelihood_at_any_weight(weight):
     state, metrics = run(8, [batch_of(0, 8)], "learned", weight)
     start = initial_state("learned").estimator_params
     _, noisy = latents_of_first_batch("learned")
-    entry, options = program("learned").rate.entry, {"width": 0.0}
+    entry, options = (
+        entropy.ESTIMATORS[program("learned").rate.estimator],
+        {"width": 0.0},
+    )
 
     def minus_log_likelihood(params):
         mask = jnp.ones(len(noisy), bool)
@@ -228,12 +231,14 @@ def plain_step(state, x):
 
     def loss(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
-        z, encoder_stats = network.encode(variables, x, train=True)
+        z, encoder_stats = network.apply("encoder", variables, x, train=True)
         keys = [jax.random.fold_in(rng, i) for i in range(len(x))]
         noise = [jax.random.normal(key, z.shape[1:]) for key in keys]
         sigma = program().rate.sigma
         noisy = z + sigma * jnp.stack(noise)
-        x_hat, decoder_stats = network.decode(variables, noisy, train=True)
+        x_hat, decoder_stats = network.apply(
+            "decoder", variables, noisy, train=True
+        )
         error = jnp.mean((x - x_hat) ** 2)
         rows = jnp.arange(len(z))
         estimate = entropy.kde_loo(noisy, z, rows, bandwidth=sigma)
