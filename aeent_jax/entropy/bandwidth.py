@@ -137,7 +137,9 @@ class LooMl:
         def halve(_, ends):
             middle = (ends[0] + ends[1]) / 2
             inv_two_var = 0.5 * jnp.exp(-2 * middle)
-            _, distance = pairwise.lse(chosen, inv_two_var, exclude_self=True)
+            _, _, distance = pairwise.weighted_lse(
+                chosen, inv_two_var, exclude_self=True
+            )
             mean = jnp.sum(jnp.where(counts, distance, 0)) / total
             falls = 2 * inv_two_var * mean > dim
             return (

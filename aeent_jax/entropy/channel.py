@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import jax
 
+from aeent_jax.entropy import inputs
+
 
 def width(sigma: float) -> float:
     """Width of the uniform law whose standard deviation is `sigma`."""
@@ -20,21 +22,16 @@ def _uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jax.random.uniform(key, shape, minval=-half, maxval=half)
 
 
-NOISES = {"gaussian": jax.random.normal, "uniform": _uniform}
+NOISES = inputs.Table(
+    "channel.noise", gaussian=jax.random.normal, uniform=_uniform
+)
 
 # Entropy of one entry of eps, in nats.
-ENTROPIES = {
-    "gaussian": 0.5 * math.log(2 * math.pi * math.e),
-    "uniform": math.log(width(1.0)),
-}
-
-
-def check_noise(noise: str) -> None:
-    """Raises a ValueError that lists the names unless `noise` is one."""
-    if noise not in NOISES:
-        raise ValueError(
-            f"channel.noise is {noise!r}; choose one of {', '.join(NOISES)}."
-        )
+ENTROPIES = inputs.Table(
+    "channel.noise",
+    gaussian=0.5 * math.log(2 * math.pi * math.e),
+    uniform=math.log(width(1.0)),
+)
 
 
 def add_noise(

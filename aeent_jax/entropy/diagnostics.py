@@ -85,7 +85,7 @@ def _measure(points, rng, sigma) -> dict[str, jax.Array]:
 
     def pairs(queries, **options):
         chosen = points._replace(queries=queries)
-        return pairwise.lse(chosen, 0.5 / sigma**2, **options)
+        return pairwise.weighted_lse(chosen, 0.5 / sigma**2, **options)[1:]
 
     def mean(values: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(mask, values, 0)) / count

@@ -153,16 +153,6 @@ class Estimator:
         return self.function(points, **hyper)
 
 
-class Table(dict):
-    """A closed table that lists its names when asked for another one."""
-
-    def __missing__(self, name: str):
-        raise ValueError(
-            f"entropy.estimator is {name!r}, and one of {sorted(self)} is"
-            " needed: check the spelling."
-        )
-
-
 def to_rate(
     estimate: Estimate,
     sigma: float | jax.Array,
@@ -196,7 +186,6 @@ def to_rate(
         )
     if estimate.kind == "I":
         return estimate.value
-    channel.check_noise(noise)
     sigma = inputs.positive("sigma", sigma, estimate.value.dtype)
     return estimate.value - dim * (channel.ENTROPIES[noise] + jnp.log(sigma))
 

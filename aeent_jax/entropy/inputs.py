@@ -28,6 +28,26 @@ class Points(NamedTuple):
     sample_mask: jax.Array
 
 
+class Table(dict):
+    """A closed table that lists its names when asked for another one."""
+
+    def __init__(self, key: str, **entries: object):
+        """Fills the table.
+
+        Args:
+          key: the configuration's key that chooses an entry, for the message.
+          **entries: by name.
+        """
+        super().__init__(entries)
+        self._key = key
+
+    def __missing__(self, name: str):
+        raise ValueError(
+            f"{self._key} is {name!r}, and one of {sorted(self)} is needed:"
+            " check the spelling."
+        )
+
+
 def resolve(
     queries: jax.Array,
     samples: jax.Array | None = None,

@@ -26,12 +26,18 @@ as long.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from aeent_jax.entropy.inputs import Points
+
+# Trees of arrays: running sums, the tiles that are visited, and what is kept of
+# each of them.
+Carry = TypeVar("Carry")
+Tile = TypeVar("Tile")
+Result = TypeVar("Result")
 
 # The logarithm of a masked kernel. Not -inf: inf - inf is NaN, in the running
 # maximum of a row that has met no valid sample yet and in its gradient.
@@ -125,7 +131,9 @@ def forward(
         lambda a: _split(a, tile[0]), (rows, self_exponent, weight)
     )
     pushed, sums = _scan(visit_row, pushed, row_tiles)
-    lse, total, moment, weighted = (_join(s, num_rows) for s in sums)
+    lse, total, moment, weighted = (
+        s.reshape(-1, *s.shape[2:])[:num_rows] for s in sums
+    )
     # 0 where no sample counts; not where L is NaN, which has to stay.
     some = jnp.where(lse < MASKED / 2, 0.0, jnp.ones_like(lse))
     # The self joins the others; where there is none, its weight is 0.
@@ -142,7 +150,9 @@ def forward(
     if not pushes:
         return sums
     own = None if exclude_self else weight * own
-    return sums._replace(push=_to_push(points, pushed, own))
+    return sums._replace(
+        push=_to_push(points, columns, difference, pushed, own)
+    )
 
 
 def push(
@@ -166,7 +176,7 @@ def push(
     Returns:
       `sum_i weight_i w_ij (y_j - x_i)`, `[n, dim]`.
     """
-    rows, columns, _ = _sides(points)
+    rows, columns, difference = _sides(points)
     (_, dim), (num_columns, _) = rows.at.shape, columns.at.shape
     column_tiles = jax.tree.map(lambda a: _split(a, tile[1]), columns)
 
@@ -188,9 +198,9 @@ def push(
         lambda a: _split(a, tile[0]), (rows, sums.lse, weight)
     )
     pushed, _ = _scan(visit_row, start, row_tiles)
-    pushed = _join(jnp.moveaxis(pushed, 1, 2), num_columns).T
+    pushed = jnp.moveaxis(pushed, 1, 2).reshape(-1, dim + 1)[:num_columns].T
     own = None if exclude_self else weight * sums.self_weight
-    return _to_push(points, pushed, own)
+    return _to_push(points, columns, difference, pushed, own)
 
 
 def _sides(points: Points) -> tuple[_Side, _Side, jax.Array]:
@@ -223,16 +233,21 @@ def _homogeneous(at: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def _to_push(
-    points: Points, pushed: jax.Array, self_weight: jax.Array | None
+    points: Points,
+    columns: _Side,
+    difference: jax.Array,
+    pushed: jax.Array,
+    self_weight: jax.Array | None,
 ) -> jax.Array:
     """`sum_i c_ij (y_j - x_i)` from sums of `c_ij [x_i, 1]`.
 
     Args:
       points: queries and samples.
+      columns: this and the next one as `_sides` returns.
+      difference: `[m, dim]`.
       pushed: `[dim + 1, n]`, without the selves.
       self_weight: `[m]`, c of the selves; None where they are left out.
     """
-    _, columns, difference = _sides(points)
     push = columns.at * pushed[-1][:, None] - pushed[:-1].T
     if self_weight is None:
         return push
@@ -240,8 +255,10 @@ def _to_push(
 
 
 def _scan(
-    body: Callable[[Any, Any], tuple[Any, Any]], start: Any, tiles: Any
-) -> tuple[Any, Any]:
+    body: Callable[[Carry, Tile], tuple[Carry, Result]],
+    start: Carry,
+    tiles: Tile,
+) -> tuple[Carry, Result]:
     """`lax.scan`, but without a loop around a single tile."""
     if jax.tree.leaves(tiles)[0].shape[0] > 1:
         return jax.lax.scan(body, start, tiles)
@@ -259,8 +276,3 @@ def _split(array: jax.Array, tile: int) -> jax.Array:
     size = max(-(-length // count), 1)
     padding = [(0, count * size - length)] + [(0, 0)] * len(rest)
     return jnp.pad(array, padding).reshape(count, size, *rest)
-
-
-def _join(tiles: jax.Array, length: int) -> jax.Array:
-    """Undoes `_split`."""
-    return tiles.reshape(-1, *tiles.shape[2:])[:length]

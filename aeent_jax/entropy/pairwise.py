@@ -100,52 +100,39 @@ def pairwise_lse(
     b = inputs.positive(
         "inv_two_var", inv_two_var, points.queries.dtype, "1 / (2 s^2)"
     )
-    return lse(points, b, exclude_self=exclude_self, tile=tile)
+    return weighted_lse(points, b, exclude_self=exclude_self, tile=tile)[1:]
 
 
-def lse(
-    points: Points,
-    inv_two_var: jax.Array,
-    *,
-    exclude_self: bool = False,
-    tile: int | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """`pairwise_lse` of points that were checked."""
-    return _sums(points, inv_two_var, None, exclude_self, tile)[1:]
-
-
+@functools.partial(jax.jit, static_argnames=("exclude_self", "tile"))
 def weighted_lse(
     points: Points,
     inv_two_var: jax.Array,
-    weight: jax.Array,
+    weight: jax.Array | None = None,
     *,
     exclude_self: bool = False,
     tile: int | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array | None, jax.Array, jax.Array]:
     """Returns `(sum_i weight_i L_i, L, T)`, the first with a cheaper gradient.
 
     Value and gradient of the sum take three products for each pair in place of
     four, and one exp in place of two, with up to WHOLE samples. With more, or
-    as soon as L has a cotangent too, all is as in `lse`.
+    as soon as L has a cotangent too, all is as in `pairwise_lse`.
 
     Args:
       points: checked.
       inv_two_var: scalar `1 / (2 s^2)`.
-      weight: `[m]` numbers or bool. A query of weight 0 must still be finite,
-        since 0 NaN is NaN: masked queries are zero in `points`.
+      weight: `[m]` numbers or bool; None for no sum. A query of weight 0 must
+        still be finite, since 0 NaN is NaN: masked queries are zero in
+        `points`.
       exclude_self: as in `pairwise_lse`.
       tile: rows and columns of a tile at most; by default all samples, up to
-        WHOLE, where a gradient is wanted, and else TILE.
+        WHOLE, where a gradient of the sum is wanted, and else TILE.
 
     Returns:
-      The sum, a scalar, and L and T as `pairwise_lse` returns them.
+      The sum, a scalar, or None; and L and T as `pairwise_lse` returns them.
     """
-    weight = weight.astype(points.queries.dtype)
-    return _sums(points, inv_two_var, weight, exclude_self, tile)
-
-
-@functools.partial(jax.jit, static_argnames=("exclude_self", "tile"))
-def _sums(points, inv_two_var, weight, exclude_self, tile):
+    if weight is not None:
+        weight = weight.astype(points.queries.dtype)
     # shard_map checks that a gradient varies over the device axes over which
     # its argument varies, and each gradient here is made of all the arguments.
     # So every argument is made to vary as they all do, by a zero made of all

@@ -137,7 +137,8 @@ def _potential(
       inv_two_var: scalar; `k_ij = exp(-inv_two_var D_ij)`.
     """
     y, mask = points.samples, points.sample_mask
-    lse, distance = pairwise.lse(inputs.against_itself(y, mask), inv_two_var)
+    itself = inputs.against_itself(y, mask)
+    _, lse, distance = pairwise.weighted_lse(itself, inv_two_var)
     lse = jnp.where(mask, lse, _MASKED)
     total = jax.scipy.special.logsumexp(lse)
     count = jnp.maximum(jnp.sum(mask, dtype=y.dtype), 1)

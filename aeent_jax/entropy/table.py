@@ -11,8 +11,8 @@ from aeent_jax.entropy import (
     quantised,
     spectral,
 )
-from aeent_jax.entropy.estimator import Estimate, Estimator, Table
-from aeent_jax.entropy.inputs import Points
+from aeent_jax.entropy.estimator import Estimate, Estimator
+from aeent_jax.entropy.inputs import Points, Table
 
 
 def none(points: Points) -> Estimate:
@@ -21,6 +21,7 @@ def none(points: Points) -> Estimate:
 
 
 ESTIMATORS = Table(
+    "entropy.estimator",
     none=Estimator(none, "exact where nothing is measured", min_samples=0),
     kde_loo=Estimator(
         kde.kde_loo,

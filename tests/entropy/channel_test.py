@@ -45,7 +45,8 @@ def test_no_channel_changes_nothing():
 
 def test_unknown_noise_lists_the_choices():
     with pytest.raises(ValueError, match=r".") as caught:
-        channel.check_noise("laplace")
+        channel.ENTROPIES["laplace"]
     assert str(caught.value) == (
-        "channel.noise is 'laplace'; choose one of gaussian, uniform."
+        "channel.noise is 'laplace', and one of ['gaussian', 'uniform'] is"
+        " needed: check the spelling."
     )

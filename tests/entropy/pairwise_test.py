@@ -253,9 +253,9 @@ def test_a_weighted_sum_takes_three_products_and_one_exponential(monkeypatch):
     assert count(_sum_weighted) == (3, 1)
     assert count(_sum_each) == (4, 2)
     monkeypatch.setattr(pairwise, "WHOLE", 599)  # Too many samples.
-    pairwise._sums.clear_cache()
+    pairwise.weighted_lse.clear_cache()
     assert count(_sum_weighted) == (4, 2)
-    pairwise._sums.clear_cache()
+    pairwise.weighted_lse.clear_cache()
 
 
 # Those of the results whose cotangents are not zero.
