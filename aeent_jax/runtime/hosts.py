@@ -2,15 +2,13 @@
 
 Every process runs the same program on the same configuration and workdir, in a
 file system that all of them see. Process 0 alone writes and prints. This module
-is about how processes meet, agree to stop, and part; `parallel.py` maps the
-computation over their devices.
+is about how processes meet and part; `stopping.py` lets them stop together, and
+`parallel.py` maps the computation over their devices.
 """
 
 import contextlib
-import itertools
 import os
 import re
-import signal
 import socket
 import sys
 import threading
@@ -19,7 +17,6 @@ import traceback
 from collections.abc import Iterator
 
 import jax
-from jax.experimental import multihost_utils
 
 from aeent_jax.runtime import parallel, storage
 
@@ -36,9 +33,6 @@ _SECONDS_OF_GRACE = 3
 _LOST = re.compile("Gloo|NCCL|UNAVAILABLE|coordination service|heartbeat")
 
 _LARGEST_PORT = 2**16 - 1
-
-# Numbers the calls of `agree_to_stop`; all processes make equally many.
-_votes = itertools.count(1)
 
 
 def join(
@@ -192,34 +186,6 @@ def are_several() -> bool:
 def describe() -> str:
     """Words to follow a number of devices: " of 2 processes", or none."""
     return f" of {jax.process_count()} processes" if are_several() else ""
-
-
-def agree_to_stop() -> bool:
-    """Whether all processes stop here, since one of them got SIGTERM.
-
-    True in all of them at the same call, if all call it equally often. It asks
-    no other process: JAX passes the wish on in the background and sets the call
-    to stop at.
-    """
-    return are_several() and multihost_utils.reached_preemption_sync_point(
-        next(_votes)
-    )
-
-
-@contextlib.contextmanager
-def interrupts_ask_to_stop() -> Iterator[None]:
-    """Turns the first Ctrl-C into a SIGTERM, which JAX tells all processes."""
-
-    def ask(number, frame):
-        del frame
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

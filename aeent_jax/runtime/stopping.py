@@ -10,10 +10,19 @@ second one of the same kind ends the process at once.
 
 import contextlib
 import dataclasses
+import itertools
+import os
 import signal
 from collections.abc import Iterator
 
+from jax.experimental import multihost_utils
+
 from aeent_jax.runtime import hosts
+
+_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+
+# Numbers the calls of `agree`; all processes make equally many.
+_votes = itertools.count(1)
 
 
 @dataclasses.dataclass
@@ -34,29 +43,32 @@ class Stop:
     def agree(self) -> None:
         """Stops all processes of a run where one was asked to.
 
-        All of them must call it equally often. Does nothing where there is one.
+        All of them must call it equally often; then all stop at the same call.
+        It asks no other process: JAX passes the wish on in the background and
+        sets the call to stop at. Does nothing where there is one process.
         """
-        if hosts.agree_to_stop():
+        if hosts.are_several() and (
+            multihost_utils.reached_preemption_sync_point(next(_votes))
+        ):
             self.number = signal.SIGTERM
 
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Stop]:
     """Turns the first SIGTERM or SIGINT into a wish to stop."""
-    stop = Stop()
-    if hosts.are_several():
-        # JAX listens to SIGTERM, and tells the others.
-        with hosts.interrupts_ask_to_stop():
-            yield stop
-        return
+    stop, are_several = Stop(), hosts.are_several()
+    # In a run of several processes JAX listens to SIGTERM and tells the others.
+    numbers = (signal.SIGINT,) if are_several else _NUMBERS
 
     def ask(number, frame):
         del frame
-        stop.number = number
         signal.signal(number, signal.SIG_DFL)
+        if are_several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            stop.number = number
 
     try:
-        numbers = (signal.SIGTERM, signal.SIGINT)
         before = {number: signal.signal(number, ask) for number in numbers}
     except ValueError:  # Not in the main thread, as in a notebook's worker.
         yield stop

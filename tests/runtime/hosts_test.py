@@ -16,7 +16,7 @@ import process_support
 import pytest
 import training_support
 
-from aeent_jax.runtime import hosts
+from aeent_jax.runtime import hosts, stopping
 
 STEPS = 4  # an epoch
 LONG = {"train.epochs": 60}  # 240 steps
@@ -242,7 +242,9 @@ def test_one_process_joins_nobody():
     hosts.join("127.0.0.1:1", 1, 0)
     assert hosts.is_first()
     assert not hosts.are_several()
-    assert not hosts.agree_to_stop()
+    stop = stopping.Stop()
+    stop.agree()
+    assert stop.number is None
     assert hosts.describe() == ""
 
 
