@@ -89,6 +89,8 @@ class Evaluator:
             score=score_sums.of_images(self._terms),
         )
         self.score = self._scorer.score
+        # Whether the score needs the latents of the training normals.
+        self.needs_latents = score_sums.needs_latents(self._terms)
         self._smoothed = scoring.Scorer(
             mapping,
             method,
@@ -135,8 +137,13 @@ class Evaluator:
         if directory is not None:
             # The last calls of the devices, in which all processes take part.
             # From here on the first one is alone with what only files hold.
-            shown = self._scorer.reconstruct(variables, split.images[chosen])
-            maps = self._maps(variables, split, scored, chosen)
+            shown = self.score(
+                variables, split.images[chosen], keep_reconstructions=True
+            )
+            if maps is not None:
+                maps = maps[chosen]
+            elif split.is_stored:
+                maps = shown.score_maps
             if jax.process_index() > 0:
                 directory = None
         resamples = self._config.eval.num_resamples if directory else 0
@@ -163,14 +170,9 @@ class Evaluator:
                 results,
                 split,
                 scored,
-                files.Shown(chosen, shown, maps),
+                files.Shown(chosen, (shown.reconstructions + 1) / 2, maps),
             )
         return results
-
-    @property
-    def needs_latents(self) -> bool:
-        """Whether the score needs the latents of the training normals."""
-        return score_sums.needs_latents(self._terms)
 
     def add_latent_terms(
         self,
@@ -285,14 +287,6 @@ class Evaluator:
                 shortcuts.measure(split), split.labels
             )
         }
-
-    def _maps(self, variables, split, scored, chosen):
-        """Score maps of the chosen images; None where the score has none."""
-        if scored.score_maps is not None:
-            return scored.score_maps[chosen]
-        if split.is_stored:
-            return self.score(variables, split.images[chosen]).score_maps
-        return None
 
 
 def _chosen_for_panel(split: data.Split) -> np.ndarray:

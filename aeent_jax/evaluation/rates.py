@@ -6,7 +6,6 @@ need them. Here each is one program.
 """
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -37,8 +36,9 @@ def measure(
       config: the resolved configuration.
 
     Returns:
-      `rate_nats`, the coding rate of the training normals, None without a
-      channel; and by kind, `train_normal` or `<split>_<label>`, the
+      `rate_nats`, the coding rate of the training normals: the one meter of
+      every axis in nats, which needs 1000 latents, or all there are; None
+      without a channel. And by kind, `train_normal` or `<split>_<label>`, the
       `reconstruction_error` and the `diagnostics`. None and none where the
       method has no latent vector.
     """
@@ -55,49 +55,24 @@ def measure(
         kind: float(of.reconstruction_error[rows].mean(dtype=np.float64))
         for kind, (of, rows) in kinds.items()
     }
-    rate, diagnostics = None, {}
+    sigma, rate, diagnostics = config.channel.sigma, None, {}
     if trained.z is not None:
-        sigma = config.channel.sigma
-        rate = coding_rate(trained.z, sigma)
+        if sigma > 0:
+            # One latent says nothing.
+            rate = 0.0
+            if len(trained.z) >= 2:
+                z = jax.device_put(trained.z)
+                rate = float(jax.device_get(_coding_rate(z, sigma)))
         latents = {kind: of.z[rows] for kind, (of, rows) in kinds.items()}
-        diagnostics = _diagnose(latents, sigma, config.eval.diagnostic_latents)
+        # The bracket depends on the number of latents: the same for every kind.
+        n = min([config.eval.diagnostic_latents, *map(len, latents.values())])
+        for kind, z in latents.items():
+            chosen = np.random.default_rng(0).permutation(len(z))[:n]
+            diagnostics[kind] = diagnose(z[chosen], sigma)
     return {
         "rate_nats": rate,
         "reconstruction_error": errors,
         "diagnostics": diagnostics,
-    }
-
-
-def coding_rate(z: np.ndarray, sigma: float) -> float | None:
-    """The one meter of every axis in nats: the coding rate of all latents.
-
-    Needs 1000 latents, or all there are. The latent of a single image tells
-    nothing.
-
-    Args:
-      z: `[n, dim]`, on the host.
-      sigma: standard deviation of the channel's noise; 0 without a channel.
-
-    Returns:
-      Nats; None where the rate is infinite.
-    """
-    if sigma == 0:
-        return None
-    if len(z) < 2:
-        return 0.0
-    return float(jax.device_get(_coding_rate(jax.device_put(z), sigma)))
-
-
-def _diagnose(
-    latents: Mapping[str, np.ndarray], sigma: float, most: int
-) -> dict[str, Any]:
-    # The bracket depends on the number of latents: the same for every kind.
-    n = min([most, *map(len, latents.values())])
-    return {
-        kind: diagnose(
-            z[np.random.default_rng(0).permutation(len(z))[:n]], sigma
-        )
-        for kind, z in latents.items()
     }
 
 

@@ -61,7 +61,13 @@ def parse(
             ]
         else:
             if name != SURPRISE:
-                _check_name(name)
+                try:
+                    methods.get_score(name)
+                except ValueError as error:
+                    raise ValueError(
+                        f"{str(error).rstrip('.')}, {SURPRISE} or"
+                        f" {DESCRIPTION_LENGTH}, or a sum of them."
+                    ) from error
                 methods.check_score(name, config.method, method.extra)
             terms.append(Term(factor, name))
     if needs_latents(terms) and method.latent_dim is None:
@@ -83,16 +89,6 @@ def _parse_weight(text: str, spec: str) -> float:
             " sum as squared+0.001*surprise."
         )
     return weight
-
-
-def _check_name(name: str) -> None:
-    try:
-        methods.get_score(name)
-    except ValueError as error:
-        raise ValueError(
-            f"{str(error).rstrip('.')}, {SURPRISE} or {DESCRIPTION_LENGTH},"
-            " or a sum of them."
-        ) from error
 
 
 def _trained_weight(config: ml_collections.ConfigDict) -> float:

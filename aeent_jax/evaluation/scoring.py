@@ -120,56 +120,36 @@ class Scorer:
         Returns:
           Latents, maps and scores.
         """
-        parts, seconds, timed = [], 0.0, 0
-        for begin, rows in self._batches(images):
+        parts, seconds, timed, size = [], 0.0, 0, self._batch_size
+        for begin in range(0, len(images), size):
+            rows = images[begin : begin + size]
+            count = len(rows)
+            padding = [(0, size - count)] + [(0, 0)] * (images.ndim - 1)
+            padded = np.pad(rows, padding)
+            positions = np.arange(begin, begin + size, dtype=np.int32)
             begun = time.monotonic()
-            outputs = self._call(variables, rows, begin)
-            outputs = outputs if keep_reconstructions else outputs[:3]
-            count = min(len(rows), len(images) - begin)
-            outputs = jax.tree.map(lambda a, n=count: a[:n], outputs)
-            parts.append(_with_values(outputs, keep_maps))
+            placed = self._parallel.shard((padded, positions))
+            outputs = self._step(variables, *placed)
+            z, (maps, values), errors, x_hat = jax.tree.map(
+                lambda array, count=count: array[:count],
+                self._parallel.fetch_sharded(outputs),
+            )
+            if values is None:
+                values = maps.mean(axis=(1, 2), dtype=np.float64)
+            maps = maps if keep_maps else None
+            x_hat = x_hat if keep_reconstructions else None
+            parts.append((z, maps, values, errors, x_hat))
             if begin:  # The first call may have compiled.
                 seconds += time.monotonic() - begun
                 timed += count
-        z, found, errors, *x_hat = jax.tree.map(
+        z, maps, values, errors, x_hat = jax.tree.map(
             lambda *arrays: np.concatenate(arrays), *parts
         )
         return Scored(
             z=z,
-            score_maps=found.map,
-            anomaly_scores=found.value.astype(np.float64),
+            score_maps=maps,
+            anomaly_scores=values.astype(np.float64),
             reconstruction_error=errors,
             images_per_second=timed / seconds if timed else None,
-            reconstructions=x_hat[0] if x_hat else None,
+            reconstructions=x_hat,
         )
-
-    def reconstruct(
-        self, variables: models.Variables, images: np.ndarray
-    ) -> np.ndarray:
-        """Returns reconstructions `[N, H, W, C]` in [0, 1] of a few images."""
-        parts = [
-            self._call(variables, rows, begin)[3][: len(images) - begin]
-            for begin, rows in self._batches(images)
-        ]
-        return (np.concatenate(parts) + 1.0) / 2.0
-
-    def _batches(self, images):
-        size = self._batch_size
-        for begin in range(0, len(images), size):
-            rows = images[begin : begin + size]
-            padding = [(0, size - len(rows))] + [(0, 0)] * (images.ndim - 1)
-            yield begin, np.pad(rows, padding)
-
-    def _call(self, variables, rows, begin):
-        positions = np.arange(begin, begin + len(rows), dtype=np.int32)
-        placed = self._parallel.shard((rows, positions))
-        return self._parallel.fetch_sharded(self._step(variables, *placed))
-
-
-def _with_values(outputs, keep_maps):
-    """The outputs with a score for every image; maps only if they are kept."""
-    z, found, *others = outputs
-    value, maps = found.value, found.map
-    if value is None:
-        value = maps.mean(axis=(1, 2), dtype=np.float64)
-    return z, methods.Score(maps if keep_maps else None, value), *others
