@@ -14,6 +14,7 @@ import numpy as np
 
 from aeent_jax import data, methods
 from aeent_jax.entropy import channel
+from aeent_jax.evaluation import evaluate
 from aeent_jax.training import restore
 
 KINDS = ("train_normal", "test_normal", "test_abnormal")
@@ -109,20 +110,19 @@ def load(directory: str | pathlib.Path, *, root: str = "") -> Network:
       ValueError: the checkpoint cannot be used, or the data has no normal and
         abnormal test images.
     """
-    run, restored, variables = restore.restore(directory, root=root)
-    if run.step_config.method.latent_dim is None:
+    run = restore.restore(directory, root=root)
+    if run.method.latent_dim is None:
         raise ValueError(
             f"the method of {directory}, {run.config.method}, has no latent"
             " vector, and its rate is wanted: give runs of one that has."
         )
     chosen = _kinds(directory, run.dataset)
+    evaluator = evaluate.Evaluator(run.parallel, run.method, run.config)
     scored = {
-        name: run.evaluator.score(variables, run.dataset.splits[name].images)
+        name: evaluator.score(run.variables, run.dataset.splits[name].images)
         for name in ("train", "test")
     }
-    reconstruct = jax.jit(
-        functools.partial(_reconstruct, run.step_config.method)
-    )
+    reconstruct = jax.jit(functools.partial(_reconstruct, run.method))
     return Network(
         config=run.config,
         dataset=run.dataset,
@@ -132,7 +132,7 @@ def load(directory: str | pathlib.Path, *, root: str = "") -> Network:
             for k, (s, rows) in chosen.items()
         },
         scores=scored["test"].anomaly_scores,
-        _reconstruct=functools.partial(reconstruct, restored.state),
+        _reconstruct=functools.partial(reconstruct, run.restored.state),
     )
 
 

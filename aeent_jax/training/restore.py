@@ -2,17 +2,17 @@
 
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 
+from aeent_jax import data, methods, models
 from aeent_jax.data import near_copies
 from aeent_jax.evaluation import evaluate
-from aeent_jax.runtime import checkpoint, storage, workdir
+from aeent_jax.runtime import checkpoint, parallel, storage, workdir
 from aeent_jax.training import experiment
-from aeent_jax.training import step as train_step
 
 
 def check(
@@ -65,35 +65,24 @@ def evaluate_workdir(
       FileNotFoundError: there is no run, no checkpoint, or no image.
       ValueError: the checkpoint, the images or a score cannot be used.
     """
-    run, restored, variables = restore(
-        directory, best=best, root=root, deduplicate=deduplicate
-    )
+    run = restore(directory, best=best, root=root, deduplicate=deduplicate)
     folder = near_copies.TEST if deduplicate else ""
-    if not scores:
-        found = run.evaluator.evaluate(
-            variables,
-            run.dataset,
-            restored.step,
-            run.directory,
-            subfolder=folder,
-        )
-        return [found]
-    evaluators = {}
-    for score in scores:
-        # All before the first is used: a misspelt name is found at once.
-        evaluators[score] = evaluate.Evaluator(
-            run.parallel, run.step_config.method, _scored_by(run.config, score)
-        )
+    configs = [_scored_by(run.config, score) for score in scores]
+    # All before the first is used: a misspelt name is reported at once.
+    evaluators = [
+        evaluate.Evaluator(run.parallel, run.method, config)
+        for config in configs or [run.config]
+    ]
     return [
         evaluator.evaluate(
-            variables,
+            run.variables,
             run.dataset,
-            restored.step,
+            run.restored.step,
             run.directory,
-            subfolder=str(pathlib.PurePath(folder, _folder_of(score))),
-            has_baselines=False,
+            subfolder="/".join(filter(None, [folder, _folder_of(score)])),
+            has_baselines=not scores,
         )
-        for score, evaluator in evaluators.items()
+        for score, evaluator in zip(scores or [""], evaluators, strict=True)
     ]
 
 
@@ -134,17 +123,40 @@ def encode_workdir(
       FileNotFoundError: there is no run or no checkpoint.
       ValueError: there is no such split, or the checkpoint cannot be used.
     """
-    run, _, variables = restore(directory, root=root)
+    run = restore(directory, root=root)
     splits = run.dataset.splits
     if split not in splits:
         raise ValueError(
             f"The data of {directory} has no split {split!r}; choose one of"
             f" {', '.join(splits)}."
         )
-    scored = run.evaluator.score(
-        variables, splits[split].images, keep_maps=False
+    evaluator = evaluate.Evaluator(run.parallel, run.method, run.config)
+    scored = evaluator.score(
+        run.variables, splits[split].images, keep_maps=False
     )
     return scored.z, run.config.channel.sigma
+
+
+class Trained(NamedTuple):
+    """A run that was trained, restored to encode and to score.
+
+    Attributes:
+      directory: its workdir.
+      config: its configuration.
+      dataset: its splits, on the host.
+      parallel: the devices.
+      method: network, losses and score.
+      restored: its checkpoint; the state is the network's variables alone.
+      variables: these on the devices.
+    """
+
+    directory: pathlib.Path
+    config: ml_collections.ConfigDict
+    dataset: data.Dataset
+    parallel: parallel.Parallel
+    method: methods.Method
+    restored: checkpoint.Restored
+    variables: models.Variables
 
 
 def restore(
@@ -153,23 +165,27 @@ def restore(
     best: bool = False,
     root: str = "",
     deduplicate: bool = False,
-) -> tuple[experiment.Experiment, checkpoint.Restored, Any]:
-    """Restores a run; arguments and errors as `evaluate_workdir`.
-
-    Returns:
-      The run, its checkpoint, whose state is the variables alone, and these on
-      the devices of the run.
-    """
+) -> Trained:
+    """Restores a run; arguments and errors as `evaluate_workdir`."""
     directory = storage.to_path(directory)
     config = load_config(directory, root)
     if deduplicate:
         # Training images stay: this leaves out test images alone.
         with config.unlocked():
             config.data.deduplicate = near_copies.TEST
-    run = experiment.Experiment(config, directory)
+    dataset = experiment.load_data(config)
+    mapping = parallel.make_parallel(config.parallel.num_devices)
     restored = restore_variables(directory, config, best=best)
-    check_images(directory, restored, run.train_fingerprint)
-    return run, restored, run.parallel.replicate(restored.state)
+    check_images(directory, restored, dataset.fingerprint_of("train"))
+    return Trained(
+        directory,
+        config,
+        dataset,
+        mapping,
+        methods.make_method(config, parallel.AXIS),
+        restored,
+        mapping.replicate(restored.state),
+    )
 
 
 def load_config(
@@ -229,11 +245,6 @@ def restore_variables(
       FileNotFoundError: there is no checkpoint.
       ValueError: the checkpoint cannot be used.
     """
-    # The steps of the schedule are no part of the variables.
-    step_config = experiment.make_step_config(config, 10**6)
-    like = jax.eval_shape(
-        lambda: train_step.create_state(step_config, config.train.seed)
-    )
-    return checkpoint.restore_from(
-        directory, like.variables, best=best, partial=True
-    )
+    method = methods.make_method(config, parallel.AXIS)
+    like = jax.eval_shape(method.init, jax.random.key(0))
+    return checkpoint.restore_from(directory, like, best=best, partial=True)
