@@ -1,21 +1,97 @@
 """Images that stay in their ArrayRecord files until they are indexed.
 
-In the places of a `dataset.Split` they stand for a uint8 array `[N, H, W, C]`:
-an index or a slice reads those rows, and nothing more is kept. Ids and labels
-are read once, because records lie in hashed order and a split is sorted by id.
+In a `dataset.Split` they stand for a uint8 array `[N, H, W, C]`: an index or a
+slice reads those rows, and nothing more is kept.
+
+    ids, labels, masks   read once, by `find`; in the order of the ids
+    rows i, j, ...   ->  StoredImages: number of the record of each image
+                     ->  Records: file and place of each number -> bytes
+                     ->  pixels `[n, H, W, C]`
+
+Records lie in hashed order, and a split is sorted by id. The library does not
+report bad files reliably: it opens a missing or cut file as one of no records,
+and returns an empty record from a file that shrank later. So files are counted
+when they are opened, and whoever decodes a record checks that it is whole.
 """
 
+import concurrent.futures
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from array_record.python import array_record_module  # pyright: ignore
 
-from aeent_jax.data import records as records_lib
-
+# Records are read one by one in random order, so nothing is read ahead.
+_OPTIONS = "readahead_buffer_size:0"
+_BUFFER_BYTES = 32768
+_MAX_THREADS = 8
 # Records that are held undecoded at a time.
 _BLOCK = 1024
 # The group of images that each stand alone, in records.
 NO_GROUP = -1
+
+
+class Records:
+    """The records of some files, numbered from the first file to the last.
+
+    Attributes:
+        folder: where the files are, for messages.
+    """
+
+    def __init__(self, paths: Sequence[pathlib.Path], counts: Sequence[int]):
+        """Opens the files and counts their records.
+
+        Args:
+            paths: the files, all in one folder.
+            counts: how many records each must hold.
+
+        Raises:
+            ValueError: a file is missing, cut off, or of another length.
+        """
+        self.folder = pathlib.Path(paths[0]).parent
+        threads = min(_MAX_THREADS, len(paths))
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            self._readers = list(pool.map(_open, paths, counts))
+        self._ends = np.cumsum(counts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, numbers: np.ndarray) -> list[bytes]:
+        """Reads records in the order that is asked for.
+
+        Args:
+            numbers: `[n]` int, from 0; repeated ones are read again.
+
+        Returns:
+            The n records.
+
+        Raises:
+            ValueError: a file cannot be read any more.
+        """
+        files = np.searchsorted(self._ends, numbers, side="right")
+        found: list[bytes] = [b""] * len(numbers)
+        for file in np.unique(files):
+            places = np.flatnonzero(files == file)
+            begin = self._ends[file - 1] if file else 0
+            wanted = (numbers[places] - begin).tolist()
+            try:
+                records = self._readers[file].read(wanted)
+            except (RuntimeError, OSError) as error:
+                raise self.damaged(str(error)) from None
+            for place, record in zip(places, records, strict=True):
+                found[place] = record
+        return found
+
+    def damaged(self, reason: str) -> ValueError:
+        """The error of a copy that was whole when it was opened."""
+        return ValueError(
+            f"a record of the prepared copy {self.folder} cannot be read"
+            f" ({reason}); start again, and the copy is checked and, where it"
+            " is damaged, made again."
+        )
 
 
 class StoredImages:
@@ -29,7 +105,7 @@ class StoredImages:
 
     def __init__(
         self,
-        records: records_lib.Records,
+        records: Records,
         numbers: np.ndarray,
         shape: tuple[int, int, int],
     ):
@@ -132,7 +208,7 @@ def find(
     Raises:
         ValueError: a file is missing, cut off, or of other contents.
     """
-    records = records_lib.Records(paths, counts)
+    records = Records(paths, counts)
     ids, labels, masks, groups, originals = [], [], [], [], []
     for begin in range(0, len(records), _BLOCK):
         end = min(begin + _BLOCK, len(records))
@@ -162,7 +238,7 @@ def find(
     )
 
 
-def _values(records, record: bytes):
+def _values(records: Records, record: bytes):
     """The features of a record; TFDS itself takes thrice as long for it."""
     # TFDS is imported when used, so that commands start soon.
     from tensorflow_datasets.proto import tf_example_pb2
@@ -174,7 +250,7 @@ def _values(records, record: bytes):
     return values
 
 
-def _one(records, values, name: str) -> bytes:
+def _one(records: Records, values, name: str) -> bytes:
     found = values[name].bytes_list.value
     if len(found) != 1:
         raise records.damaged(f"it holds {len(found)} values of {name}")
@@ -189,3 +265,27 @@ def _pixels(records, values, name: str, shape: tuple[int, ...]) -> np.ndarray:
             f" {shape}"
         )
     return np.frombuffer(pixels, np.uint8).reshape(shape)
+
+
+def _open(
+    path: pathlib.Path, count: int
+) -> array_record_module.ArrayRecordReader:
+    reader = array_record_module.ArrayRecordReader(
+        os.fspath(path),
+        options=_OPTIONS,
+        file_reader_buffer_size=_BUFFER_BYTES,
+    )
+    found = reader.num_records() if reader.ok() else 0
+    if found != count:
+        raise ValueError(
+            f"the prepared copy must hold {count} records in {path}, but"
+            f" {_describe(pathlib.Path(path), found)}; remove the folder, and"
+            " the copy is made again."
+        )
+    return reader
+
+
+def _describe(path: pathlib.Path, found: int) -> str:
+    if not path.exists():
+        return "there is no such file"
+    return f"{found} can be read" if found else "it is cut off or no such file"

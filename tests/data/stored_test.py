@@ -6,7 +6,7 @@ import data_support
 import numpy as np
 import pytest
 
-from aeent_jax.data import builders, dataset, loading, records, sources, stored
+from aeent_jax.data import builders, dataset, loading, sources, stored
 
 _SPEC = sources.Spec(image_size=16)
 
@@ -95,7 +95,7 @@ def test_rows_are_those_of_an_array(copy, rows):
 def test_several_files_are_numbered_as_one(copy, tmp_path):
     path = _copied(copy, tmp_path)
     images = _find(path).images[:]
-    twice = records.Records([path, path], [5, 5])
+    twice = stored.Records([path, path], [5, 5])
     assert len(twice) == 10
     doubled = stored.StoredImages(twice, np.arange(10), (16, 16, 1))
     in_file_order = doubled[:5]
