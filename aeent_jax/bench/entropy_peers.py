@@ -1,4 +1,4 @@
-"""What the entropy benchmark compares: one number, computed in many ways.
+"""The peers of the entropy benchmark: one number, computed in many ways.
 
 `mean_i -log 1/n sum_j K(q_i, z_j)`, in nats, with a normalised Gaussian kernel
 of standard deviation 1, and its gradient in queries and samples.

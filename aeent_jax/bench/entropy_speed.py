@@ -26,7 +26,7 @@ _REPEATS = 128
 
 
 class Case(NamedTuple):
-    """What is computed: the number of samples, their size, which derivatives.
+    """One problem: the number of samples, their size, which derivatives.
 
     Attributes:
       n: samples.

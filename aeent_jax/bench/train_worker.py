@@ -258,7 +258,7 @@ def run(task: Task) -> dict[str, Any]:
       task: what to do.
 
     Returns:
-      Of "describe", `environment` and `train_images`. Of a contender,
+      For "describe", `environment` and `train_images`; for a contender,
       `train` and `forward` (None for a population), in images per second, and
       `startup`, seconds of its phases up to the end of the first step.
     """

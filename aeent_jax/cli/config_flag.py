@@ -1,7 +1,8 @@
 """The flag --config: a configuration file, and its keys on the command line.
 
-ml_collections parses it. What it would answer with a traceback, a file that
-cannot be loaded or a key that is misspelt, is found here first.
+ml_collections parses it. This module looks first for a file that cannot be
+loaded and for a misspelt key, which ml_collections would answer with a
+traceback.
 """
 
 import difflib
@@ -34,14 +35,14 @@ def define() -> flags.FlagHolder:
         "config",
         None,
         "Configuration file, or the name of a preset:"
-        f" {', '.join(_presets())}. What a file takes follows a colon, as in"
-        " table1:rsna.",
+        f" {', '.join(_presets())}. An argument of the file follows a colon,"
+        " as in table1:rsna.",
         lock_config=True,
     )
 
 
 def complete(args: Sequence[str]) -> list[str]:
-    """Checks what a command line says of the configuration.
+    """Checks the configuration that a command line gives.
 
     Args:
       args: the command line, the program's name first.
@@ -65,7 +66,7 @@ def complete(args: Sequence[str]) -> list[str]:
 
 
 def _take_config(args: Sequence[str]) -> tuple[str, list[str]]:
-    """The place that --config gives, and the other arguments."""
+    """Returns the value of --config, and the other arguments."""
     place, rest = "default", list(args[1:])
     for i, arg in enumerate(rest):
         name, equals, value = arg.partition("=")
@@ -77,7 +78,7 @@ def _take_config(args: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _find(place: str) -> str:
-    """The same with the path of a file for the name of a preset."""
+    """Replaces the name of a preset by the path of its file."""
     name, *choice = place.split(":", 1)
     name = os.path.expanduser(name)
     if not pathlib.Path(name).is_file():
@@ -139,7 +140,7 @@ def _load(place: str) -> ml_collections.ConfigDict:
 
 
 def _execute(place: str) -> dict[str, Any]:
-    """What a configuration file defines."""
+    """Returns the names that a configuration file defines."""
     path = pathlib.Path(place.split(":")[0])
     # So that a file can import one beside it, as a script can.
     sys.path.insert(0, str(path.absolute().parent))

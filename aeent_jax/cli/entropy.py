@@ -1,4 +1,4 @@
-"""`aeent entropy`: every estimator on latents of yours, or of a run.
+"""`aeent entropy`: every estimator on the latents of a file or of a run.
 
 aeent entropy --latents=z.npy [--sigma=1.0] [--bandwidth=channel] [--json]
 aeent entropy --workdir=runs/default [--split=train]

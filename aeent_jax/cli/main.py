@@ -53,7 +53,7 @@ def _run() -> None:
 
 
 def _version() -> str:
-    """What a report of a fault must say."""
+    """Returns the versions that a bug report needs."""
     return (
         f"aeent_jax {aeent_jax.__version__},"
         f" jax {importlib.metadata.version('jax')},"

@@ -1,4 +1,4 @@
-"""What all programs share: flags in, one sentence out when something is off."""
+"""Shared by all programs: flags in, one sentence out when something is off."""
 
 import contextlib
 import logging

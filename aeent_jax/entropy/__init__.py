@@ -6,9 +6,9 @@
 `kde_loo(z).value` is the value of a whole batch: `samples`, `query_index` and
 the masks default to the queries, their row numbers and all-true. `Estimator`
 states this contract once, with what a caller on several devices does.
-`ESTIMATORS` has all estimators by name. Those that learn nothing are here under
-their names, too: the docstring of `kde_loo` is about that estimator and its own
-keywords.
+`ESTIMATORS` has all estimators by name. Each estimator without parameters is
+also an attribute of this package: the docstring of `kde_loo` describes that
+estimator and its own keywords.
 
 A trainer gives a global batch with fewer than two valid rows the rate 0. A
 learned estimator has an `init`; its parameters follow the gradient of `value`

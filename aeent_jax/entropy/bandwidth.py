@@ -1,9 +1,9 @@
 """Kernel bandwidths: a positive number, a rule by name, or a rule object.
 
 A rule is any function of samples `[n, dim]` and their mask `[n]` that returns
-the standard deviation of the kernel, in the unit of the samples. Those here are
-frozen dataclasses: they hash and compare by what they hold, so that a compiled
-function can take one as a static argument.
+the standard deviation of the kernel, in the unit of the samples. The rules here
+are frozen dataclasses: they hash and compare by their fields, so that a
+compiled function can take one as a static argument.
 
 The rules of `RULES` are scale-aware, `s(aZ) = a s(Z)`: a dimensionless factor
 times the root mean square over dimensions of the samples' standard deviation

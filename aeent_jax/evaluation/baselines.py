@@ -42,8 +42,8 @@ def scores(
     Args:
       train_images: `[M, H, W, C]` uint8, normal images.
       test_images: `[N, H, W, C]` uint8, in memory or in files.
-      num_components: Latent size of the linear autoencoder. Of M images at
-        most `usable_components` are used.
+      num_components: Latent size of the linear autoencoder; at most
+        `usable_components` of them are used.
 
     Returns:
       `mean_intensity`, `nearest_image`, `mean_image`, `pca`, each `[N]`

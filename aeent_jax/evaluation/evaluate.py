@@ -11,13 +11,13 @@
               part of the score that needs the training latents, added
 
 Exact: every image of a split is scored once, and the padding is dropped before
-anything is computed of it. Images are scored without channel noise. The meter
-and the diagnostics are those of the Gaussian channel of the same sigma, also
-where training had uniform noise.
+anything else is computed. Images are scored without channel noise. Rate and
+diagnostics are those of the Gaussian channel of the same sigma, even where
+training had uniform noise.
 
-Images that are in files are scored a batch at a time. Kept of each are its
-latent, its score and, where the split has masks, its map and its mask: pixel
-metrics need all of them, five bytes per pixel.
+Images in files are scored a batch at a time. The evaluator keeps the latent and
+the score of each image and, where the split has masks, its map and its mask:
+pixel metrics need all of them, five bytes per pixel.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ from aeent_jax.evaluation import (
 )
 from aeent_jax.runtime import parallel
 
-# The first of these splits that there is is evaluated.
+# The evaluator takes the first of these splits that exists.
 _EVALUATED = ("test", "val", "calibration", "train")
 _PANEL_IMAGES = 4  # of each label
 
@@ -136,7 +136,7 @@ class Evaluator:
         chosen, maps = _chosen_for_panel(split), scored.score_maps
         if directory is not None:
             # The last calls of the devices, in which all processes take part.
-            # From here on the first one is alone with what only files hold.
+            # From here on, the first process alone works on and writes.
             shown = self.score(
                 variables, split.images[chosen], keep_reconstructions=True
             )

@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves in `eval/<split>` of a workdir."""
+"""Writes the files of an evaluation, `eval/<split>` of a workdir."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def write(
     """Writes scores, score maps, the panel with its arrays, and metrics.
 
     Args:
-      folder: made where there is none.
+      folder: is made if it is missing.
       results: the content of `metrics.json`.
       split: the evaluated images.
       scored: their scores.
@@ -48,8 +48,8 @@ def write(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # metrics.json stands for a whole evaluation, so it is removed first and
-        # written last.
+        # metrics.json says that the evaluation is whole, so the old one goes
+        # first and the new one comes last.
         (folder / "metrics.json").unlink(missing_ok=True)
         _write_scores(folder, split, scored)
         _draw_panel(folder, split, scored, shown)
@@ -96,7 +96,7 @@ def _draw_panel(folder, split, scored, panel):
         folder,
         images=images,
         reconstructions=shown,
-        # A score of whole images has no map; the squared error stands in.
+        # A score without a map shows the map of squared errors.
         score_maps=np.square(2 * (images - shown)).mean(axis=3)
         if maps is None
         else maps,

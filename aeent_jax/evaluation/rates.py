@@ -1,8 +1,8 @@
 """Rates, errors and diagnostics of each kind of image, from its latents.
 
-Called outside of a compiled program, the estimators compile dozens of small
-programs at the first evaluation, and move arrays to the device wherever they
-need them. Here each is one program.
+Each estimator is called inside one compiled program here. Called directly it
+would compile dozens of small programs at the first evaluation, and move arrays
+to the device at every use.
 """
 
 import functools

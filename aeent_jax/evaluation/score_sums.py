@@ -1,12 +1,12 @@
-"""Weighted sums of anomaly scores, some of them scores of the latents.
+"""Weighted sums of anomaly scores; one term may be a score of the latents.
 
     squared                      one score
     squared+0.001*surprise       a sum
     description_length           the training objective of one image
 
-`surprise` is minus the log density, in nats, of an image's latent under the
-kernel density of the latents of the training normals. Its kernel is the
-channel's noise; a network without a channel gets the bandwidth of maximum
+`surprise` is minus the log density, in nats, of the latent of an image. The
+density is a kernel density of the latents of the training normals. The kernel
+is the channel's noise; without a channel its bandwidth maximises the
 leave-one-out likelihood.
 """
 
@@ -108,7 +108,7 @@ def needs_latents(terms: Sequence[Term]) -> bool:
 
 
 def of_images(terms: Sequence[Term]) -> Callable[..., methods.Score]:
-    """The part of a sum that needs one image and the network.
+    """Returns the part of a sum that needs one image and the network.
 
     Args:
       terms: all terms of the sum.
@@ -146,7 +146,7 @@ def of_latents(
     *,
     own: bool,
 ) -> np.ndarray:
-    """The part of a sum that needs the latents of the training normals.
+    """Computes the part of a sum that needs the training latents.
 
     Args:
       terms: all terms of the sum.

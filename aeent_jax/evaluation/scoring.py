@@ -1,7 +1,7 @@
 """Latents, score maps and anomaly scores of images, over all devices.
 
-Exact: every image is scored once; batches are padded and the padding is
-dropped. There is no channel noise here.
+Every image is scored exactly once: batches are padded and the padding is
+dropped. Scoring adds no channel noise.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class Scored:
       z: clean latents, `[N, D]` float32; None where there is no latent vector.
       score_maps: `[N, H, W]` float32; None where the score has no map, or
         maps were not kept.
-      anomaly_scores: `[N]` float64, the mean of each map unless the score is
-        a number by itself.
+      anomaly_scores: `[N]` float64; the mean of each map, or the score itself
+        where it has no map.
       reconstruction_error: `[N]` float32, the mean squared error of each image,
         whatever the method minimises.
       images_per_second: speed without compilation; None after a single call,

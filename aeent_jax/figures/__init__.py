@@ -1,9 +1,9 @@
 """Figures of runs: curves, score histograms, intervals, panels of images.
 
-Functions return a `matplotlib.figure.Figure` that no global state knows of;
-`save` writes it as PNG, `to_svg` returns it for a page. Colours are Okabe and
-Ito's, told apart by colour-blind readers; vermilion is kept for what is
-abnormal. Metrics are drawn in percent, as in tables for people.
+Functions return a `matplotlib.figure.Figure`, which pyplot does not hold;
+`save` writes it as PNG, `to_svg` returns it for a page. The colours are those
+of Okabe and Ito, which colour-blind readers tell apart; vermilion marks
+abnormal images. Metrics are drawn in percent.
 """
 
 from aeent_jax.figures.panels import panel, panels, save_panel

@@ -1,4 +1,4 @@
-"""Anomaly maps over images, without matplotlib: many are drawn."""
+"""Anomaly maps over images; without matplotlib, because there are many."""
 
 import numpy as np
 import PIL.Image

@@ -15,7 +15,7 @@ _ID_LENGTH = 15  # Longer ids show their end.
 
 
 def save_panel(directory: str | pathlib.Path, **arrays) -> None:
-    """Writes `panel.png` and `panel.npz`, from which reports draw anew.
+    """Writes `panel.png`, and its arrays as `panel.npz` for reports.
 
     Args:
       directory: an existing folder, `eval/<split>` of a workdir.
@@ -67,7 +67,7 @@ def panel(
 def panels(
     runs: Mapping[str, Mapping[str, np.ndarray]], *, common_scale: bool = True
 ) -> figure.Figure:
-    """The same images through several runs, side by side.
+    """Draws the same images through several runs, side by side.
 
     Args:
       runs: name of the run -> arrays as `panel` takes them (`masks` may be
@@ -133,7 +133,7 @@ def _draw_run(axes, arrays, top):
 
 
 def _draw_image(ax, image):
-    """One image `[H, W, C]`, grey or colour, on the scale [0, 1]."""
+    """Draws one image `[H, W, C]`, grey or colour, on the scale [0, 1]."""
     image = np.clip(image, 0, 1)
     grey = image.shape[-1] == 1
     ax.imshow(
@@ -146,7 +146,7 @@ def _draw_image(ax, image):
 
 
 def _outline(ax, arrays, i):
-    """The outline of the mask, if there is one for this image."""
+    """Draws the outline of the mask, if this image has one."""
     if "masks" not in arrays or not arrays["masks"][i].any():
         return
     mask = np.asarray(arrays["masks"][i], np.float32)
@@ -154,7 +154,7 @@ def _outline(ax, arrays, i):
 
 
 def _label_row(ax, arrays, i):
-    """The image's id and class, left of the row."""
+    """Writes the id and the class of an image at the left of its row."""
     abnormal = bool(arrays["labels"][i])
     name = str(arrays["ids"][i])
     name = name if len(name) <= _ID_LENGTH else f"…{name[1 - _ID_LENGTH :]}"
@@ -180,5 +180,5 @@ def _label_row(ax, arrays, i):
 
 
 def _top(score_maps):
-    """The upper end of a scale of score maps, above zero."""
+    """Returns the upper end of a scale of score maps, above zero."""
     return max(float(np.quantile(score_maps, style.TOP_QUANTILE)), 1e-12)

@@ -17,7 +17,7 @@ def curves(
     plots: Sequence[tuple[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]],
     x_label: str,
 ) -> figure.Figure:
-    """Curves of several runs, one plot beside the other.
+    """Draws curves of several runs, one plot beside the other.
 
     Args:
       plots: for each plot the label of its y axis and name of the run ->
@@ -51,7 +51,7 @@ def curves(
 def score_histograms(
     runs: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> figure.Figure:
-    """Histograms of the anomaly scores of normal and abnormal images.
+    """Draws histograms of the scores of normal and abnormal images.
 
     Args:
       runs: name of the run -> (scores `[N]`, labels `[N]`). Each run has its
@@ -91,7 +91,7 @@ def intervals(
     x_label: str,
     reference: float,
 ) -> figure.Figure:
-    """Dots with whiskers, one row per name, in percent.
+    """Draws dots with whiskers, one row per name, in percent.
 
     Args:
       rows: (name, value, low, high, colour), fractions, from the top down.
@@ -129,7 +129,7 @@ def intervals(
 
 
 def _draw_histograms(ax, scores, labels):
-    """One histogram per class, in the same bins."""
+    """Draws one histogram per class, in the same bins."""
     top = np.quantile(scores, style.TOP_QUANTILE)
     bins = np.linspace(scores.min(), top, _NUM_BINS + 1)
     if bins[0] == bins[-1]:
@@ -143,14 +143,14 @@ def _draw_histograms(ax, scores, labels):
 
 
 def _run_line(index):
-    """Colour of the run at this place; later runs repeat colours, dashed."""
+    """Returns the line style of a run; later runs repeat colours, dashed."""
     repeats, place = divmod(index, len(style.RUNS))
     dashes = ("-", "--", ":")[min(repeats, 2)]
     return {"color": style.RUNS[place], "linestyle": dashes, "linewidth": 1.3}
 
 
 def _fit_y(ax: mpl_axes.Axes, values: Sequence[np.ndarray]) -> None:
-    """A logarithmic axis where positive values span over a decade."""
+    """Makes the axis logarithmic where positive values span a decade."""
     pooled = np.concatenate([np.ravel(v) for v in values] or [np.zeros(0)])
     if len(pooled) and pooled.min() > 0 and pooled.max() > 10 * pooled.min():
         ax.set_yscale("log")

@@ -44,7 +44,7 @@ def error_against_rate(
     code: Mapping[str, tuple[np.ndarray, np.ndarray]],
     is_reference: np.ndarray,
 ) -> figure.Figure:
-    """Error through the channel against the nats that pass it.
+    """Draws the error through the channel against the nats that pass it.
 
     Args:
       networks: kind -> (nats `[n]`, errors `[n]`), drawn as points.
@@ -86,7 +86,7 @@ def error_against_rate(
 def shortcut(
     columns: Mapping[str, tuple[Points, Points | None]],
 ) -> figure.Figure:
-    """Abnormal errors that fall to normal ones: errors, excess, AUROC.
+    """Draws how abnormal errors fall to normal ones: errors, excess, AUROC.
 
     Args:
       columns: label of the x axis -> networks, drawn as points, and the code,
@@ -138,7 +138,7 @@ _ROWS = (
 
 
 def _share(found: Points, code: Points | None) -> int:
-    """A column's width: a few sizes need less of it than an axis of nats."""
+    """Returns the width of a column; a few sizes need less than nats do."""
     return 4 if code is not None else min(len(np.unique(found.x)), 4)
 
 
@@ -169,7 +169,7 @@ def _draw_column(axes, found: Points, code: Points | None) -> None:
 
 
 def _series(ax, x, y, code, line, color) -> None:
-    """Points of networks, and a line: the code's, or through their means."""
+    """Draws networks as points, and the code or their means as a line."""
     ax.plot(x, y, "o", color=color, markersize=4)
     if line is not None:
         ax.plot(code.x, line, color=color, linewidth=1.1)
@@ -192,7 +192,7 @@ def _hollow(label: str) -> lines.Line2D:
 
 
 def _handles(kinds: Iterable[str], has_code: bool) -> list[lines.Line2D]:
-    """The legend: the colours, and the line where there is a code."""
+    """Returns the legend: the colours, and the line of a code."""
     handles = [
         lines.Line2D([], [], color=color, marker="o", linestyle="", label=name)
         for name, color in (_KINDS[kind] for kind in kinds)

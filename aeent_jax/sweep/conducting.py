@@ -22,7 +22,7 @@ class InterruptedSweepError(Exception):
 
 
 class _Sweep:
-    """What is known of a sweep while it runs."""
+    """A running sweep: starts and records members, shows the progress."""
 
     def __init__(self, members, out, num_devices, say, stop):
         self._members = {member.name: member for member in members}
@@ -35,7 +35,7 @@ class _Sweep:
         self.stop = stop
 
     def start(self, name: str) -> list[str] | None:
-        """The flags that train a member, or None where it is finished."""
+        """Returns the flags that train a member; None if it is finished."""
         if self._record(name):
             self.done += 1
             return None
@@ -48,14 +48,14 @@ class _Sweep:
         ]
 
     def end(self, name: str, sentence: str) -> None:
-        """Records a member, or why there is nothing to record."""
+        """Records a member that ended, or notes why it failed."""
         self.done += 1
         if not sentence and not self._record(name):
             sentence = "it was stopped before its end."
         if sentence:
             self.failures[name] = sentence
             self._say.say(f"FAILED: {name}: {sentence}")
-        # Of several workers each ends a member now and then.
+        # Workers run side by side, so one member takes the time since the last.
         now = time.monotonic()
         self._say.work(1, now - self._mark)
         self._mark = now
@@ -70,7 +70,7 @@ class _Sweep:
         return True
 
     def is_finished(self, name: str) -> bool:
-        """Whether a member needs no training; it is counted and recorded."""
+        """Whether a member is finished; counts and records it then."""
         finished = self._record(name)
         self.done += finished
         return finished
@@ -94,7 +94,7 @@ class _Sweep:
             self.end(name, failed.get(place, ""))
 
     def look(self, names: Sequence[str]) -> bool:
-        """Shows how far the sweep is; whether it was asked to stop."""
+        """Shows the progress; returns whether the sweep was asked to stop."""
         self._say.show(self.done, f"training {', '.join(names) or 'none'}")
         return self.stop.number is not None
 
@@ -108,30 +108,30 @@ def train_members(
     configure_jax: Callable[[], None] = lambda: None,
     say: progress.Progress | None = None,
 ) -> dict[str, str]:
-    """Trains what is not finished yet, and writes a record of each member.
+    """Trains the unfinished members, and writes a record per member.
 
-    On CPU there is one worker process for each core, pinned to it, with one
-    device: small networks train faster side by side than one over all cores.
-    On accelerators members of one program are trained together, as a
-    `population`; a worker trains those that have none beside them, one after
-    another on all devices.
+    On a CPU one worker process per core, pinned to it, trains on one device:
+    small networks train faster side by side than one network on all cores. On
+    accelerators one program trains several members as a `population`. A worker
+    trains the members that share no program with others, one after another, on
+    all devices.
 
     Args:
-      members: the members; those that are finished are not trained again.
+      members: the members; finished ones are not trained again.
       out: the folder of the sweep: `<member>/`, `logs/`, `records/`.
-      num_workers: processes at a time; 0 chooses as above.
-      population: members of one program at most; 1 trains each by itself, 0
-        chooses as above.
-      configure_jax: called before this process uses JAX, which it does for
-        populations alone.
+      num_workers: processes at a time; 0 for the default above.
+      population: largest number of members per program; 1 trains each by
+        itself, 0 is the default above.
+      configure_jax: is called before this process uses JAX; only populations
+        use it here.
       say: where progress goes, in members; None is standard error.
 
     Returns:
       Name -> last sentence of each member that failed.
 
     Raises:
-      ValueError: a workdir belongs to another configuration, or a number of
-        workers that cannot be.
+      ValueError: a workdir belongs to another configuration, or the number of
+        workers is impossible.
       InterruptedSweepError: SIGTERM or SIGINT came; the workers have saved.
     """
     for member in members:
@@ -192,7 +192,7 @@ def _make_folder(out: pathlib.Path) -> None:
 def _split(
     members: Sequence[Member], limit: int
 ) -> tuple[list[list[str]], list[str]]:
-    """Names of populations, and names of members trained by themselves."""
+    """Returns the names of each population, and of single members."""
     if limit == 1:
         return [], [member.name for member in members]
     groups: dict[str, list[str]] = {}
@@ -213,7 +213,7 @@ def _split(
 def _make_workers(
     num_workers: int, platform: str
 ) -> tuple[list[set[int]], int]:
-    """The cores of each worker, and its devices; 0 for all it sees."""
+    """Returns the cores per worker, and its devices; 0 for all it sees."""
     if num_workers < 0:
         raise ValueError(
             f"--workers is {num_workers}, but must be at least 1, or 0 for one"
@@ -231,7 +231,7 @@ def _make_workers(
 
 
 def _flags(config) -> list[str]:
-    """The flags that make `config` of the defaults."""
+    """Returns the flags that turn the defaults into `config`."""
     wanted = config_lib.flatten(config)
     known = config_lib.flatten(config_lib.default())
     return [

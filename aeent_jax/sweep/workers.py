@@ -1,9 +1,9 @@
 """Worker processes: each trains one member at a time on its share of the cores.
 
-The program is the ordinary `aeent train`, so that a worker resumes, refuses and
-saves as any run does. A worker holds a lock on its member's log as long as it
-lives: where a sweep was killed and its workers were not, the next one waits for
-them instead of training in the same folder.
+A worker runs the ordinary `aeent train`, so it resumes, refuses and saves as
+any run does. It holds a lock on the log of its member until it ends. If a sweep
+was killed and its workers still run, the next sweep therefore waits for them
+instead of training in the same folders.
 """
 
 import contextlib
@@ -22,29 +22,29 @@ _FIND_PLATFORM = (
     "from aeent_jax.runtime import parallel; print(parallel.find_platform())"
 )
 
-# From the name of a member to the flags of its training, or to None where it
+# Takes the name of a member; returns the flags of its training, None if it
 # needs none.
 Start = Callable[[str], Sequence[str] | None]
-# Takes a name, and the sentence that training ended with where it failed.
+# Takes a name, and the last sentence of a training that failed, or "".
 End = Callable[[str, str], None]
 
 
 def find_platform() -> str:
-    """The kind of device that a worker will see: "cpu", "gpu" or "tpu".
+    """Returns the platform that a worker will see: "cpu", "gpu" or "tpu".
 
-    Another process looks: one that has seen an accelerator holds it.
+    Another process looks, because a process that sees an accelerator holds it.
 
     Raises:
       ValueError: the platform that the environment asks for is not here.
     """
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", _FIND_PLATFORM],
         capture_output=True,
         text=True,
     )
-    if found.returncode:
-        raise ValueError(found.stderr.strip().rpartition("ValueError: ")[2])
-    return found.stdout.strip()
+    if result.returncode:
+        raise ValueError(result.stderr.strip().rpartition("ValueError: ")[2])
+    return result.stdout.strip()
 
 
 def share_cores(count: int) -> list[set[int]]:
@@ -54,8 +54,8 @@ def share_cores(count: int) -> list[set[int]]:
       count: of workers, at least 1.
 
     Returns:
-      A set of cores each; empty ones where the system cannot pin processes.
-      More workers than cores share them.
+      One set of cores per worker, empty if the system cannot pin processes.
+      If there are more workers than cores, they share them.
     """
     if not hasattr(os, "sched_getaffinity"):
         return [set() for _ in range(count)]
@@ -72,16 +72,16 @@ def run(
     end: End,
     look: Callable[[Sequence[str]], bool],
 ) -> None:
-    """Runs members until all have ended, or until it is told to stop.
+    """Runs members until all have ended, or until `look` says stop.
 
     Args:
       names: the members, in order.
       logs: the folder of their logs, `<name>.log`.
       shares: the cores of each worker.
-      start: called with a name when its turn has come.
-      end: called with it when its process has ended.
-      look: called again and again with the names at work; whether to stop.
-        Workers are then asked to save, and waited for.
+      start: is called with the name of the next member.
+      end: is called with a name after its process has ended.
+      look: is called repeatedly with the names in training, and returns whether
+        to stop. The workers then save and end before this returns.
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting = list(names)
@@ -116,7 +116,7 @@ def hold(names: Sequence[str], logs: pathlib.Path) -> Iterator[list[str]]:
       logs: the folder of their logs.
 
     Yields:
-      Those that no process of another sweep is at.
+      The members that no process of another sweep trains.
     """
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -134,7 +134,7 @@ def _start_next(
     share: Collection[int],
     start: Start,
 ) -> tuple[str, subprocess.Popen] | None:
-    """Starts the first member that no process of another sweep is at."""
+    """Starts the first member that no process of another sweep trains."""
     for name in list(waiting):
         with (logs / f"{name}.log").open("a") as log:
             if not workdir.lock(log):
@@ -165,7 +165,7 @@ def _spawn(flags, log, share) -> subprocess.Popen:
 
 @contextlib.contextmanager
 def _pinned(share: Collection[int]) -> Iterator[None]:
-    """Pins what is started meanwhile, which inherits it."""
+    """Pins the processes that the block starts; they inherit it."""
     if not share:
         yield
         return
@@ -178,7 +178,6 @@ def _pinned(share: Collection[int]) -> Iterator[None]:
 
 
 def _last_sentence(logs: pathlib.Path, name: str) -> str:
-    """What a worker said last."""
-    lines = (logs / f"{name}.log").read_text(errors="replace").splitlines()
-    said = [line.strip() for line in lines if line.strip()]
-    return said[-1].removeprefix("error: ")
+    """Returns the last line of a worker's log, without "error: "."""
+    text = (logs / f"{name}.log").read_text(errors="replace")
+    return text.rstrip().splitlines()[-1].strip().removeprefix("error: ")
