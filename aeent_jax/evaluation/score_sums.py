@@ -13,14 +13,14 @@ leave-one-out likelihood.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from aeent_jax import entropy, methods
+from aeent_jax import entropy, methods, models
 
 SURPRISE = "surprise"
 DESCRIPTION_LENGTH = "description_length"
@@ -119,21 +119,26 @@ def of_images(terms: Sequence[Term]) -> Callable[..., methods.Score]:
     """
     chosen = [t for t in terms if t.name != SURPRISE]
 
-    def score(*args: Any) -> methods.Score:
-        found = [
-            (term.weight, methods.get_score(term.name)(*args))
-            for term in chosen
+    def score(
+        method: methods.Method,
+        variables: models.Variables,
+        inputs: methods.Inputs,
+        outputs: methods.Outputs,
+    ) -> methods.Score:
+        scores = [
+            (w, methods.get_score(name)(method, variables, inputs, outputs))
+            for w, name in chosen
         ]
-        if found and all(s.value is None for _, s in found):
-            return methods.Score(sum(w * s.map for w, s in found))
+        maps = None
+        if scores and all(s.map is not None for _, s in scores):
+            maps = sum(w * s.map for w, s in scores)
+            if all(s.value is None for _, s in scores):
+                return methods.Score(maps)
         values = [
             w * (jnp.mean(s.map, axis=(1, 2)) if s.value is None else s.value)
-            for w, s in found
+            for w, s in scores
         ]
-        total = sum(values, jnp.zeros(len(args[2].x)))
-        has_map = found and all(s.map is not None for _, s in found)
-        maps = sum(w * s.map for w, s in found) if has_map else None
-        return methods.Score(maps, total)
+        return methods.Score(maps, sum(values, jnp.zeros(len(inputs.x))))
 
     return score
 
@@ -187,8 +192,8 @@ def surprise(
             " images, such as squared."
         )
     index = np.arange(len(z)) if own else np.full(len(z), -1)
-    found = _per_query(sigma or "loo_ml", z, samples, index)
-    return np.asarray(found, np.float64)
+    per_query = _per_query(sigma or "loo_ml", z, samples, index)
+    return np.asarray(per_query, np.float64)
 
 
 @functools.partial(jax.jit, static_argnums=0)

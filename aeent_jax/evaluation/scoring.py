@@ -70,10 +70,10 @@ def score_step(
         rng=jax.random.key(0),
     )
     outputs = method.forward(variables, inputs, methods.no_noise, train=False)
-    found = score(method, variables, inputs, outputs)
+    scores = score(method, variables, inputs, outputs)
     x_hat = outputs.x_hat
     error = jnp.mean(jnp.square(inputs.x - x_hat), axis=(1, 2, 3))
-    return outputs.z, found, error, x_hat
+    return outputs.z, scores, error, x_hat
 
 
 class Scorer:
