@@ -22,7 +22,7 @@ def train(tmp_path_factory, **overrides) -> pathlib.Path:
         root, folder / "cache", **{"data__calibration": "auto"} | overrides
     )
     recorder = training_support.Recorder()
-    loop.train(config, folder / "run", say=recorder)
+    loop.train(config, folder / "run", log=recorder)
     assert any("19 of 60 normals are held out" in s for s in recorder.said)
     return folder / "run"
 

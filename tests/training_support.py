@@ -216,7 +216,7 @@ class Recorder(progress.Progress):
         self.shown: list[int] = []
         self._after_step = after_step
 
-    def say(self, text):
+    def write(self, text):
         self.said.append(text)
 
     def show(self, done, note):

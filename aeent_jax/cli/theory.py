@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         _RUNS.value or [],
         reference=_REFERENCE.value,
         root=_ROOT.value,
-        say=lambda line: print(line, file=sys.stderr),
+        log=lambda line: print(line, file=sys.stderr),
     )
     print(theory.write_results(found, out))
     print(f"\nEverything is in {out}")

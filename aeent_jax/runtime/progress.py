@@ -69,7 +69,7 @@ class Progress:
         left = (self._total - done) * self._seconds / self._units
         return f"  {tqdm.tqdm.format_interval(left)} left"
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Writes a line of its own."""
         if self._is_silent:
             return

@@ -24,11 +24,11 @@ class InterruptedSweepError(Exception):
 class _Sweep:
     """A running sweep: starts and records members, shows the progress."""
 
-    def __init__(self, members, out, num_devices, say, stop):
+    def __init__(self, members, out, num_devices, log, stop):
         self._members = {member.name: member for member in members}
         self._out = out
         self._num_devices = num_devices
-        self._say = say
+        self._log = log
         self._mark = time.monotonic()
         self.failures: dict[str, str] = {}
         self.done = 0
@@ -54,10 +54,10 @@ class _Sweep:
             sentence = "it was stopped before its end."
         if sentence:
             self.failures[name] = sentence
-            self._say.say(f"FAILED: {name}: {sentence}")
+            self._log.write(f"FAILED: {name}: {sentence}")
         # Workers run side by side, so one member takes the time since the last.
         now = time.monotonic()
-        self._say.work(1, now - self._mark)
+        self._log.work(1, now - self._mark)
         self._mark = now
 
     def _record(self, name: str) -> bool:
@@ -81,7 +81,7 @@ class _Sweep:
             chosen = [n for n in free if not self.is_finished(n)]
             if not chosen:
                 return
-            self._say.say(f"One program trains {', '.join(chosen)}.")
+            self._log.write(f"One program trains {', '.join(chosen)}.")
             try:
                 failed = population_lib.train_population(
                     [self._members[name].config for name in chosen],
@@ -95,7 +95,7 @@ class _Sweep:
 
     def look(self, names: Sequence[str]) -> bool:
         """Shows the progress; returns whether the sweep was asked to stop."""
-        self._say.show(self.done, f"training {', '.join(names) or 'none'}")
+        self._log.show(self.done, f"training {', '.join(names) or 'none'}")
         return self.stop.number is not None
 
 
@@ -106,7 +106,7 @@ def train_members(
     num_workers: int = 0,
     population: int = 0,
     configure_jax: Callable[[], None] = lambda: None,
-    say: progress.Progress | None = None,
+    log: progress.Progress | None = None,
 ) -> dict[str, str]:
     """Trains the unfinished members, and writes a record per member.
 
@@ -124,7 +124,7 @@ def train_members(
         itself, 0 is the default above.
       configure_jax: is called before this process uses JAX; only populations
         use it here.
-      say: where progress goes, in members; None is standard error.
+      log: where progress goes, in members; None is standard error.
 
     Returns:
       Name -> last sentence of each member that failed.
@@ -148,13 +148,13 @@ def train_members(
     limit = population or (1 if platform == "cpu" else _POPULATION)
     together, apart = _split(members, limit)
     _make_folder(out)
-    say = say or progress.Progress(len(members))
-    say.say(
+    log = log or progress.Progress(len(members))
+    log.write(
         f"{len(members)} members, {len(shares)} at a time, in {out}; their"
         f" output is in {out / 'logs'}"
     )
     with stopping.stop_signals() as stop:
-        sweep = _Sweep(members, out, num_devices, say, stop)
+        sweep = _Sweep(members, out, num_devices, log, stop)
         workers.run(
             apart,
             out / "logs",
@@ -169,7 +169,7 @@ def train_members(
                 if stop.number is None:
                     sweep.train_population(names)
     sweep.look([])
-    say.finish()
+    log.finish()
     if stop.number is not None and sweep.done < len(members):
         raise InterruptedSweepError(
             f"Stopped by {stop.name} after {sweep.done} of {len(members)}"

@@ -25,7 +25,7 @@ def measure(
     *,
     reference: float = 0.0,
     root: str = "",
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measures runs, and what the best linear code does on their images.
 
@@ -36,7 +36,7 @@ def measure(
         the training images' error by this share of itself: `Z + sigma*eps` is
         then a channel that the decoder reads, nearly as well as it reads Z.
       root: folder of the images; empty for where training found them.
-      say: is told of each run before it is measured.
+      log: is told of each run before it is measured.
 
     Returns:
       `reference`; `data`, the set's name; `runs`, by name as `measure_network`
@@ -53,7 +53,7 @@ def measure(
         )
     found, first = {}, None
     for run in runs_lib.read(workdirs):
-        say(f"{run.name}: encodes and decodes")
+        log(f"{run.name}: encodes and decodes")
         network = networks.load(run.workdir, root=root)
         first = first or (run.name, network.dataset.fingerprint)
         if network.dataset.fingerprint != first[1]:

@@ -137,14 +137,14 @@ def train(
     config: ml_collections.ConfigDict,
     directory: str | pathlib.Path,
     *,
-    say: progress.Progress | None = None,
+    log: progress.Progress | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on where the workdir left off, and evaluates.
 
     Args:
       config: the resolved configuration.
       directory: the workdir.
-      say: where progress goes; None is standard error.
+      log: where progress goes; None is standard error.
 
     Returns:
       The metrics of the final evaluation, as in `eval/<split>/metrics.json`.
@@ -160,18 +160,18 @@ def train(
     # A bad configuration is refused before a file is written.
     run = experiment.Experiment(config, directory)
     check_source(run)
-    say = say or progress.Progress(
+    log = log or progress.Progress(
         run.plan.total_steps, is_silent=not hosts.is_first()
     )
     with (
         workdir.claimed(directory, config),
         open_checkpoints(run) as checkpoints,
     ):
-        state, step = restore_or_init(run, checkpoints, say)
+        state, step = restore_or_init(run, checkpoints, log)
         with open_member(run, checkpoints, step) as member:
-            _say_start(run, step, say)
+            _log_start(run, step, log)
             with stopping.stop_signals() as stop:
-                fit(Alone(run), [member], [state], step, say=say, stop=stop)
+                fit(Alone(run), [member], [state], step, log=log, stop=stop)
     if member.failure is not None:
         raise member.failure
     return member.results
@@ -223,14 +223,14 @@ def _state_like(run):
 def restore_or_init(
     run: experiment.Experiment,
     checkpoints: checkpoint.Checkpoints,
-    say: progress.Progress,
+    log: progress.Progress,
 ) -> tuple[train_step.TrainState, int]:
     """Latest in the workdir, else `restore_from`, else fresh.
 
     Args:
       run: the run.
       checkpoints: the checkpoints in its workdir.
-      say: where what happens is said.
+      log: takes the sentences on what happens.
 
     Returns:
       The state, on the host, and the steps done.
@@ -241,7 +241,7 @@ def restore_or_init(
     restored = checkpoints.restore_latest(_state_like(run))
     if restored is not None:
         for sentence in restored.damaged:
-            say.say(f"WARNING: {sentence}")
+            log.write(f"WARNING: {sentence}")
         if restored.step > run.plan.total_steps:
             raise ValueError(
                 f"The workdir holds a checkpoint of step {restored.step}, but"
@@ -256,7 +256,7 @@ def restore_or_init(
     weights = _restore_source(run)
     if weights:
         source = run.config.checkpoint.restore_from
-        say.say(f"Starting from the weights of {source}.")
+        log.write(f"Starting from the weights of {source}.")
     return state.replace(**weights), 0
 
 
@@ -270,10 +270,10 @@ def _refuse_other_images(run, metadata):
         )
 
 
-def _say_start(run, step, say):
+def _log_start(run, step, log):
     config, devices = run.config, run.parallel.devices
     sizes = {name: len(s) for name, s in run.dataset.splits.items()}
-    say.say(
+    log.write(
         f"{config.method} on {config.data.name} {sizes}, batch"
         f" {config.train.batch_size} over {len(devices)}"
         f" {devices[0].platform} device(s){hosts.describe()}"
@@ -281,21 +281,21 @@ def _say_start(run, step, say):
         f" {run.plan.total_steps} steps, workdir {run.directory}"
     )
     for note in run.dataset.notes:
-        say.say(note)
+        log.write(note)
     if step == run.plan.total_steps:
-        say.say(f"Training is complete at step {step}; only evaluating.")
+        log.write(f"Training is complete at step {step}; only evaluating.")
         return
     if step:
-        say.say(f"Going on from step {step}.")
+        log.write(f"Going on from step {step}.")
     for sentence in warnings.warnings(
         run.step_config.rate,
         config.channel.normalisation,
         config.train.batch_size,
     ):
-        say.say(f"WARNING: {sentence}")
+        log.write(f"WARNING: {sentence}")
     untraced = profiling.warning(config.log.profile, step, run.plan.total_steps)
     if untraced:
-        say.say(f"WARNING: {untraced}")
+        log.write(f"WARNING: {untraced}")
 
 
 def fit(
@@ -304,7 +304,7 @@ def fit(
     states: Sequence[train_step.TrainState],
     step: int,
     *,
-    say: progress.Progress,
+    log: progress.Progress,
     stop: stopping.Stop,
 ) -> None:
     """Trains members from a step to the end, and evaluates them.
@@ -314,7 +314,7 @@ def fit(
       members: with an equal plan; their failures and results are set.
       states: the states of the members after `step` steps, on the host.
       step: steps done.
-      say: where progress goes.
+      log: where progress goes.
       stop: looked at after every call; all members are saved then.
 
     Raises:
@@ -333,12 +333,12 @@ def fit(
             step,
             feed,
             trace,
-            say,
+            log,
             stop,
         )
     alive = _alive(members, program.fetch_states(state))
     if alive:
-        say.say("Evaluating ...")
+        log.write("Evaluating ...")
     for member, own in alive:
         run, step = member.run, member.run.plan.total_steps
         member.results = run.evaluator.evaluate(
@@ -361,7 +361,7 @@ def _alive(members, values):
     ]
 
 
-def _loop(program, members, state, step, feed, trace, say, stop):
+def _loop(program, members, state, step, feed, trace, log, stop):
     """Trains from `step` to the end; returns the final state."""
     plan, clock = members[0].run.plan, time.monotonic
     hyper = program.place_hyper()
@@ -386,9 +386,9 @@ def _loop(program, members, state, step, feed, trace, say, stop):
         if size in compiled:
             if len(members) == 1:  # Else the time is that of all of them.
                 members[0].run.interval.add_time(size, clock() - mark)
-            say.work(size, clock() - mark)
+            log.work(size, clock() - mark)
         compiled.add(size)
-        say.show(step, _note(members))
+        log.show(step, _note(members))
         stops = stop.number is not None
         saves = plan.saves(step) or stops
         evaluates = _evaluates(members[0].run, step)
@@ -397,7 +397,7 @@ def _loop(program, members, state, step, feed, trace, say, stop):
             own = program.fetch_states(state)
         for member, member_state in _alive(members, own):
             if plan.ends_epoch(step):
-                _end_epoch(member, member_state, step, evaluates, say)
+                _end_epoch(member, member_state, step, evaluates, log)
             if saves:
                 _save(member, member_state, step)
         if stops and step < plan.total_steps:
@@ -463,10 +463,10 @@ def _evaluates(run, step) -> bool:
     return step // plan.steps_per_epoch % every == 0
 
 
-def _end_epoch(member, state, step, evaluates, say) -> None:
+def _end_epoch(member, state, step, evaluates, log) -> None:
     """Evaluates and writes what is due."""
     run = member.run
-    _warn_of_saturation(run, say)
+    _warn_of_saturation(run, log)
     evaluated = {}
     if evaluates:
         variables = run.parallel.replicate(state.variables)
@@ -494,7 +494,7 @@ def _save(member, state, step) -> None:
     )
 
 
-def _warn_of_saturation(run, say) -> None:
+def _warn_of_saturation(run, log) -> None:
     """Says so, once, where the training estimator is at its ceiling."""
     rate, interval = run.step_config.rate, run.interval
     count = round(interval.count / interval.steps)
@@ -511,4 +511,4 @@ def _warn_of_saturation(run, say) -> None:
     )
     if warning:
         run.has_warned = True
-        say.say(f"WARNING: {warning}")
+        log.write(f"WARNING: {warning}")

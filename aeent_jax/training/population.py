@@ -76,7 +76,7 @@ def train_population(
     configs: Sequence[ml_collections.ConfigDict],
     directories: Sequence[pathlib.Path],
     *,
-    say: progress.Progress | None = None,
+    log: progress.Progress | None = None,
     stop: stopping.Stop | None = None,
 ) -> dict[int, str]:
     """Trains runs together, or goes on where they left off, and evaluates.
@@ -84,7 +84,7 @@ def train_population(
     Args:
       configs: the members' configurations, with equal `group_key`.
       directories: their workdirs.
-      say: where progress goes, in steps of the population.
+      log: where progress goes, in steps of the population.
       stop: looked at after every call; all members are saved then.
 
     Returns:
@@ -108,7 +108,7 @@ def train_population(
     ]
     for run in runs:
         loop.check_source(run)
-    say = say or progress.Progress(runs[0].plan.total_steps)
+    log = log or progress.Progress(runs[0].plan.total_steps)
     stop = stop or stopping.Stop()
     with contextlib.ExitStack() as stack:
         begun: dict[int, list[_Begun]] = {}
@@ -117,7 +117,7 @@ def train_population(
             checkpoints = stack.enter_context(
                 loop.open_checkpoints(run, asynchronous=False)
             )
-            state, step = loop.restore_or_init(run, checkpoints, say)
+            state, step = loop.restore_or_init(run, checkpoints, log)
             member = stack.enter_context(
                 loop.open_member(run, checkpoints, step)
             )
@@ -129,7 +129,7 @@ def train_population(
                 [b.member for b in group],
                 [b.state for b in group],
                 step,
-                say=say,
+                log=log,
                 stop=stop,
             )
     return {

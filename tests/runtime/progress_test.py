@@ -27,32 +27,32 @@ def clock(monkeypatch):
 
 def test_time_left_counts_reported_work_alone(clock):
     stream = io.StringIO()
-    say = progress.Progress(100, stream=stream)
+    log = progress.Progress(100, stream=stream)
     clock.seconds += 500  # Compilation, which is not reported as work.
-    say.work(10, 20.0)
-    say.show(60, "loss 1")
+    log.work(10, 20.0)
+    log.show(60, "loss 1")
     # 40 left at 2 seconds each; 50 of the 60 were done before a restart.
     assert stream.getvalue() == "60/100  loss 1  01:20 left\n"
 
 
 def test_no_time_left_before_work_and_at_the_end(clock):
     stream = io.StringIO()
-    say = progress.Progress(100, stream=stream)
-    say.show(1, "loss 1")
-    say.work(1, 1.0)
-    say.show(100, "loss 0")
-    say.finish()
+    log = progress.Progress(100, stream=stream)
+    log.show(1, "loss 1")
+    log.work(1, 1.0)
+    log.show(100, "loss 0")
+    log.finish()
     assert stream.getvalue() == "1/100  loss 1\n100/100  loss 0\n"
 
 
 def test_log_gets_a_line_every_15_seconds(clock):
     stream = io.StringIO()
-    say = progress.Progress(100, stream=stream)
+    log = progress.Progress(100, stream=stream)
     for done in range(1, 100):
-        say.show(done, "")
+        log.show(done, "")
         clock.seconds += 1
-    say.say("End.")
-    say.finish()
+    log.write("End.")
+    log.finish()
     *lines, last = stream.getvalue().splitlines()
     shown = [int(line.split("/")[0]) for line in lines]
     assert shown == [1, 16, 31, 46, 61, 76, 91]
@@ -62,21 +62,21 @@ def test_log_gets_a_line_every_15_seconds(clock):
 
 def test_what_is_worked_at_is_shown_also_while_nothing_ends(clock):
     stream = io.StringIO()
-    say = progress.Progress(3, stream=stream)
-    say.show(0, "training a")
+    log = progress.Progress(3, stream=stream)
+    log.show(0, "training a")
     clock.seconds += 16
-    say.show(0, "training b")
+    log.show(0, "training b")
     assert stream.getvalue() == "0/3  training a\n0/3  training b\n"
 
 
 def test_terminal_gets_one_line_that_is_overwritten(clock):
     stream = Terminal()
-    say = progress.Progress(100, stream=stream)
-    say.show(1, "a long note")
+    log = progress.Progress(100, stream=stream)
+    log.show(1, "a long note")
     clock.seconds += 0.1
-    say.show(2, "too soon")
+    log.show(2, "too soon")
     clock.seconds += 0.1
-    say.show(3, "short")
+    log.show(3, "short")
     first, second = stream.getvalue().split("\r")[1:]
     assert first == "1/100  a long note"
     assert second == "3/100  short".ljust(len(first))
@@ -90,18 +90,18 @@ def test_only_a_live_line_is_cut_to_its_width(
 ):
     monkeypatch.setenv("COLUMNS", "40")
     stream = stream()
-    say = progress.Progress(100, stream=stream)
-    say.show(1, "x" * 202)
+    log = progress.Progress(100, stream=stream)
+    log.show(1, "x" * 202)
     assert len(stream.getvalue().strip()) == width
 
 
 def test_a_line_is_said_above_the_live_one_which_stays(clock):
     stream = Terminal()
-    say = progress.Progress(100, stream=stream)
-    say.say("Begin.")
-    say.show(1, "note")
-    say.say("Middle.")
-    say.finish()
+    log = progress.Progress(100, stream=stream)
+    log.write("Begin.")
+    log.show(1, "note")
+    log.write("Middle.")
+    log.finish()
     lines = [
         line.split("\r")[-1].strip() for line in stream.getvalue().split("\n")
     ]
@@ -109,7 +109,7 @@ def test_a_line_is_said_above_the_live_one_which_stays(clock):
 
 
 def test_standard_error_by_default(capsys):
-    progress.Progress(1).say("Here.")
+    progress.Progress(1).write("Here.")
     assert capsys.readouterr().err == "Here.\n"
 
 
@@ -118,6 +118,6 @@ def test_a_silent_one_writes_nothing():
     silent = progress.Progress(2, stream=stream, is_silent=True)
     silent.show(1, "loss")
     silent.show(2, "loss")
-    silent.say("Here.")
+    silent.write("Here.")
     silent.finish()
     assert stream.getvalue() == ""

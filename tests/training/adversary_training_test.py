@@ -33,7 +33,7 @@ def config(tmp_path_factory):
 def straight(config, tmp_path_factory):
     """A run of 8 steps, and what it found."""
     folder = tmp_path_factory.mktemp("straight") / "run"
-    return folder, loop.train(config, folder, say=Recorder())
+    return folder, loop.train(config, folder, log=Recorder())
 
 
 @pytest.mark.slow
@@ -102,8 +102,8 @@ def test_a_stopped_run_goes_on_bitwise_with_its_adversary(
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(loop.InterruptedRunError):
-        loop.train(config, tmp_path, say=Recorder(stop))
-    loop.train(config, tmp_path, say=Recorder())
+        loop.train(config, tmp_path, log=Recorder(stop))
+    loop.train(config, tmp_path, log=Recorder())
     one, other = (
         training_support.final_state(folder, config).state
         for folder in (tmp_path, straight[0])

@@ -33,7 +33,7 @@ def make_config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def resident(make_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resident") / "run"
-    return folder, loop.train(make_config(), folder, say=Recorder())
+    return folder, loop.train(make_config(), folder, log=Recorder())
 
 
 def reading_threads():
@@ -56,7 +56,7 @@ def test_parameters_and_scores_are_those_of_resident_images(
     make_config, resident, tmp_path
 ):
     config = make_config(**STREAMED)
-    results = loop.train(config, tmp_path / "run", say=Recorder())
+    results = loop.train(config, tmp_path / "run", log=Recorder())
     assert experiment.load_data(config).splits["train"].is_stored
     assert_same_end(resident[0], tmp_path / "run", config)
     assert without_times(results) == without_times(resident[1])
@@ -85,7 +85,7 @@ def test_any_mapping_gives_the_same_parameters(
 ):
     for name, added in (("resident", {}), ("streamed", STREAMED)):
         config = make_config(**overrides, **added)
-        loop.train(config, tmp_path / name, say=Recorder())
+        loop.train(config, tmp_path / name, log=Recorder())
     assert_same_end(tmp_path / "resident", tmp_path / "streamed", config)
 
 
@@ -99,9 +99,9 @@ def test_a_stopped_run_goes_on_and_may_change_its_reading(
 
     config = make_config(**STREAMED)
     with pytest.raises(loop.InterruptedRunError, match="after step 5 of 12"):
-        loop.train(config, tmp_path / "run", say=Recorder(stop))
+        loop.train(config, tmp_path / "run", log=Recorder(stop))
     assert not reading_threads()
-    loop.train(make_config(), tmp_path / "run", say=Recorder())
+    loop.train(make_config(), tmp_path / "run", log=Recorder())
     assert_same_end(resident[0], tmp_path / "run", config)
 
 
@@ -121,7 +121,7 @@ def test_file_that_is_lost_meanwhile_ends_the_run_in_one_sentence(
     with pytest.raises(
         ValueError, match=r"^a record of the prepared copy .* cannot be read"
     ):
-        loop.train(config, tmp_path / "run", say=Recorder(empty))
+        loop.train(config, tmp_path / "run", log=Recorder(empty))
     assert not reading_threads()
 
 

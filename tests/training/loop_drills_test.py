@@ -56,7 +56,7 @@ def make_config(folder):
 def undisturbed(make_config, folder):
     """The checkpoints of a run that nothing befell, by their steps."""
     config = make_config(checkpoint__keep=9)
-    loop.train(config, folder / "undisturbed", say=Recorder())
+    loop.train(config, folder / "undisturbed", log=Recorder())
     return functools.partial(state_of, folder / "undisturbed", config)
 
 
@@ -91,10 +91,10 @@ def assert_checkpoints_are_sound(workdir, config, steps, undisturbed):
 
 
 def assert_goes_on_to_the_same_end(workdir, config, step, undisturbed):
-    say = Recorder()
-    loop.train(config, workdir, say=say)
-    assert f"Going on from step {step}." in say.said
-    assert say.warnings == []
+    log = Recorder()
+    loop.train(config, workdir, log=log)
+    assert f"Going on from step {step}." in log.said
+    assert log.warnings == []
     assert_ended_alike(workdir, config, undisturbed)
 
 
@@ -187,7 +187,7 @@ def test_disk_that_fills_up_costs_no_checkpoint(
                 stack.enter_context(fault_support.largest_write(4096))
 
         with pytest.raises(OSError, match=r".") as caught:
-            loop.train(config, workdir, say=Recorder(fill_up))
+            loop.train(config, workdir, log=Recorder(fill_up))
     assert str(caught.value) == (
         "The checkpoint of step 6 could not be written to"
         f" {workdir / 'checkpoints'}: File too large. The latest that is"
@@ -214,7 +214,7 @@ def test_workdir_that_turns_read_only_loses_nothing(
                 stack.enter_context(fault_support.unprivileged())
 
         with pytest.raises(OSError, match=r".") as caught:
-            loop.train(config, workdir, say=Recorder(close))
+            loop.train(config, workdir, log=Recorder(close))
     assert str(caught.value) == (
         "The checkpoint of step 6 could not be written to"
         f" {workdir / 'checkpoints'}: Permission denied. The latest that is"
@@ -225,7 +225,7 @@ def test_workdir_that_turns_read_only_loses_nothing(
         fault_support.unprivileged(),
         pytest.raises(OSError, match=r".") as caught,
     ):
-        loop.train(config, workdir, say=Recorder())
+        loop.train(config, workdir, log=Recorder())
     assert str(caught.value) == (
         f"--workdir={workdir} cannot be written (Permission denied); give a"
         " folder that can."
@@ -243,13 +243,13 @@ def test_checkpoint_without_its_largest_file_is_passed_over(
     shutil.copytree(folder / "undisturbed", workdir)
     files = [p for p in (workdir / "checkpoints/12").rglob("*") if p.is_file()]
     max(files, key=lambda path: path.stat().st_size).unlink()
-    say = Recorder()
-    loop.train(config, workdir, say=say)
-    (warning,) = say.warnings
+    log = Recorder()
+    loop.train(config, workdir, log=log)
+    (warning,) = log.warnings
     assert warning.startswith(
         f"WARNING: {workdir / 'checkpoints/12'} is damaged: "
     )
-    assert "Going on from step 10." in say.said
+    assert "Going on from step 10." in log.said
     assert_ended_alike(workdir, config, undisturbed)
 
 
@@ -265,7 +265,7 @@ def test_clock_that_goes_backwards_changes_nothing(
 
     monkeypatch.setattr(time, "time", earlier_each_time)
     begun = time.monotonic()
-    loop.train(config, workdir, say=Recorder())
+    loop.train(config, workdir, log=Recorder())
     elapsed = time.monotonic() - begun
     assert_ended_alike(workdir, config, undisturbed)
     records = training_support.read_history(workdir)
@@ -291,12 +291,12 @@ def test_second_job_is_refused_and_the_first_is_undisturbed(
         # A restart could have another value of this key.
         with pytest.raises(OSError, match=r".") as caught:
             loop.train(
-                make_config(log__every_epochs=2), workdir, say=Recorder()
+                make_config(log__every_epochs=2), workdir, log=Recorder()
             )
         assert read_files() == before
         refusals.append(str(caught.value))
 
-    loop.train(config, workdir, say=Recorder(intrude))
+    loop.train(config, workdir, log=Recorder(intrude))
     (refusal,) = refusals
     assert refusal.startswith(f"--workdir={workdir} is in use by process ")
     assert_ended_alike(workdir, config, undisturbed)
@@ -322,7 +322,7 @@ def test_loss_that_turns_nan_is_named_by_its_step_and_spoils_no_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(optimizer, "make_optimizer", make_spoiled)
         with pytest.raises(FloatingPointError) as caught:
-            loop.train(config, workdir, say=Recorder())
+            loop.train(config, workdir, log=Recorder())
     assert str(caught.value).startswith(
         "loss is nan at step 8, so training stopped; any checkpoint in"
         f" {workdir / 'checkpoints'} is of an earlier step."
@@ -331,9 +331,9 @@ def test_loss_that_turns_nan_is_named_by_its_step_and_spoils_no_checkpoint(
     for step in (4, 6):
         for array in jax.tree.leaves(state_of(workdir, config, step)):
             assert np.isfinite(array).all()
-    say = Recorder()
-    loop.train(config, workdir, say=say)
-    assert "Going on from step 6." in say.said
+    log = Recorder()
+    loop.train(config, workdir, log=log)
+    assert "Going on from step 6." in log.said
     # Not to the same end: the cause of the NaN is another program, whose
     # rounding differs.
     assert steps_on_disk(workdir) == [10, 12]

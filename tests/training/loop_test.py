@@ -47,9 +47,9 @@ def make_config(tmp_path_factory):
 def uninterrupted(make_config, tmp_path_factory):
     """A run of 12 steps: its folder, what it returned and what it said."""
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    say = Recorder()
-    results = loop.train(make_config(), folder, say=say)
-    return folder, results, say
+    log = Recorder()
+    results = loop.train(make_config(), folder, log=log)
+    return folder, results, log
 
 
 def stop_after(step, number=signal.SIGTERM):
@@ -63,7 +63,7 @@ def stop_after(step, number=signal.SIGTERM):
 def interrupt(config, folder, step, number=signal.SIGTERM):
     """Trains until `step`; returns the sentence of the interruption."""
     with pytest.raises(loop.InterruptedRunError) as caught:
-        loop.train(config, folder, say=stop_after(step, number))
+        loop.train(config, folder, log=stop_after(step, number))
     return str(caught.value)
 
 
@@ -96,7 +96,7 @@ def assert_no_duplicates(folder):
 
 
 def test_run_leaves_everything_in_the_workdir(uninterrupted):
-    folder, results, say = uninterrupted
+    folder, results, log = uninterrupted
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints",
         "config.json",
@@ -110,12 +110,12 @@ def test_run_leaves_everything_in_the_workdir(uninterrupted):
     assert found == json.loads(json.dumps(results))
     assert (results["step"], results["num_images"]) == (12, 11)
     assert 0 <= results["auroc"] <= 1
-    assert say.shown == list(range(1, 13))
-    assert say.said[0] == (
+    assert log.shown == list(range(1, 13))
+    assert log.said[0] == (
         "ae on folder {'train': 14, 'test': 11}, batch 4 over 2 cpu device(s)"
         f" (2 each), 12 steps, workdir {folder}"
     )
-    assert say.warnings == []
+    assert log.warnings == []
 
 
 def test_metrics_have_the_documented_keys(uninterrupted):
@@ -175,10 +175,10 @@ def test_nothing_compiles_after_the_first_epoch(make_config, tmp_path):
 
     # With all that a step may carry, as less of it compiles no more often.
     config = make_config(**CARRIED["controlled"])
-    say = Recorder(lambda done: at_step.update({done: len(compiled)}))
+    log = Recorder(lambda done: at_step.update({done: len(compiled)}))
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        loop.train(config, tmp_path / "run", say=say)
+        loop.train(config, tmp_path / "run", log=log)
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert at_step[1] > 0
@@ -200,10 +200,10 @@ def test_stopped_run_goes_on_bitwise(
         )
         assert steps_on_disk(folder)[-1] == step
         assert not (folder / "eval").exists()
-    say = Recorder()
-    loop.train(config, folder, say=say)
-    assert f"Going on from step {stops[-1]}." in say.said
-    assert say.shown == list(range(stops[-1] + 1, 13))
+    log = Recorder()
+    loop.train(config, folder, log=log)
+    assert f"Going on from step {stops[-1]}." in log.said
+    assert log.shown == list(range(stops[-1] + 1, 13))
     assert_same_end(folder, uninterrupted[0], config)
     records, straight = (
         [
@@ -218,8 +218,8 @@ def test_stopped_run_goes_on_bitwise(
 
 
 def test_signal_after_the_last_step_still_evaluates(make_config, tmp_path):
-    say = stop_after(12)
-    results = loop.train(make_config(), tmp_path / "run", say=say)
+    log = stop_after(12)
+    results = loop.train(make_config(), tmp_path / "run", log=log)
     assert results["step"] == 12
 
 
@@ -237,10 +237,10 @@ def test_finished_run_is_only_evaluated_again(
     shutil.copytree(uninterrupted[0], folder)
     shutil.rmtree(folder / "eval")
     before = training_support.read_history(folder)
-    say = Recorder()
-    results = loop.train(make_config(), folder, say=say)
-    assert "Training is complete at step 12; only evaluating." in say.said
-    assert say.shown == []
+    log = Recorder()
+    results = loop.train(make_config(), folder, log=log)
+    assert "Training is complete at step 12; only evaluating." in log.said
+    assert log.shown == []
     assert results["auroc"] == uninterrupted[1]["auroc"]
     assert (folder / "eval/test/metrics.json").exists()
     after = assert_no_duplicates(folder)
@@ -251,13 +251,13 @@ def test_finished_run_is_only_evaluated_again(
 def test_more_epochs_go_on_from_the_end(make_config, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted[0], folder)
-    say = Recorder()
+    log = Recorder()
     config = make_config(train__epochs=4)
-    results = loop.train(config, folder, say=say)
-    assert say.shown == [13, 14, 15, 16]
+    results = loop.train(config, folder, log=log)
+    assert log.shown == [13, 14, 15, 16]
     assert results["step"] == 16
     straight = tmp_path / "straight"
-    loop.train(config, straight, say=Recorder())
+    loop.train(config, straight, log=Recorder())
     assert_same_end(folder, straight, config)
 
 
@@ -269,7 +269,7 @@ def test_a_run_does_not_go_on_with_other_images(
     # Where the images are may change, what they are may not.
     root = training_support.make_class_folders(tmp_path / "others", seed=3)
     with pytest.raises(ValueError, match=r".") as caught:
-        loop.train(make_config(data__root=str(root)), folder, say=Recorder())
+        loop.train(make_config(data__root=str(root)), folder, log=Recorder())
     assert str(caught.value) == (
         f"The run in {folder} was trained on other images than those of folder"
         " now; give the folder that it began with as data.root, or another"
@@ -296,14 +296,14 @@ def test_damaged_newest_checkpoint_is_reported_and_the_one_before_used(
     assert steps_on_disk(folder) == [6, 7]
     files = [p for p in (folder / "checkpoints/7").rglob("*") if p.is_file()]
     damage(max(files, key=lambda path: path.stat().st_size))
-    say = Recorder()
-    loop.train(config, folder, say=say)
-    (warning,) = say.warnings
+    log = Recorder()
+    loop.train(config, folder, log=log)
+    (warning,) = log.warnings
     assert warning.startswith(
         f"WARNING: {folder / 'checkpoints/7'} is damaged: "
     )
-    assert "Going on from step 6." in say.said
-    assert say.shown == list(range(7, 13))
+    assert "Going on from step 6." in log.said
+    assert log.shown == list(range(7, 13))
     assert_same_end(folder, uninterrupted[0], config)
     assert_no_duplicates(folder)
 
@@ -317,7 +317,7 @@ def test_checkpoint_of_another_network_is_refused(
     config = make_config(model__latent_dim=3)
     (folder / "config.json").write_text(config.to_json())
     with pytest.raises(ValueError, match=r".") as caught:
-        loop.train(config, folder, say=Recorder())
+        loop.train(config, folder, log=Recorder())
     assert "is of another network: " in str(caught.value)
     assert steps_on_disk(folder) == [10, 12]
 
@@ -329,7 +329,7 @@ def test_another_configuration_is_refused_before_anything_is_touched(
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     config = make_config(train__seed=1, entropy__estimator="coding_rate")
     with pytest.raises(ValueError, match=r".") as caught:
-        loop.train(config, folder, say=Recorder())
+        loop.train(config, folder, log=Recorder())
     assert str(caught.value) == (
         f"--workdir={folder} belongs to another configuration:"
         " entropy.estimator is kde_loo there and coding_rate here; train.seed"
@@ -351,7 +351,7 @@ def test_loss_that_is_not_finite_stops_and_leaves_earlier_checkpoints(
         checkpoint__keep=9,
     )
     with pytest.raises(FloatingPointError) as caught:
-        loop.train(config, folder, say=Recorder())
+        loop.train(config, folder, log=Recorder())
     message = str(caught.value)
     name, _, rest = message.partition(" is ")
     assert name in ("loss", "grad_norm")
@@ -374,7 +374,7 @@ def test_evaluation_in_the_course_of_training_changes_nothing(
         eval__every_epochs=1, log__every_epochs=2, checkpoint__every_steps=0
     )
     folder = tmp_path / "run"
-    loop.train(config, folder, say=Recorder())
+    loop.train(config, folder, log=Recorder())
     records = assert_no_duplicates(folder)
     evaluated = [r["step"] for r in records if "eval/test/auroc" in r]
     # At the end of training it is the last line's.
@@ -396,10 +396,10 @@ def test_weights_of_another_run_are_a_start(
         # What that run had not: weights are weights.
         optimizer__clip_norm=1.0,
     )
-    say = Recorder()
-    loop.train(config, tmp_path / "run", say=say)
-    assert f"Starting from the weights of {uninterrupted[0]}." in say.said
-    assert say.shown == [1, 2, 3, 4]
+    log = Recorder()
+    loop.train(config, tmp_path / "run", log=log)
+    assert f"Starting from the weights of {uninterrupted[0]}." in log.said
+    assert log.shown == [1, 2, 3, 4]
     found, wanted = (
         training_support.final_state(path, other)
         for path, other in (
@@ -420,17 +420,17 @@ def test_a_run_goes_on_rather_than_starting_from_other_weights(
     config = make_config(checkpoint__restore_from=str(uninterrupted[0]))
     folder = tmp_path / "run"
     interrupt(config, folder, 1)
-    say = stop_after(2)
+    log = stop_after(2)
     with pytest.raises(loop.InterruptedRunError):
-        loop.train(config, folder, say=say)
-    assert "Going on from step 1." in say.said
-    assert not any(text.startswith("Starting from") for text in say.said)
+        loop.train(config, folder, log=log)
+    assert "Going on from step 1." in log.said
+    assert not any(text.startswith("Starting from") for text in log.said)
 
 
 def test_weights_that_are_not_there_are_an_error(make_config, tmp_path):
     config = make_config(checkpoint__restore_from=str(tmp_path / "nothing"))
     with pytest.raises(FileNotFoundError) as caught:
-        loop.train(config, tmp_path / "run", say=Recorder())
+        loop.train(config, tmp_path / "run", log=Recorder())
     assert str(caught.value) == (
         f"There is no checkpoint in {tmp_path / 'nothing'}; give the workdir"
         " of a run that has saved one."
@@ -444,7 +444,7 @@ def test_weights_of_another_latent_size_are_refused_by_name(
         checkpoint__restore_from=str(uninterrupted[0]), model__latent_dim=3
     )
     with pytest.raises(ValueError, match=r".") as caught:
-        loop.train(config, tmp_path / "run", say=Recorder())
+        loop.train(config, tmp_path / "run", log=Recorder())
     assert str(caught.value).startswith(
         f"The checkpoint {uninterrupted[0] / 'checkpoints' / '12'} is of"
         " another network: params/decoder/"
@@ -458,7 +458,7 @@ def test_normals_alone_train_and_are_scored(tmp_path):
     config = training_support.make_config(
         root, tmp_path / "cache", train__epochs=1
     )
-    results = loop.train(config, tmp_path / "run", say=Recorder())
+    results = loop.train(config, tmp_path / "run", log=Recorder())
     assert (results["split"], results["num_abnormal"]) == ("train", 0)
     assert not {"auroc", "pixel_ap", "baselines"} & set(results)
     assert results["rate_nats"] > 0
@@ -472,7 +472,7 @@ def test_held_out_normals_choose_the_best_checkpoint(make_config, tmp_path):
         # Steps of this length spoil the first ones.
         optimizer__learning_rate=0.3,
     )
-    loop.train(config, tmp_path, say=Recorder())
+    loop.train(config, tmp_path, log=Recorder())
     latest = restore.evaluate_workdir(tmp_path)[0]
     best = restore.evaluate_workdir(tmp_path, best=True)[0]
     assert latest["step"] == 9  # 10 images in batches of 4, three epochs
@@ -573,7 +573,7 @@ def test_rate_is_null_without_a_channel(make_config, tmp_path):
     config = make_config(
         channel__sigma=0.0, entropy__weight=0.0, train__epochs=1
     )
-    results = loop.train(config, tmp_path, say=Recorder())
+    results = loop.train(config, tmp_path, log=Recorder())
     assert results["rate_nats"] is None
     first, last = assert_no_duplicates(tmp_path)
     assert first["train/rate_nats"] is None
@@ -588,9 +588,9 @@ def test_entropy_without_a_channel_is_not_called_a_rate(make_config, tmp_path):
         entropy__bandwidth="0.5",
         train__epochs=1,
     )
-    say = Recorder()
-    loop.train(config, tmp_path, say=say)
-    (warning,) = say.warnings
+    log = Recorder()
+    loop.train(config, tmp_path, log=log)
+    (warning,) = log.warnings
     assert "a penalty on clean latents compresses nothing" in warning
     first, _ = assert_no_duplicates(tmp_path)
     assert first["train/rate_nats"] is None
@@ -599,9 +599,9 @@ def test_entropy_without_a_channel_is_not_called_a_rate(make_config, tmp_path):
 
 def test_saturated_estimator_is_warned_of_once(make_config, tmp_path):
     config = make_config(channel__sigma=1e-3, entropy__estimator="kde_kl")
-    say = Recorder()
-    loop.train(config, tmp_path, say=say)
-    at_start, warning = say.warnings
+    log = Recorder()
+    loop.train(config, tmp_path, log=log)
+    at_start, warning = log.warnings
     assert "cannot read more than log n = 1.4 nats" in at_start
     assert "kde_kl is saturated" in warning
 
@@ -609,11 +609,11 @@ def test_saturated_estimator_is_warned_of_once(make_config, tmp_path):
 def test_steps_of_one_call_resume_bitwise(make_config, tmp_path):
     config = make_config(train__steps_per_call=3, checkpoint__every_steps=4)
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    say = Recorder()
-    loop.train(config, straight, say=say)
-    assert say.shown == [3, 4, 7, 8, 11, 12]
+    log = Recorder()
+    loop.train(config, straight, log=log)
+    assert log.shown == [3, 4, 7, 8, 11, 12]
     interrupt(config, stopped, 7)
-    loop.train(config, stopped, say=Recorder())
+    loop.train(config, stopped, log=Recorder())
     assert_same_end(stopped, straight, config)
 
 
@@ -626,9 +626,9 @@ def test_all_that_training_carries_resumes_bitwise(
     training_support.add_density(monkeypatch)
     config = make_config(**CARRIED[name])
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    loop.train(config, straight, say=Recorder())
+    loop.train(config, straight, log=Recorder())
     interrupt(config, stopped, 5)
-    loop.train(config, stopped, say=Recorder())
+    loop.train(config, stopped, log=Recorder())
     assert_same_end(stopped, straight, config)
     state = training_support.final_state(stopped, config).state
     # It is there, and has moved.
@@ -664,7 +664,7 @@ def test_configuration_of_an_earlier_version_is_refused(
         " --help` lists."
     )
     with pytest.raises(ValueError, match=r".") as caught:
-        loop.train(make_config(), folder, say=Recorder())
+        loop.train(make_config(), folder, log=Recorder())
     assert "channel.noise is None there and gaussian here." in str(caught.value)
 
 

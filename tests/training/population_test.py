@@ -67,8 +67,8 @@ def trained(configs, tmp_path_factory):
     """All members, on two devices."""
     out = tmp_path_factory.mktemp("population")
     folders = [out / name for name in MEMBERS]
-    say = Recorder()
-    assert not population.train_population(configs, folders, say=say)
+    log = Recorder()
+    assert not population.train_population(configs, folders, log=log)
     return out
 
 
@@ -81,7 +81,7 @@ def test_a_member_ends_where_its_run_alone_does(
     trained, make_config, tmp_path, name
 ):
     config = make_config(**MEMBERS[name])
-    loop.train(config, tmp_path, say=Recorder())
+    loop.train(config, tmp_path, log=Recorder())
     alone = final_state(tmp_path, config)
     member = final_state(trained / name, config)
     start = jax.device_get(
@@ -112,10 +112,10 @@ def test_a_member_ends_where_its_run_alone_does(
 
 def test_what_was_finished_is_not_trained_again(trained, configs):
     before = final_state(trained / "seed", configs[1])
-    say = Recorder()
+    log = Recorder()
     folders = [trained / name for name in MEMBERS]
-    assert not population.train_population(configs, folders, say=say)
-    assert say.shown == []
+    assert not population.train_population(configs, folders, log=log)
+    assert log.shown == []
     training_support.assert_bitwise(
         final_state(trained / "seed", configs[1]), before
     )
@@ -199,9 +199,9 @@ def test_a_stopped_population_goes_on_bit_for_bit(trained, configs, tmp_path):
 
     with pytest.raises(loop.InterruptedRunError, match="after step 3 of 8"):
         population.train_population(
-            configs, folders, say=Recorder(after_step), stop=stop
+            configs, folders, log=Recorder(after_step), stop=stop
         )
-    assert not population.train_population(configs, folders, say=Recorder())
+    assert not population.train_population(configs, folders, log=Recorder())
     for folder, config in zip(folders, configs, strict=True):
         training_support.assert_bitwise(
             final_state(folder, config),
@@ -226,7 +226,7 @@ def test_a_member_that_diverges_fails_alone(make_config, tmp_path):
         make_config(optimizer__learning_rate=1e30),
     ]
     folders = [tmp_path / "good", tmp_path / "bad"]
-    failed = population.train_population(configs, folders, say=Recorder())
+    failed = population.train_population(configs, folders, log=Recorder())
     assert list(failed) == [1]
     assert "so training stopped" in failed[1]
     assert (folders[0] / "eval/test/metrics.json").exists()
@@ -237,7 +237,7 @@ def test_a_run_alone_goes_on_from_a_member(trained, make_config, tmp_path):
     folder = tmp_path / "narrow"
     shutil.copytree(trained / "narrow", folder)
     config = make_config(model__latent_dim=2, train__epochs=3)
-    results = loop.train(config, folder, say=Recorder())
+    results = loop.train(config, folder, log=Recorder())
     assert results["step"] == 12
 
 
