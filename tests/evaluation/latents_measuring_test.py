@@ -7,7 +7,6 @@ import pytest
 
 from aeent_jax import entropy
 from aeent_jax.evaluation import latents
-from aeent_jax.evaluation.latents import calling
 from aeent_jax.results import latents as latents_text
 
 N, DIM, SIGMA = 60, 3, 0.5
@@ -89,9 +88,9 @@ def test_rule_or_number_measures_clean_latents_which_have_no_rate():
 
 
 def test_many_latents_are_sampled_and_said_to_be(monkeypatch):
-    monkeypatch.setattr(calling, "MOST_ROWS", 40)
-    monkeypatch.setattr(calling, "MAX_QUERIES", 20)
-    monkeypatch.setattr(calling, "_ALL_PAIRS", frozenset({"coding_rate"}))
+    monkeypatch.setattr(latents, "MOST_ROWS", 40)
+    monkeypatch.setattr(latents, "MAX_QUERIES", 20)
+    monkeypatch.setattr(latents, "_ALL_PAIRS", frozenset({"coding_rate"}))
     result = latents.measure(Z, SIGMA, estimators=["kde_loo", "coding_rate"])
     loo = result["estimators"]["kde_loo"]
     assert (loo["queries"], loo["rows"]) == (20, N)
@@ -224,8 +223,8 @@ def test_rule_without_a_scale_is_refused():
 
 
 def test_choice_of_rows_is_without_replacement(monkeypatch):
-    monkeypatch.setattr(calling, "MOST_ROWS", 40)
-    made, _ = calling.make_latents(Z, SIGMA, "channel", None, 0)
+    monkeypatch.setattr(latents, "MOST_ROWS", 40)
+    made, _ = latents.make_latents(Z, SIGMA, "channel", None, 0)
     fewer = made.fewer()
     assert len(np.unique(np.asarray(fewer.clean), axis=0)) == 40
     noise = (fewer.output - fewer.clean) / SIGMA

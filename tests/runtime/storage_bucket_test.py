@@ -11,7 +11,7 @@ from google.auth import exceptions
 from google.cloud import storage as google_storage
 
 from aeent_jax import figures
-from aeent_jax.evaluation.latents import reading
+from aeent_jax.evaluation import latents
 from aeent_jax.results import report
 from aeent_jax.runtime import checkpoint, storage, workdir
 from aeent_jax.training import loop, restore
@@ -145,9 +145,9 @@ def test_figure_and_latents_can_be_in_a_bucket(folder, tmp_path):
     z = np.arange(6.0, dtype=np.float32).reshape(3, 2)
     with (folder / "z.npy").open("wb") as file:
         np.save(file, z)
-    np.testing.assert_array_equal(reading.read(str(folder / "z.npy")), z)
+    np.testing.assert_array_equal(latents.read(str(folder / "z.npy")), z)
     with pytest.raises(FileNotFoundError, match="gs://bucket/.* is no file"):
-        reading.read(str(folder / "none.npy"))
+        latents.read(str(folder / "none.npy"))
     image = np.zeros((1, 4, 4, 1))
     for place in (tmp_path, folder):
         figures.save_panel(
