@@ -187,9 +187,7 @@ def train(method: methods.Method, reference: Reference) -> Trained:
         ),
         optimizer=optax.adam(1e-3),
     )
-    step = mapping.map(
-        functools.partial(train_step.train_step, program),
-    )
+    step = mapping.map(functools.partial(train_step.train_step, program))
     start = reference.variables("init")
     state = train_step.TrainState(
         step=np.int32(0),
@@ -204,7 +202,7 @@ def train(method: methods.Method, reference: Reference) -> Trained:
     state, losses, first = mapping.replicate(state), [], None
     for indices in rows:
         batch = mapping.shard((indices, np.ones(_BATCH_SIZE, bool)))
-        state, metrics = step(state, *constants, *batch)
+        state, metrics = step(*constants, state, batch)
         losses.append(float(mapping.fetch_replicated(metrics)["loss"]))
         first = first or mapping.fetch_replicated(state)
     # Adam's first moment after one step is a tenth of the gradient.
