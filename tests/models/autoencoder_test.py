@@ -99,7 +99,7 @@ def test_power_normalisation_adds_one_statistic_and_no_parameter():
     assert added == {"power": 1}
     assert jax.tree.structure(other) == jax.tree.structure(variables)
     other["batch_stats"]["encoder"]["latent_norm"] = added
-    encode = jax.jit(functools.partial(normalised.encode, train=True))
+    encode = jax.jit(functools.partial(normalised.apply, "encoder", train=True))
     z, stats = encode(other, x)
     np.testing.assert_allclose(np.mean(z**2), 1.0, rtol=1e-5)  # float32
     assert stats["latent_norm"]["power"] != 1
