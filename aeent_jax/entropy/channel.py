@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
 from aeent_jax.entropy import inputs
 
@@ -40,6 +41,7 @@ def add_noise(
     rng: jax.Array,
     positions: jax.Array,
     noise: str = "gaussian",
+    latent_mask: jax.Array | None = None,
 ) -> jax.Array:
     """Returns `z + sigma*eps`, with noise that depends on `positions` alone.
 
@@ -50,6 +52,7 @@ def add_noise(
       positions: `[B]` int, the rows' places in the global batch, so that
         another number of devices draws the same noise.
       noise: a name of `NOISES`.
+      latent_mask: `[D]` bool, the dimensions that get noise; None for all.
 
     Returns:
       `[B, D]`.
@@ -58,4 +61,5 @@ def add_noise(
         return z
     keys = jax.vmap(lambda i: jax.random.fold_in(rng, i))(positions)
     draws = jax.vmap(lambda key: NOISES[noise](key, z.shape[1:]))(keys)
-    return z + sigma * draws
+    noisy = z + sigma * draws
+    return noisy if latent_mask is None else jnp.where(latent_mask, noisy, z)

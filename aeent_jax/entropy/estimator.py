@@ -132,9 +132,10 @@ class Estimator:
         """
         taken = {self.noise_argument} - {None}
         taken |= {"params"} if self.init else set(self.hyper)
-        inputs.refuse_unknown(
-            f"the estimator {self.function.__name__}", hyper, taken
-        )
+        if not taken >= hyper.keys():
+            inputs.refuse_unknown(
+                f"the estimator {self.function.__name__}", hyper, taken
+            )
         if self.init and "params" not in hyper:
             raise ValueError(
                 f"The estimator {self.function.__name__} is called without"

@@ -62,7 +62,8 @@ def local_gradient(
     def encode(carry, part):
         part = part._replace(rng=inputs.rng)
         z = objective.method.encode(variables, part, train=True).z
-        return carry, (z, objective.add_noise(z, part))
+        noisy = objective.channel(z, rng=part.rng, positions=part.positions)
+        return carry, (z, noisy)
 
     latents = (None, None)
     if objective.method.encode is not None:

@@ -17,7 +17,7 @@ to the value of the global batch, and their gradients to its gradient:
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -253,14 +253,15 @@ class Objective:
       rate: the rate term.
       weight: scalar, the weight of one nat in this step.
       count: scalar, valid images of the global batch.
-      latent_mask: `[D]` bool, the latents that pass the channel; None for all.
+      channel: `entropy.channel.add_noise` with the channel's own arguments; it
+        takes latents `[B, D]`, and the `rng` and `positions` of their rows.
     """
 
     method: methods.Method
     rate: Rate
     weight: jax.Array
     count: jax.Array
-    latent_mask: jax.Array | None
+    channel: Callable[..., jax.Array]
 
     def __call__(
         self,
@@ -285,15 +286,6 @@ class Objective:
         )
         return sum(losses.values()) + weighted, Terms(losses, rate, outputs)
 
-    def add_noise(self, z: jax.Array, inputs: methods.Inputs) -> jax.Array:
-        """Sends the clean latents `[B, D]` of `inputs` through the channel."""
-        z_noisy = channel.add_noise(
-            z, self.rate.sigma, inputs.rng, inputs.positions, self.rate.noise
-        )
-        if self.latent_mask is None:
-            return z_noisy
-        return jnp.where(self.latent_mask, z_noisy, z)
-
     def local_losses(
         self, variables: models.Variables, inputs: methods.Inputs
     ) -> tuple[dict[str, jax.Array], methods.Outputs]:
@@ -306,9 +298,10 @@ class Objective:
         Returns:
           Shares of the losses by name, and the network's outputs.
         """
-        outputs = self.method.forward(
-            variables, inputs, lambda z: self.add_noise(z, inputs), train=True
+        noise = functools.partial(
+            self.channel, rng=inputs.rng, positions=inputs.positions
         )
+        outputs = self.method.forward(variables, inputs, noise, train=True)
         by_image = self.method.losses(inputs.x, outputs)
         losses = {
             name: jnp.sum(jnp.where(inputs.mask, loss, 0.0)) / self.count

@@ -21,6 +21,7 @@ import optax
 from jax import lax
 
 from aeent_jax import entropy, methods, models
+from aeent_jax.entropy import channel
 from aeent_jax.methods import streams
 from aeent_jax.runtime import parallel
 from aeent_jax.training import accumulation, controller, objective, optimizer
@@ -202,9 +203,13 @@ def train_step(
     )
 
     # What is minimised, and its gradient: here at once, or part by part.
-    minimised = objective.Objective(
-        method, rate, weight, count, hyper.latent_mask
+    noise = functools.partial(
+        channel.add_noise,
+        sigma=rate.sigma,
+        noise=rate.noise,
+        latent_mask=hyper.latent_mask,
     )
+    minimised = objective.Objective(method, rate, weight, count, noise)
     trained = objective.Trained(state.params, state.estimator_params)
     fixed = {"batch_stats": state.batch_stats, "adversary": state.adversary}
     if step_config.microbatches == 1:

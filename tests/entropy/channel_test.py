@@ -50,3 +50,13 @@ def test_unknown_noise_lists_the_choices():
         "channel.noise is 'laplace', and one of ['gaussian', 'uniform'] is"
         " needed: check the spelling."
     )
+
+
+def test_masked_dimensions_get_no_noise():
+    z, mask = jnp.arange(12.0).reshape(4, 3), jnp.array([True, False, True])
+    arguments = (z, 0.5, jax.random.key(0), jnp.arange(4))
+    noisy = channel.add_noise(*arguments, latent_mask=mask)
+    assert (noisy[:, ~mask] == z[:, ~mask]).all()
+    whole = channel.add_noise(*arguments)
+    assert (noisy[:, mask] == whole[:, mask]).all()
+    assert (whole[:, ~mask] != z[:, ~mask]).all()
