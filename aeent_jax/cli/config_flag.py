@@ -120,7 +120,7 @@ def load_function(place: str, name: str) -> Callable[..., Any]:
     if not callable(function):
         raise ValueError(
             f"--config={place} has no function {name}, which this command"
-            " needs; give a file such as configs/estimators.py."
+            " needs; give one that has it, such as --config=table1:folder."
         )
     return function
 

@@ -38,7 +38,9 @@ def read(path: pathlib.Path) -> list[tuple[str, int, str]]:
             f"{path} cannot be read ({error.strerror}); it must be a file."
         ) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from None
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); save it as UTF-8."
+        ) from None
     form = '{"train": {"0": [names]}, "test": {"0": [names], "1": [names]}}'
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold {form}.")

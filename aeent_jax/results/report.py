@@ -56,10 +56,11 @@ def _content(loaded: Sequence[Run]) -> dict[str, Any]:
     return {
         "title": f"Anomaly detection on {' and '.join(sets)}",
         "byline": words.byline(loaded),
+        "question": words.question(loaded),
         "verdict": words.verdict(loaded),
         "sentences": [
-            *words.certainty(differences),
             *words.against_baselines(loaded),
+            *words.certainty(differences),
             *words.shortcuts(loaded),
         ],
         "notes": [note for run in loaded for note in run.notes] + notes,

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from aeent_jax.results import comparison, tables
+from aeent_jax.results import comparison, groups, tables
 from aeent_jax.results.comparison import Comparison
 from aeent_jax.results.runs import Run
 
 # More runs are summed up, not named one by one.
 _MAX_NAMED = 4
+_WEIGHT = "entropy.weight"
 
 
 def byline(runs: Sequence[Run]) -> str:
@@ -80,6 +81,45 @@ def verdict(runs: Sequence[Run]) -> str:
     )
 
 
+def question(runs: Sequence[Run]) -> str:
+    """The question of this project and its answer; "" without such a pair.
+
+    Args:
+      runs: the first one under control is compared with the first plain one of
+        the same latent size.
+    """
+    for run in runs:
+        has_rate = run.evaluation.get("rate_nats") is not None
+        if not (run.is_ranked and has_rate and run.config.get(_WEIGHT)):
+            continue
+        for other in runs:
+            if (
+                other.is_ranked
+                and other.config.get("channel.sigma") == 0
+                and other.config.get(groups.LATENT)
+                == run.config.get(groups.LATENT)
+                and not comparison.obstacle([other], [run])
+            ):
+                return _answer(run, other)
+    return ""
+
+
+def _answer(run: Run, other: Run) -> str:
+    change = comparison.difference([run], [other])["auroc"]
+    low, high = change.interval or (0.0, 0.0)
+    answer = "These test images cannot tell"
+    if low > 0 or high < 0:
+        answer = "Yes" if low > 0 else "Not here"
+    return (
+        "Does it help to limit the information that passes from an image to its"
+        f" reconstruction? {answer}: {run.name}, where"
+        f" {run.evaluation['rate_nats']:.1f} nats pass, has an AUROC of"
+        f" {tables.percent(run.evaluation['auroc'])}, and {other.name}, as wide"
+        f" and without a limit, {tables.percent(other.evaluation['auroc'])}:"
+        f" {tables.points(*change)} points."
+    )
+
+
 def certainty(differences: Sequence[Comparison]) -> list[str]:
     """Whether the test images tell the runs apart, a text per difference.
 
@@ -143,6 +183,11 @@ def against_baselines(runs: Sequence[Run]) -> list[str]:
         outcome = "Every run is above it."
     elif not above:
         outcome = "No run is above it."
+        if best.startswith(comparison.BASELINES["pca"]):
+            outcome += (
+                " It is the best linear autoencoder of its size: what these"
+                " networks learned beyond it does not help here."
+            )
     else:
         outcome = (
             f"Above it: {_listed(above)}; not above it: {_listed(missed)}."

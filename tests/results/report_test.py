@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -190,6 +191,52 @@ def test_page_says_what_the_numbers_say(make, page, named, sentences):
     for sentence in sentences:
         assert sentence in text
     assert ("The AUROC of run" in text) is False
+
+
+@pytest.mark.parametrize(
+    ("gain", "answer"),
+    [
+        (0.9, "Yes: controlled, where 9.9 nats pass, has"),
+        (0.1, "These test images cannot tell: controlled"),
+        (-0.9, "Not here: controlled"),
+    ],
+)
+def test_page_opens_with_the_question_and_its_answer(
+    tmp_path, page, gain, answer
+):
+    one = write_run(tmp_path / "plain", gain=0.1, rate=None)
+    other = write_run(tmp_path / "controlled", gain=gain)
+    third = write_run(tmp_path / "narrow", gain=5.0, rate=None)
+    for path, size, weight in (
+        (one, 64, 0.0),
+        (other, 64, 1e-3),
+        (third, 4, 0),
+    ):
+        change_json(
+            pathlib.Path(path) / "config.json",
+            model={"latent_dim": size},
+            entropy={"weight": weight},
+        )
+    report.make_report([third, one, other], str(tmp_path / "new/r.html"))
+    _, text, _ = page()
+    _, opening = text.split("test images Does it help to limit the", 1)
+    assert opening.startswith(
+        " information that passes from an image to its reconstruction?"
+        f" {answer}"
+    )
+    shown = opening.split(" points.")[0]
+    assert ", and plain, as wide and without a limit, " in shown
+    assert opening.split(" points. ")[1].startswith("Shown a normal and an")
+
+
+def test_page_says_where_principal_components_win(tmp_path, page):
+    folder = write_run(tmp_path / "run", gain=-0.5)
+    path = tmp_path / "run/eval/test/metrics.json"
+    baselines = json.loads(path.read_text())["baselines"]
+    baselines["pca"] |= {"auroc": 0.999, "auroc_interval": [0.95, 1.0]}
+    change_json(path, baselines=baselines)
+    report.make_report([folder], str(tmp_path / "new/r.html"))
+    assert "No run is above it. It is the best linear autoenc" in page()[1]
 
 
 def test_perfect_order_has_an_interval_of_auroc_alone(make):
