@@ -8,8 +8,10 @@ import tempfile
 import pytest
 
 # Compiling is most of the time of the tests, and their programs are tiny. What
-# the environment says stands above this.
+# the environment says stands above this. The emitters of fusions take 3.4 s of
+# CPU time over the gradient of the tiny network, and those before them 0.9 s.
 _QUICK = (
+    "--xla_cpu_use_fusion_emitters=false",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 )

@@ -20,6 +20,7 @@ _CONTEXT.set_forkserver_preload(["aeent_jax.training.loop", "process_support"])
 
 # Compiling is most of the time of a process, and speed matters to nobody here.
 _FLAGS = (
+    "--xla_cpu_use_fusion_emitters=false",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
     "--xla_cpu_collective_call_terminate_timeout_seconds=600",
