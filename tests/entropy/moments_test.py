@@ -69,10 +69,10 @@ def test_primal_equals_dual(n, dim):
             np.testing.assert_allclose(gradient, one @ inverse, atol=1e-13)
 
 
-@pytest.mark.parametrize(("n", "dim"), [(20, 5), (4, 9)])
-def test_masked_rows_change_neither_value_nor_gradient(n, dim):
-    full = jax.random.normal(jax.random.key(0), (n, dim))
-    mask = np.arange(n) % 4 != 1
+# More dimensions than rows; contract_test has fewer.
+def test_masked_rows_change_neither_value_nor_gradient():
+    full = jax.random.normal(jax.random.key(0), (4, 9))
+    mask = np.arange(4) != 1
     expected, gradient = evaluate(full[mask], mask[mask])
     full = jnp.where(mask[:, None], full, jnp.nan)
     got, full_gradient = evaluate(full, mask)
@@ -105,7 +105,6 @@ def test_reads_low_from_few_rows():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize(("n", "dim"), [(20, 5), (4, 9)])
-def test_bad_latents_give_nan(bad, n, dim):
-    z = jax.random.normal(jax.random.key(0), (n, dim)).at[1, 1].set(bad)
+def test_bad_latents_give_nan(bad):
+    z = jax.random.normal(jax.random.key(0), (4, 9)).at[1, 1].set(bad)
     assert jnp.isnan(evaluate(z, everything(z))[0])

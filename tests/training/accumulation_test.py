@@ -112,11 +112,18 @@ def make_arguments(program, mapping, count, rows):
     )
 
 
-def steps(program, num_devices=1, count=12, rows=12):
+@functools.cache
+def unmixed(name, parts):
+    """A program of one device, and what it compiles to."""
+    program = make_step_config(name, parts)
+    return program, mapped(program, parallel.make_parallel(1))
+
+
+def steps(program, num_devices=1, count=12, rows=12, step=None):
     """The state and metrics after two steps."""
     mapping = parallel.make_parallel(num_devices)
     state, *rest = make_arguments(program, mapping, count, rows)
-    step = mapped(program, mapping)
+    step = step or mapped(program, mapping)
     first, _ = step(state, *rest)
     return mapping.fetch_replicated(step(first, *rest))
 
@@ -133,8 +140,11 @@ def assert_close(actual, expected):
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize(("count", "rows"), [(12, 12), (10, 12)])
 def test_parts_add_up_to_the_whole(name, count, rows):
-    whole = steps(make_step_config(name, 1), 1, count, rows)
-    assert_close(steps(make_step_config(name, PARTS), 1, count, rows), whole)
+    whole, added = (
+        steps(program, 1, count, rows, step)
+        for program, step in (unmixed(name, 1), unmixed(name, PARTS))
+    )
+    assert_close(added, whole)
 
 
 @pytest.mark.slow
