@@ -44,6 +44,13 @@ _INTERRUPTED_STATUS = program.define_interrupted_status()
 _RECORDS = program.define_paths(
     "records", "Folders of records to make tables of, without training."
 )
+_EVALUATION = flags.DEFINE_string(
+    "evaluation",
+    "",
+    "Metrics that tables show: a folder in eval/test of each member, as `aeent"
+    " evaluate` writes with --score or --deduplicate, such as smoothed_box5 or"
+    " near; empty for the member's own.",
+)
 _SELECT = flags.DEFINE_list(
     "select",
     [],
@@ -103,7 +110,15 @@ def main(argv: Sequence[str]) -> int:
     if names is None or any(
         (folders[0] / f"{n}.json").is_file() for n in names
     ):
-        print(sweep.write_results(folders, out, names=names, select=rules))
+        print(
+            sweep.write_results(
+                folders,
+                out,
+                names=names,
+                select=rules,
+                evaluation=_EVALUATION.value,
+            )
+        )
         print(f"\nEverything is in {out}")
     if failures:
         print(

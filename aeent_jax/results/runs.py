@@ -273,7 +273,7 @@ def _damage(path, reason):
     )
 
 
-def read_records(folder: pathlib.Path) -> list[Run]:
+def read_records(folder: pathlib.Path, evaluation: str = "") -> list[Run]:
     """Reads all records of a folder, with the scores where they are at hand.
 
     A record holds no scores of single images. They are taken from the workdir
@@ -282,12 +282,15 @@ def read_records(folder: pathlib.Path) -> list[Run]:
 
     Args:
       folder: `records` of a sweep, or a copy of it.
+      evaluation: a folder in `eval/<split>` of each workdir whose metrics and
+        scores take the place of the run's own, such as `smoothed_box5`; empty
+        for the run's own.
 
     Returns:
       The runs, by name.
 
     Raises:
-      FileNotFoundError: there are none.
+      FileNotFoundError: there are none, or a workdir lacks the evaluation.
       ValueError: one is damaged or no record.
     """
     paths = sorted(folder.glob("*.json"))
@@ -297,7 +300,7 @@ def read_records(folder: pathlib.Path) -> list[Run]:
             " that `aeent sweep` has written."
         )
     return [
-        _with_scores(_read_record(path), folder.parent / path.stem)
+        _with_scores(_read_record(path), folder.parent / path.stem, evaluation)
         for path in paths
     ]
 
@@ -345,15 +348,33 @@ def _nested(flat):
     return tree
 
 
-def _with_scores(run: Run, directory: pathlib.Path) -> Run:
+def _with_scores(run: Run, directory: pathlib.Path, evaluation: str) -> Run:
     """The run with scores, where the folder is the workdir of the same run."""
-    if not (directory / "config.json").is_file():
+    other = None
+    if (directory / "config.json").is_file():
+        (other,) = read([directory])
+        if (other.experiment, other.seed) != (run.experiment, run.seed):
+            other = None
+    if evaluation:
+        return _evaluated_otherwise(run, other, directory, evaluation)
+    if other is None or not other.is_ranked:
         return run
-    (other,) = read([directory])
-    is_same = (
-        other.is_ranked
-        and other.evaluation["auroc"] == run.evaluation.get("auroc")
-        and other.experiment == run.experiment
-        and other.seed == run.seed
-    )
+    is_same = other.evaluation["auroc"] == run.evaluation.get("auroc")
     return dataclasses.replace(run, scores=other.scores) if is_same else run
+
+
+def _evaluated_otherwise(run, other, directory, evaluation):
+    """The run with the metrics and scores of another evaluation."""
+    found, scores = {}, None
+    if other is not None:
+        folder = _evaluated_folder(directory) / evaluation
+        found, scores = _read_evaluation(folder)
+    if not found:
+        raise FileNotFoundError(
+            f"{directory} has no evaluation {evaluation} of {run.name}; make it"
+            f" with aeent evaluate --workdir={directory}, and --score or"
+            " --deduplicate."
+        )
+    return dataclasses.replace(
+        run, evaluation=run.evaluation | found, scores=scores
+    )

@@ -19,6 +19,7 @@ def write_results(
     *,
     names: Collection[str] | None = None,
     select: Sequence[str] = (),
+    evaluation: str = "",
 ) -> str:
     """Writes the tables and figures for which the records have numbers.
 
@@ -33,6 +34,7 @@ def write_results(
       out: the folder to write into; made where there is none.
       names: names of the members to show; None for all that have a record.
       select: rules by which a network is taken, keys of `selection.RULES`.
+      evaluation: as in `runs.read_records`.
 
     Returns:
       The content of `table.md`, the table and sentences about it, and of
@@ -45,7 +47,7 @@ def write_results(
     members = [
         run
         for folder in folders
-        for run in runs.read_records(folder)
+        for run in runs.read_records(folder, evaluation)
         if names is None or run.name in names
     ]
     if not members:

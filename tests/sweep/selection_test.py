@@ -1,7 +1,9 @@
 """Rules that choose without labels, and their regret."""
 
 import dataclasses
+import json
 import math
+import shutil
 
 import pytest
 import sweep_support
@@ -146,6 +148,28 @@ def test_regret_is_the_oracle_minus_what_is_taken(folder):
             assert interval[0] < value < interval[1]
         else:
             assert (value, interval) == (0.0, None)
+
+
+def test_another_evaluation_of_the_members_decides_the_regret(folder):
+    for one in runs.read_records(folder):
+        own = folder.parent / one.name / "eval/test"
+        shutil.copytree(own, own / "near/smoothed_box5")
+        counts = {"num_normal": 20, "num_abnormal": 20}
+        text = json.dumps(one.evaluation | counts | {"auroc": 0.25})
+        (own / "near/smoothed_box5/metrics.json").write_text(text)
+    (run, *_) = runs.read_records(folder, "near/smoothed_box5")
+    assert run.evaluation["auroc"] == 0.25
+    assert run.scores is not None
+    assert run.name == runs.read_records(folder)[0].name
+    with pytest.raises(FileNotFoundError, match="no evaluation squared of"):
+        runs.read_records(folder, "squared")
+    # The workdir of another run has no evaluation of this one.
+    config = folder.parent / run.name / "config.json"
+    tree = json.loads(config.read_text())
+    tree["train"]["seed"] = 7
+    config.write_text(json.dumps(tree))
+    with pytest.raises(FileNotFoundError, match=run.name):
+        runs.read_records(folder, "near/smoothed_box5")
 
 
 def test_choice_and_regret_are_printed_and_written(folder, tmp_path):
