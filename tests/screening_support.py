@@ -42,7 +42,7 @@ def abnormal(count: int) -> np.ndarray:
 
 def write(folder: pathlib.Path, images: np.ndarray, prefix="") -> pathlib.Path:
     """Writes `[N, H, W]` as PNG."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
         PIL.Image.fromarray(image).save(folder / f"{prefix}{i:03d}.png")
     return folder

@@ -4,7 +4,8 @@
 verdict needs; `screen` screens files with it into a folder.
 """
 
-from aeent_jax.screening.detector import Calibration, Detector
+from aeent_jax.screening.calibration import Calibration
+from aeent_jax.screening.detector import Detector
 from aeent_jax.screening.screen import Settings, screen
 
 __all__ = ["Calibration", "Detector", "Settings", "screen"]

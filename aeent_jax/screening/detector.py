@@ -5,20 +5,22 @@ import functools
 import pathlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 from flax import traverse_util
 
 from aeent_jax import config as config_lib
 from aeent_jax import data, models
 from aeent_jax.data import files, nearest
-from aeent_jax.evaluation import conformal, evaluate, scoring
+from aeent_jax.evaluation import evaluate, scoring
 from aeent_jax.runtime import parallel, workdir
 from aeent_jax.screening import archive, reading
+from aeent_jax.screening import calibration as calibration_lib
 from aeent_jax.training import experiment, loop, restore
 
 # Side of the block means that are kept of each training image.
@@ -43,32 +45,6 @@ _PRIVATE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Scores of normal images that verdicts are ranked among.
-
-    Attributes:
-      scores: `[n]` float64, of images that were neither trained on nor used to
-        choose anything.
-      groups: `[n]` int32; images of one volume or multi-frame file share one,
-        and all others have one of their own.
-      source: where they come from, as one phrase without names of files.
-    """
-
-    scores: np.ndarray
-    groups: np.ndarray
-    source: str
-
-    def of_volumes(self) -> np.ndarray:
-        """The largest score of each group of several, `[volumes]` float64."""
-        _, place, sizes = np.unique(
-            self.groups, return_inverse=True, return_counts=True
-        )
-        largest = np.full(len(sizes), -np.inf)
-        np.maximum.at(largest, place, self.scores)
-        return largest[sizes > 1]
-
-
-@dataclasses.dataclass(frozen=True)
 class Detector:
     """Scores images by how badly a network of normal images reconstructs them.
 
@@ -86,7 +62,7 @@ class Detector:
 
     config: ml_collections.ConfigDict
     variables: models.Variables
-    calibration: Calibration | None
+    calibration: calibration_lib.Calibration | None
     latents: np.ndarray | None
     blocks: np.ndarray
     about: Mapping[str, Any]
@@ -126,7 +102,7 @@ class Detector:
     @classmethod
     def fit(
         cls,
-        images: np.ndarray | str | pathlib.Path,
+        images: np.ndarray | str | pathlib.Path | Sequence[str | pathlib.Path],
         *,
         calibration: np.ndarray | Sequence[str | pathlib.Path] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -135,7 +111,8 @@ class Detector:
         """Trains on normal images.
 
         Args:
-          images: a folder, or `[N, H, W]` or `[N, H, W, 3]` uint8.
+          images: a folder, paths of files, or `[N, H, W]` or `[N, H, W, 3]`
+            uint8.
           calibration: other normal images, as `score` takes them; None holds
             some of `images` out, if there are enough.
           settings: keys of the configuration, such as `{"train.epochs": 50}`.
@@ -151,12 +128,13 @@ class Detector:
         config.data.name = "folder"
         with tempfile.TemporaryDirectory() as temporary:
             root = pathlib.Path(temporary) / "images"
-            if isinstance(images, np.ndarray):
+            if isinstance(images, str | pathlib.Path):
+                root = pathlib.Path(images)
+            else:
                 _write_images(images, root)
                 config.data.cache_dir = temporary
-                config.data.channels = 3 if images.ndim == 4 else 1
-            else:
-                root = pathlib.Path(images)
+            if isinstance(images, np.ndarray) and images.ndim == 4:
+                config.data.channels = 3
             config.data.root = str(root)
             if calibration is not None:
                 config.data.calibration = "none"
@@ -175,25 +153,29 @@ class Detector:
     ) -> "Detector":
         """Returns the same network with verdicts ranked among these images.
 
+        Training images and their near copies are left out.
+
         Args:
           images: normal images that were not trained on, as `score` takes them.
           source: where they come from, as one phrase.
 
         Raises:
-          ValueError: no image can be read.
+          ValueError: an image cannot be read, or none is left.
         """
-        scores, groups = [], []
-        for group, found in enumerate(self._score_groups(images)):
-            scores.append(found.anomaly_scores)
-            groups += [group] * len(found.anomaly_scores)
-        if not scores:
-            raise ValueError(
-                "there is no image to calibrate with; give normal images that"
-                " the network was not trained on."
-            )
-        calibration = Calibration(
-            np.concatenate(scores), np.array(groups, np.int32), source
+        scores, units, near = [], [], []
+        for file, scored in self._score_files(images):
+            scores += scored.anomaly_scores.tolist()
+            units += file.units
+            near += self.is_nearly_training_image(file.pixels).tolist()
+        calibration = calibration_lib.calibrate(
+            np.array(scores), units, np.array(near), source
         )
+        if calibration is None:
+            raise ValueError(
+                f"of {len(scores)} images to calibrate with, none is other than"
+                " the training images; give normal images that the network was"
+                " not trained on."
+            )
         return dataclasses.replace(self, calibration=calibration)
 
     @functools.cached_property
@@ -236,7 +218,7 @@ class Detector:
           ValueError: an image cannot be used.
         """
         return np.array(
-            [found.anomaly_scores.max() for found in self._score_groups(images)]
+            [s.anomaly_scores.max() for _, s in self._score_files(images)]
         )
 
     def p_values(
@@ -258,47 +240,11 @@ class Detector:
                 "the model has no calibration normals, so there is no p-value;"
                 " give some with Detector.calibrated."
             )
-        values = [
-            self.group_p_value(found.anomaly_scores)
-            for found in self._score_groups(images)
-        ]
-        return np.array(values)
-
-    def group_p_value(self, scores: np.ndarray) -> float:
-        """The p-value of one file: an image, or the frames of a volume.
-
-        A volume is ranked by its largest score among those of the calibration
-        volumes. Without calibration volumes it is Bonferroni's: the number of
-        frames times the smallest of their p-values.
-
-        Args:
-          scores: `[k]` of its frames.
-        """
-        calibration = self.calibration
-        if len(scores) == 1:
-            return conformal.p_values(scores, calibration.scores)[0]
-        if self.has_calibration_volumes:
-            largest = calibration.of_volumes()
-            return conformal.p_values(scores.max(keepdims=True), largest)[0]
-        smallest = conformal.p_values(scores, calibration.scores).min()
-        return min(1.0, len(scores) * smallest)
-
-    def least_p_value(self, count: int) -> float:
-        """The smallest p-value that a file of so many frames can have.
-
-        Args:
-          count: frames, at least 1.
-        """
-        calibration = self.calibration
-        if count > 1 and self.has_calibration_volumes:
-            return 1 / (len(calibration.of_volumes()) + 1)
-        return min(1.0, count / (len(calibration.scores) + 1))
-
-    @property
-    def has_calibration_volumes(self) -> bool:
-        """Whether some calibration images are slices of one volume."""
-        groups = self.calibration.groups
-        return len(np.unique(groups)) < len(groups)
+        scores = [s.anomaly_scores for _, s in self._score_files(images)]
+        return self.calibration.p_values(
+            np.array([s.max() for s in scores]),
+            np.array([len(s) for s in scores]),
+        )
 
     def heatmaps(
         self, images: np.ndarray | Sequence[str | pathlib.Path]
@@ -314,7 +260,7 @@ class Detector:
         Raises:
           ValueError: an image cannot be used, or the score has no map.
         """
-        maps = [found.score_maps for found in self._score_groups(images)]
+        maps = [scored.score_maps for _, scored in self._score_files(images)]
         if any(m is None for m in maps):
             raise ValueError(
                 "the score of this model is one number per image and has no"
@@ -362,43 +308,51 @@ class Detector:
         evaluator = evaluate.Evaluator(mapping, method, self.config)
         return evaluator, mapping.replicate(self.variables)
 
-    def _score_groups(self, images):
-        """Yields the scores of each image or file; batches span them."""
+    def _score_files(self, images):
+        """Yields each `_File` with its scores; batches span files."""
         waiting = []
-        for pixels in self._groups(images):
-            waiting.append(pixels)
-            if sum(map(len, waiting)) >= self.config.eval.batch_size:
+        for file in self._files(images):
+            waiting.append(file)
+            if sum(len(f.pixels) for f in waiting) >= self._batch_size:
                 yield from self._score_waiting(waiting)
                 waiting = []
         if waiting:
             yield from self._score_waiting(waiting)
 
+    @property
+    def _batch_size(self) -> int:
+        return self.config.eval.batch_size
+
     def _score_waiting(self, waiting):
-        scored = self.score_pixels(np.concatenate(waiting))
-        maps, ends = scored.score_maps, np.cumsum([len(p) for p in waiting])
-        for rows in (
-            slice(e - len(p), e) for p, e in zip(waiting, ends, strict=True)
-        ):
-            yield dataclasses.replace(
-                scored,
-                anomaly_scores=scored.anomaly_scores[rows],
-                score_maps=None if maps is None else maps[rows],
+        scored = self.score_pixels(np.concatenate([f.pixels for f in waiting]))
+        maps, begin = scored.score_maps, 0
+        for file in waiting:
+            rows = slice(begin, begin + len(file.pixels))
+            begin = rows.stop
+            yield (
+                file,
+                dataclasses.replace(
+                    scored,
+                    anomaly_scores=scored.anomaly_scores[rows],
+                    score_maps=None if maps is None else maps[rows],
+                ),
             )
 
-    def _groups(self, images):
-        """Yields the network's input `[k, S, S, C]` of each image or file."""
+    def _files(self, images) -> Iterator["_File"]:
         if isinstance(images, np.ndarray):
-            for image in images:
-                yield reading.from_array(image, self.config)[None]
+            for i, image in enumerate(images):
+                pixels = reading.from_array(image, self.config)
+                yield _File(pixels[None], [str(i)])
             return
         if isinstance(images, str | pathlib.Path):
             images = list(reading.find([str(images)]))
         for path in images:
             frames = reading.read(pathlib.Path(path), self.config)
-            sound = [frame.pixels for frame in frames if not frame.problem]
+            sound = [frame for frame in frames if not frame.problem]
             if not sound:
                 raise files.UnreadableFileError(f"{path}: {frames[0].problem}")
-            yield np.stack(sound)
+            pixels = np.stack([frame.pixels for frame in sound])
+            yield _File(pixels, [frame.volume or f"{path}" for frame in sound])
 
     def card(self) -> dict[str, Any]:
         """Returns the model card: facts and the configuration, no paths.
@@ -445,14 +399,31 @@ def block_means(images: np.ndarray) -> np.ndarray:
     return np.rint(means).astype(np.uint8)
 
 
-def _write_images(images: np.ndarray, root: pathlib.Path) -> None:
-    """Writes an array as files, the one form in which training reads images."""
+class _File(NamedTuple):
+    """One image of an array, or the images of one file.
+
+    Attributes:
+      pixels: `[k, S, S, C]` uint8, the network's input.
+      units: k names, equal for the slices of one volume.
+    """
+
+    pixels: np.ndarray
+    units: list[str]
+
+
+def _write_images(images, root: pathlib.Path) -> None:
+    """Puts images into a folder, the one form in which training reads them."""
+    root.mkdir()
+    if not isinstance(images, np.ndarray):
+        for i, path in enumerate(map(pathlib.Path, images)):
+            name = f"{i:06d}_{path.name}"
+            (root / name).symlink_to(path.expanduser().absolute())
+        return
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(
             f"the images are {images.dtype} {images.shape}, but must be uint8"
             " [N, H, W] or [N, H, W, 3]; give a folder of files for others."
         )
-    root.mkdir()
     for i, image in enumerate(images):
         reading.to_image(image).save(root / f"{i:06d}.png")
 
@@ -481,6 +452,13 @@ def _from_run(directory: pathlib.Path, best: bool, root: str) -> Detector:
     except FileNotFoundError:
         if root:
             raise
+        logging.warning(
+            "The images of %s are not in %s, so no held-out normals calibrate;"
+            " name their folder with --root=DIR, or give other normals with"
+            " --calibration=FOLDER.",
+            directory,
+            config.data.root,
+        )
         return bare
     restore.check_images(directory, restored, dataset.fingerprint_of("train"))
     return _with_data(bare, dataset, best)
@@ -496,11 +474,13 @@ def _with_data(
     latents = None
     if evaluator.needs_latents:
         latents = evaluator.score(variables, images, keep_maps=False).z
+    facts = reading.dicom_facts(detector.config)
     about = dict(detector.about) | {
         "data": dataset.name,
         "data_sha256": dataset.fingerprint,
         "num_images": {s: len(split) for s, split in dataset.splits.items()},
-        **reading.find_kinds(detector.config),
+        "modalities": reading.marks(f.modality for f in facts.values()),
+        "body_parts": reading.marks(f.body_part for f in facts.values()),
     }
     known = dataclasses.replace(
         detector, latents=latents, blocks=block_means(images), about=about
@@ -512,23 +492,29 @@ def _with_data(
         source = "the validation normals, which chose nothing"
     if held_out is None:
         return _with_scale(known, known.score_pixels(images))
-    scored = known.score_pixels(held_out.images[np.arange(len(held_out))])
-    volumes = _volumes(held_out.ids)
+    pixels = held_out.images[np.arange(len(held_out))]
+    scored = known.score_pixels(pixels)
+    series = {name: f.volume for name, f in facts.items()}
+    volumes = [_volume(i, series) for i in held_out.ids]
     related = volumes if held_out.groups is None else held_out.groups
     if (count := len(np.unique(related))) < len(held_out):
         source += f", in {count} groups of relatives"
-    calibration = Calibration(scored.anomaly_scores, volumes, source)
+    near = known.is_nearly_training_image(pixels)
+    calibration = calibration_lib.calibrate(
+        scored.anomaly_scores, volumes, near, source
+    )
     known = dataclasses.replace(known, calibration=calibration)
     return _with_scale(known, scored)
 
 
-def _volumes(ids: Sequence[str]) -> np.ndarray:
-    """Numbers the volumes of images, which patients and near copies are not."""
-    number_of: dict[str, int] = {}
-    volumes = [_SLICE.sub(r"#\1", image_id) for image_id in ids]
-    return np.array(
-        [number_of.setdefault(v, len(number_of)) for v in volumes], np.int32
-    )
+def _volume(image_id: str, series: Mapping[str, str]) -> str:
+    """Names the volume of an image, which patients and near copies are not.
+
+    Args:
+      image_id: in its data set.
+      series: volumes of DICOM files of one slice, by their ids.
+    """
+    return series.get(image_id) or _SLICE.sub(r"#\1", image_id)
 
 
 def _with_scale(detector: Detector, scored: scoring.Scored) -> Detector:
@@ -552,7 +538,7 @@ def _from_file(path: pathlib.Path) -> Detector:
     }
     calibration = None
     if "calibration/scores" in arrays:
-        calibration = Calibration(
+        calibration = calibration_lib.Calibration(
             arrays["calibration/scores"],
             arrays["calibration/groups"],
             card["calibration_source"],

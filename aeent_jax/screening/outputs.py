@@ -57,7 +57,10 @@ def _replace(path: pathlib.Path, text: str) -> None:
 
 
 def _table(units: Sequence["Unit"]) -> str:
-    """A row per unit; the frames of a volume follow it, without verdicts."""
+    """A row per unit; the frames of a volume follow it, without verdicts.
+
+    The row of a series names the file of its most suspicious slice.
+    """
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
@@ -66,10 +69,13 @@ def _table(units: Sequence["Unit"]) -> str:
         reason = "; ".join(unit.reasons)
         writer.writerow(map(_cell, (unit.path, unit.name, *row, reason)))
         if len(unit.frames) > 1:
-            for name, score in zip(unit.frames, unit.scores, strict=True):
-                frame = f"{unit.name} {name}".strip()
+            in_file = unit.name if len(set(unit.paths)) == 1 else ""
+            for path, name, score in zip(
+                unit.paths, unit.frames, unit.scores, strict=True
+            ):
+                frame = f"{in_file} {name}".strip()
                 writer.writerow(
-                    map(_cell, (unit.path, frame, _number(score), "", "", ""))
+                    map(_cell, (path, frame, _number(score), "", "", ""))
                 )
     return table.getvalue()
 
@@ -113,21 +119,17 @@ def _page(units: Sequence["Unit"], summary: Mapping[str, Any]) -> str:
 
 
 def _row(unit: "Unit") -> dict[str, Any]:
-    worst = int(unit.scores.argmax()) if len(unit.scores) else None
+    has_score = len(unit.scores) > 0
     has_p = not math.isnan(unit.p_value)
     return {
         "path": unit.path,
         "file": os.path.basename(unit.path),
         "frame": unit.name
-        or (
-            unit.frames[worst]
-            if worst is not None and len(unit.frames) > 1
-            else ""
-        ),
-        "score": None if worst is None else unit.score,
+        or (unit.frames[unit.worst] if len(unit.frames) > 1 else ""),
+        "score": unit.score if has_score else None,
         "p": unit.p_value if has_p else None,
         "verdict": unit.verdict,
         "reason": "; ".join(unit.reasons),
-        "strip": "" if worst is None else thumbnail(unit.keys[worst]),
+        "strip": thumbnail(unit.keys[unit.worst]) if has_score else "",
         "heatmap": unit.heatmap,
     }

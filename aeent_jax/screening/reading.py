@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -27,7 +27,8 @@ class Prepared:
     Attributes:
       pixels: `[S, S, C]` uint8, the network's input.
       name: tells the frame from the others of its file; empty for the only one.
-      volume: equal for the slices of one volume of the file.
+      volume: equal for the slices of one volume, which a series of DICOM files
+        is too; empty for an image that is no slice.
       group: equal for frames of one patient, study, series or file.
       notes: what a reader of the score should know, as phrases.
       problem: why the frame is not scored, or empty.
@@ -185,31 +186,45 @@ def mark(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()[:16]
 
 
-def find_kinds(config: ml_collections.ConfigDict) -> dict[str, list[str]]:
-    """Finds what kinds of DICOM files a network was trained on.
+def marks(values: Iterable[str]) -> list[str]:
+    """Marks each value once, sorted; empty values have none."""
+    return sorted({mark(v) for v in values if v})
+
+
+def dicom_facts(
+    config: ml_collections.ConfigDict,
+) -> dict[str, images.Facts]:
+    """Reads the headers of the normal DICOM files of a run.
 
     Args:
       config: of the network.
 
     Returns:
-      `modalities` and `body_parts`, as `mark` gives them; empty for other
-      files.
+      Facts by the file's id in the data set; files of other formats, and those
+      of the test split, have none.
     """
-    kinds: dict[str, set[str]] = {"modalities": set(), "body_parts": set()}
     name = config.data.name
-    if catalog.get_entry(name).source != catalog.GENERATED:
-        for record in sources.list_files(name, config.data.root).records:
-            is_dicom = medical.sniff(record.path) == medical.DICOM
-            if record.split == "train" and is_dicom:
-                # The extra is installed where such files were trained on.
-                from aeent_jax.data import dicom
-
-                facts = dicom.describe(record.path)
-                kinds["modalities"].add(facts.modality)
-                kinds["body_parts"].add(facts.body_part)
+    if catalog.get_entry(name).source == catalog.GENERATED:
+        return {}
     return {
-        k: sorted(mark(v) for v in found if v) for k, found in kinds.items()
+        record.id: describe(record.path)
+        for record in sources.list_files(name, config.data.root).records
+        if record.split != "test"
+        and medical.sniff(record.path) == medical.DICOM
     }
+
+
+def describe(path: pathlib.Path) -> images.Facts:
+    """Reads the header of a DICOM file.
+
+    Raises:
+      files.UnreadableFileError: the file cannot be read.
+      medical.MissingExtraError: the extra that reads DICOM is not installed.
+    """
+    medical.require(medical.DICOM, path)
+    from aeent_jax.data import dicom
+
+    return dicom.describe(path)
 
 
 def to_image(values: np.ndarray) -> PIL.Image.Image:

@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from aeent_jax.evaluation import conformal
 from aeent_jax.figures import heatmaps
 from aeent_jax.runtime import progress as progress_lib
 from aeent_jax.runtime import workdir
-from aeent_jax.screening import outputs, reading
+from aeent_jax.screening import calibration, outputs, reading
 from aeent_jax.screening.detector import Detector
 
 HEATMAPS = ("flagged", "all", "none")
@@ -35,6 +35,8 @@ _PROGRESS = "progress.jsonl"
 # Files whose heat maps are drawn at a time, and pixels beyond which fewer are.
 _DRAWN_FILES = 64
 _DRAWN_PIXELS = 2**25
+# How the names of groups and volumes begin that a file has for itself.
+_FILE = "file:"
 _NEARLY = "is nearly equal to a training image, so its p-value means nothing"
 
 
@@ -56,12 +58,12 @@ class Settings:
 
 @dataclasses.dataclass
 class Unit:
-    """A unit of verdict: an image, a volume, or the frames of one file.
+    """A unit of verdict: an image, a volume, or a series of DICOM files.
 
     Attributes:
-      path: of the file.
+      paths: of the files, one per frame; one alone where it is refused.
       name: of the image or the volume in its file; empty for a whole file.
-      frames: names of the frames.
+      frames: names of the frames in their file, or else in the unit.
       scores: one per frame.
       keys: names of the frames' thumbnails, one per frame.
       group: equal for the units of one patient; the file otherwise.
@@ -71,7 +73,7 @@ class Unit:
       heatmap: the file of the heat map, below the folder of results; or empty.
     """
 
-    path: str
+    paths: list[str]
     name: str
     frames: list[str]
     scores: np.ndarray
@@ -81,6 +83,16 @@ class Unit:
     p_value: float = math.nan
     verdict: str = ""
     heatmap: str = ""
+
+    @property
+    def worst(self) -> int:
+        """The place of the most suspicious frame."""
+        return int(self.scores.argmax()) if len(self.scores) else 0
+
+    @property
+    def path(self) -> str:
+        """The file of the most suspicious frame."""
+        return self.paths[self.worst]
 
     @property
     def score(self) -> float:
@@ -127,7 +139,7 @@ def screen(
             " images."
         )
     out.mkdir(parents=True, exist_ok=True)
-    units = _score_files(detector, found, out, settings)
+    units = _score_files(detector, found, out)
     _decide(detector, units, settings)
     _draw_heatmaps(detector, units, out, settings)
     units.sort(key=_suspicion)
@@ -169,13 +181,15 @@ def _suspicion(unit: Unit) -> tuple:
 # --- The first pass.
 
 
-def _score_files(detector, found, out, settings) -> list[Unit]:
+def _score_files(detector, found, out) -> list[Unit]:
     """Scores what an earlier start has not; `found` are paths to identities."""
     path = out / _PROGRESS
-    known = _read_progress(path, detector.digest)
-    if settings.fdr is not None:
-        # The names of patients' groups change from process to process.
-        known = {k: e for k, e in known.items() if not e["patients"]}
+    # Other normals rank the same scores.
+    network = dataclasses.replace(detector, calibration=None).digest
+    known = _read_progress(path, network)
+    for file, identity in found.items():
+        if known.get(identity, {}).get("patient"):
+            _link_again(file, known[identity])
     left = {f: i for f, i in found.items() if i not in known}
     shown = progress_lib.Progress(len(found))
     done = len(found) - len(left)
@@ -183,7 +197,7 @@ def _score_files(detector, found, out, settings) -> list[Unit]:
     with path.open("a", encoding="utf-8") as file:
         # A process that was killed may have left half a line.
         file.write("\n" if file.tell() else "")
-        _append(file, {"model": detector.digest})
+        _append(file, {"model": network})
         for entry in _scored(detector, left, out):
             known[entry["identity"]] = entry
             _append(file, entry)
@@ -193,11 +207,17 @@ def _score_files(detector, found, out, settings) -> list[Unit]:
             begun = now
             shown.show(done, entry["path"])
     shown.finish()
-    return [
-        unit
-        for path, identity in found.items()
-        for unit in _units_of(str(path), known[identity])
-    ]
+    return _gather(found, known)
+
+
+def _link_again(path: pathlib.Path, entry: dict[str, Any]) -> None:
+    """Reads a header again: names of patients change from start to start."""
+    try:
+        facts = reading.describe(path)
+    except ValueError:
+        return  # It stays alone, and its score is kept.
+    entry["patient"] = facts.group
+    entry["series"] = facts.volume if entry["series"] else ""
 
 
 def _append(file, entry) -> None:
@@ -286,44 +306,51 @@ def _reason(path: pathlib.Path, error: Exception) -> str:
 def _score_batch(
     detector, waiting, identities, out
 ) -> Iterator[dict[str, Any]]:
-    frames = [f for _, prepared, _ in waiting for f in prepared]
-    sound = [f for f in frames if not f.problem]
-    scores: Iterable = iter(())
+    sound = [f for _, own, _ in waiting for f in own if not f.problem]
+    scores: Iterator = iter(())
     if sound:
         pixels = np.stack([f.pixels for f in sound])
         scored = detector.score_pixels(pixels, keep_reconstructions=True)
         near = detector.is_nearly_training_image(pixels)
-        scores = iter(zip(range(len(sound)), near, strict=True))
+        scores = zip(
+            range(len(sound)), scored.anomaly_scores, near, strict=True
+        )
     for path, prepared, error in waiting:
-        entry = {
-            "identity": identities[path],
-            "path": str(path),
-            "error": error,
-            "patients": any(not f.group.startswith("file:") for f in prepared),
-            "frames": [],
-        }
-        volumes = list(dict.fromkeys(f.volume for f in prepared))
-        for number, frame in enumerate(prepared):
-            listed = {
+        entry = _new_entry(path, identities[path], prepared, error)
+        for number, frame in enumerate(entry["frames"]):
+            if frame["problem"]:
+                continue
+            i, score, is_near = next(scores)
+            if not math.isfinite(score):
+                frame["problem"] = "has a score that is not finite"
+                continue
+            key = f"{entry['identity'][:16]}_{number}"
+            frame |= {"score": float(score), "key": key, "near": bool(is_near)}
+            _save_strip(detector, sound[i], scored, i, out, key)
+        yield entry
+
+
+def _new_entry(path, identity, prepared, error) -> dict[str, Any]:
+    """What is known of a file before it is scored."""
+    volumes = list(dict.fromkeys(f.volume for f in prepared))
+    is_linked = prepared and not prepared[0].group.startswith(_FILE)
+    is_slice = is_linked and not volumes[0].startswith(_FILE)
+    return {
+        "identity": identity,
+        "path": str(path),
+        "error": error,
+        "patient": prepared[0].group if is_linked else "",
+        "series": volumes[0] if is_slice else "",
+        "frames": [
+            {
                 "name": frame.name,
                 "volume": volumes.index(frame.volume),
-                "group": frame.group,
                 "notes": list(frame.notes),
                 "problem": frame.problem,
             }
-            if not frame.problem:
-                i, is_near = next(scores)
-                listed["score"] = float(scored.anomaly_scores[i])
-                listed["key"] = f"{entry['identity'][:16]}_{number}"
-                if not math.isfinite(listed["score"]):
-                    listed["problem"] = "has a score that is not finite"
-                    entry["frames"].append(listed)
-                    continue
-                if is_near:
-                    listed["notes"].append(_NEARLY)
-                _save_strip(detector, frame, scored, i, out, listed["key"])
-            entry["frames"].append(listed)
-        yield entry
+            for frame in prepared
+        ],
+    }
 
 
 def _save_strip(detector, frame, scored, i, out, key) -> None:
@@ -339,38 +366,55 @@ def _save_strip(detector, frame, scored, i, out, key) -> None:
     drawn.save(path, compress_level=1)
 
 
-def _units_of(path: str, entry: dict[str, Any]) -> Iterator[Unit]:
-    """Yields the units of one file; one that is refused if it has none."""
-    if entry["error"]:
-        yield _refused(path, "", [entry["error"]])
-        return
-    frames = entry["frames"]
-    volumes = sorted({frame["volume"] for frame in frames})
-    for volume in volumes:
-        own = [f for f in frames if f["volume"] == volume]
-        sound = [f for f in own if not f["problem"]]
-        name = f"volume {volume}" if len(volumes) > 1 else ""
-        problems = sorted({f["problem"] for f in own} - {""})
-        if not sound:
-            yield _refused(path, name, problems)
-            continue
-        notes = dict.fromkeys(n for f in sound for n in f["notes"])
-        if problems:
-            skipped = len(own) - len(sound)
-            notes[f"{skipped} frames are left out: {problems[0]}"] = None
-        yield Unit(
-            path=path,
-            name=name or (sound[0]["name"] if len(own) == 1 else ""),
-            frames=[f["name"] for f in sound],
-            scores=np.array([f["score"] for f in sound]),
-            keys=[f["key"] for f in sound],
-            group=sound[0]["group"],
-            reasons=list(notes),
-        )
+def _gather(found, known) -> list[Unit]:
+    """Makes the units of all files; a series of slices has several."""
+    parts: dict[str, list[tuple[str, dict, dict]]] = {}
+    units = []
+    for file, identity in found.items():
+        path, entry = str(file), known[identity]
+        if entry["error"]:
+            units.append(_refused(path, "", [entry["error"]]))
+        for frame in entry["frames"]:
+            unit = entry["series"] or f"{identity}:{frame['volume']}"
+            parts.setdefault(unit, []).append((path, entry, frame))
+    return [*units, *map(_make_unit, parts.values())]
+
+
+def _make_unit(parts: list[tuple[str, dict, dict]]) -> Unit:
+    """Makes a unit of its frames, each with its path and its file's entry."""
+    path, entry, first = parts[0]
+    name = ""
+    if any(frame["volume"] for frame in entry["frames"]):
+        name = f"volume {first['volume']}"
+    sound = [(path, frame) for path, _, frame in parts if not frame["problem"]]
+    problems = sorted({frame["problem"] for _, _, frame in parts} - {""})
+    if not sound:
+        return _refused(path, name, problems)
+    frames = [frame for _, frame in sound]
+    notes = dict.fromkeys(n for f in frames for n in f["notes"])
+    if np.mean([f["near"] for f in frames]) > calibration.NEARLY_SHARE:
+        notes[_NEARLY] = None
+    if problems:
+        skipped = len(parts) - len(sound)
+        notes[f"{skipped} frames are left out: {problems[0]}"] = None
+    paths = [path for path, _ in sound]
+    if (count := len(set(paths))) > 1:
+        name = f"series of {count} files"
+    return Unit(
+        paths=paths,
+        name=name or (frames[0]["name"] if len(parts) == 1 else ""),
+        frames=[f["name"] for f in frames],
+        scores=np.array([f["score"] for f in frames]),
+        keys=[f["key"] for f in frames],
+        group=entry["patient"] or path,
+        reasons=list(notes),
+    )
 
 
 def _refused(path: str, name: str, reasons: list[str]) -> Unit:
-    return Unit(path, name, [], np.zeros(0), [], path, reasons, verdict=REFUSED)
+    return Unit(
+        [path], name, [], np.zeros(0), [], path, reasons, verdict=REFUSED
+    )
 
 
 # --- The second pass.
@@ -381,9 +425,13 @@ def _decide(detector, units, settings) -> None:
     scored = [u for u in units if u.verdict != REFUSED]
     if detector.calibration is None:
         return
-    for unit in scored:
-        unit.p_value = detector.group_p_value(unit.scores)
-        if len(unit.scores) > 1 and not detector.has_calibration_volumes:
+    largest = np.array([u.score for u in scored])
+    counts = np.array([len(u.scores) for u in scored], int)
+    p = detector.calibration.p_values(largest, counts)
+    least = detector.calibration.p_values(np.full(len(p), np.inf), counts)
+    for unit, p_value in zip(scored, p.tolist(), strict=True):
+        unit.p_value = p_value
+        if len(unit.scores) > 1 and not detector.calibration.has_volumes:
             unit.reasons.append(
                 "its p-value is the smallest of its frames times their number,"
                 " since no volume calibrates"
@@ -393,13 +441,12 @@ def _decide(detector, units, settings) -> None:
     else:
         flags = _flag_groups(scored, settings.fdr)
     level = settings.alpha if settings.fdr is None else settings.fdr
-    for unit, flag in zip(scored, flags, strict=True):
+    for unit, flag, low in zip(scored, flags, least, strict=True):
         unit.verdict = FLAGGED if flag else NOT_FLAGGED
-        least = detector.least_p_value(len(unit.scores))
-        if least > level:
+        if low > level:
             unit.verdict = ""
             unit.reasons.append(
-                f"has no verdict, since its p-value cannot be below {least:.3g}"
+                f"has no verdict, since its p-value cannot be below {low:.3g}"
                 " with so few normals: calibrate with more"
             )
 
@@ -428,7 +475,7 @@ def _draw_heatmaps(detector, units, out, settings) -> None:
     ]
     waiting, pixels = [], 0
     for unit in chosen:
-        key = unit.keys[int(unit.scores.argmax())]
+        key = unit.keys[unit.worst]
         if (out / outputs.heatmap(key)).exists():
             unit.heatmap = outputs.heatmap(key)
             continue
@@ -490,11 +537,10 @@ def _summarise(detector, units, settings) -> dict[str, Any]:
     }
     if detector.calibration is None:
         return summary
-    calibration = detector.calibration
     scores, normal = _alike(detector, units)
     summary["calibration"] = {
-        "num_normal": len(calibration.scores),
-        "source": calibration.source,
+        "num_normal": len(detector.calibration.scores),
+        "source": detector.calibration.source,
     }
     summary["guarantee"] = guarantee(len(normal), settings)
     if len(scores) >= _BATCH_FILES:
@@ -518,10 +564,9 @@ def _alike(detector, units) -> tuple[list[float], np.ndarray]:
     scored = [u for u in units if u.verdict != REFUSED]
     single = [u.score for u in scored if len(u.scores) == 1]
     volumes = [u.score for u in scored if len(u.scores) > 1]
-    calibration = detector.calibration
-    if len(volumes) > len(single) and detector.has_calibration_volumes:
-        return volumes, calibration.of_volumes()
-    return single, calibration.scores
+    if len(volumes) > len(single) and detector.calibration.has_volumes:
+        return volumes, detector.calibration.of_volumes()
+    return single, detector.calibration.scores
 
 
 def guarantee(n: int, settings: Settings) -> str:

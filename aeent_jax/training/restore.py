@@ -173,7 +173,13 @@ def restore(
         # Training images stay: this leaves out test images alone.
         with config.unlocked():
             config.data.deduplicate = near_copies.TEST
-    dataset = experiment.load_data(config)
+    try:
+        dataset = experiment.load_data(config)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} If the images have moved, name their folder with"
+            " --root=DIR."
+        ) from error
     mapping = parallel.make_parallel(config.parallel.num_devices)
     restored = restore_variables(directory, config, best=best)
     check_images(directory, restored, dataset.fingerprint_of("train"))

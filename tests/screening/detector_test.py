@@ -12,8 +12,9 @@ import training_support
 from aeent_jax import screening
 from aeent_jax.evaluation import conformal
 from aeent_jax.screening import archive
+from aeent_jax.screening import calibration as calibration_lib
 from aeent_jax.screening import detector as detector_lib
-from aeent_jax.training import restore
+from aeent_jax.training import loop, restore
 
 
 @pytest.fixture(scope="module")
@@ -104,35 +105,79 @@ def test_training_images_are_recognised_and_new_ones_are_not(run, detector):
     ).any()
 
 
-def test_a_volume_is_ranked_among_volumes(detector):
+def p_value(calibration, *scores):
+    """Of one volume, or of one image."""
+    return calibration.p_values(
+        np.array([max(scores)]), np.array([len(scores)])
+    )
+
+
+def test_a_volume_is_ranked_among_volumes():
     scores = np.array([1.0, 2, 3, 4, 5, 6])
     volumes = screening.Calibration(scores, np.array([0, 0, 1, 1, 2, 2]), "x")
-    of_volumes = dataclasses.replace(detector, calibration=volumes)
     # Among the largest scores 2, 4 and 6.
-    assert of_volumes.group_p_value(np.array([0.5, 4.5])) == 2 / 4
+    assert p_value(volumes, 0.5, 4.5) == 2 / 4
     alone = screening.Calibration(scores, np.arange(6), "x")
-    of_images = dataclasses.replace(detector, calibration=alone)
     # The smallest of both, times 2.
-    assert of_images.group_p_value(np.array([0.5, 4.5])) == 2 * 3 / 7
-    assert of_images.group_p_value(np.array([0.5, 0.7])) == 1.0
+    assert p_value(alone, 0.5, 4.5) == 2 * 3 / 7
+    assert p_value(alone, 0.5, 0.7) == 1.0
 
 
-def test_images_of_one_patient_are_no_volume(detector):
-    """Only the slices of one file are."""
-    found = detector_lib._volumes(
-        ("a.nii#0001", "a.nii#0002", "b.nii#v0000s0001", "b.nii#v0001s0001")
-        + ("b.nii#v0001s0002", "c.png", "d.png", "e#1.png", "e#2.png")
+def test_images_of_one_patient_are_no_volume():
+    """Only the slices of one file or series are."""
+    ids = ["a.nii#0001", "a.nii#0002", "b.nii#v0000s0001", "b.nii#v0001s0001"]
+    ids += ["b.nii#v0001s0002", "c.png", "d.png", "e#1.png", "e#2.png"]
+    ids += ["IM1", "IM2"]
+    series = {"IM1": "s", "IM2": "s", "c.png": ""}
+    calibration = calibration_lib.calibrate(
+        np.zeros(11),
+        [detector_lib._volume(i, series) for i in ids],
+        np.zeros(11, bool),
+        "x",
     )
-    np.testing.assert_array_equal(found, [0, 0, 1, 2, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(
+        calibration.groups, [0, 0, 1, 2, 2, 3, 4, 5, 6, 7, 7]
+    )
     # A pair of slices does not make volumes of single images.
-    scores = np.arange(10.0)
     groups = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8])
-    calibration = screening.Calibration(scores, groups, "x")
-    np.testing.assert_array_equal(calibration.of_volumes(), [1.0])
-    mixed = dataclasses.replace(detector, calibration=calibration)
-    assert mixed.group_p_value(np.full(50, 9.5)) == 1 / 2
-    assert mixed.least_p_value(50) == 1 / 2
-    assert mixed.least_p_value(1) == 1 / 11
+    mixed = screening.Calibration(np.arange(10.0), groups, "x")
+    np.testing.assert_array_equal(mixed.of_volumes(), [1.0])
+    assert p_value(mixed, *[9.5] * 50) == 1 / 2
+    assert p_value(mixed, np.inf) == 1 / 11
+
+
+def test_training_images_do_not_calibrate(detector, caplog):
+    """Their scores are lower than those of new normals."""
+    trained = training_support.make_images(60)[..., 0]
+    both = np.concatenate([trained, new_images(20)])
+    near = detector.is_nearly_training_image(both[..., None])
+    calibrated = detector.calibrated(both).calibration
+    assert len(calibrated.scores) == 80 - near.sum() <= 80 - 41
+    assert f"without {near.sum()} that are nearly equal" in calibrated.source
+    assert calibrated.source in caplog.text
+    with pytest.raises(ValueError, match="none is other than the training"):
+        detector.calibrated(trained[near[:60]])
+
+
+def test_a_volume_calibrates_unless_most_of_it_was_trained_on():
+    scores, near = np.arange(6.0), np.array([1, 0, 0, 1, 1, 0], bool)
+    found = calibration_lib.calibrate(scores, list("aaabbb"), near, "x")
+    np.testing.assert_array_equal(found.scores, [0, 1, 2])
+
+
+def test_validation_normals_calibrate_unless_they_were_trained_on(
+    tmp_path_factory,
+):
+    root = tmp_path_factory.mktemp("val")
+    trained = training_support.make_images(60)[..., 0]
+    screening_support.write(root / "train/normal", trained)
+    screening_support.write(root / "val/normal", new_images(20))
+    screening_support.write(root / "val/normal", trained[:5], "again")
+    run = root / "run"
+    loop.train(training_support.make_config(root, root / "cache"), run)
+    calibration = screening.Detector.load(run).calibration
+    assert len(calibration.scores) == 20
+    assert "without 5 that are nearly equal" in calibration.source
 
 
 def test_many_images_are_scored_in_batches(detector, monkeypatch):
@@ -193,9 +238,16 @@ def test_heatmaps_point_at_what_is_abnormal(detector):
     assert heatmap[0][inside].mean() > 2 * heatmap[0][~inside].mean()
 
 
-def test_fit_trains_on_arrays(tmp_path):
+@pytest.mark.parametrize("kind", ["array", "paths"])
+def test_fit_trains_on_arrays_and_on_paths(tmp_path, kind):
+    images = new_images(60)
+    if kind == "paths":
+        for i, image in enumerate(images):
+            # Names may be the same.
+            screening_support.write(tmp_path / f"{i}", [image])
+        images = sorted(tmp_path.glob("*/*.png"))
     detector = screening.Detector.fit(
-        new_images(60),
+        images,
         settings={
             key: value
             for key, value in training_support.tiny("", "").items()
@@ -236,6 +288,8 @@ def test_images_that_moved_are_named_and_changed_ones_are_refused(
     run = screening_support.train(tmp_path_factory, train__epochs=1)
     moved = run.parent / "moved"
     (run.parent / "normals").rename(moved)
+    with pytest.raises(FileNotFoundError, match="moved, .* with --root=DIR"):
+        restore.evaluate_workdir(run)
     found = screening.Detector.load(run, root=str(moved))
     assert len(found.calibration.scores) == 19
     assert restore.evaluate_workdir(run, root=str(moved))

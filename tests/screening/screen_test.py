@@ -16,7 +16,7 @@ import screening_support
 import training_support
 
 from aeent_jax import screening
-from aeent_jax.data import frame, medical
+from aeent_jax.data import dicom_header, frame, medical
 from aeent_jax.runtime import progress
 from aeent_jax.screening import outputs, reading
 from aeent_jax.training import loop
@@ -281,10 +281,25 @@ def test_too_few_volumes_give_no_verdict(detector, tmp_path):
     assert summary["guarantee"].startswith("There are 9 calibration volumes")
 
 
+def test_other_normals_rank_the_scores_that_are_there(
+    detector, images, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    before = screening.screen(detector, [str(images)], out)
+    others = training_support.make_images(39, seed=9)[..., 0]
+    calibrated = detector.calibrated(others)
+    monkeypatch.setattr(reading, "read", None)
+    summary = screening.screen(
+        calibrated, [str(images)], out, screening.Settings(heatmaps="none")
+    )
+    assert "If the 39 calibration normals" in summary["guarantee"]
+    assert summary["model"] != before["model"]
+    assert rows_of(out)[0]["p_value"] == str(1 / 40)
+
+
 def test_results_of_another_model_are_not_mixed(detector, images, tmp_path):
     screening.screen(detector, [str(images)], tmp_path / "out")
-    calibration = dataclasses.replace(detector.calibration, source="another")
-    other = dataclasses.replace(detector, calibration=calibration)
+    other = dataclasses.replace(detector, blocks=detector.blocks[1:])
     with pytest.raises(ValueError, match="another model; give another folder"):
         screening.screen(other, [str(images)], tmp_path / "out")
 
@@ -491,3 +506,39 @@ def test_no_value_of_a_header_leaves_the_files(tmp_path_factory, tmp_path):
     reasons = [row["reason"] for row in rows_of(tmp_path / "run" / "out")]
     assert sum("another modality" in reason for reason in reasons) == 1
     assert sum("another body part" in reason for reason in reasons) == 1
+
+
+def test_a_series_in_several_files_gets_one_verdict(
+    detector, tmp_path, monkeypatch
+):
+    """And still does when the screening is started again."""
+    slices = training_support.make_images(6, seed=7)[..., 0]
+    slices[4] = screening_support.abnormal(1)[0]
+    for i, image in enumerate(slices):
+        of = {"PatientID": f"p{i // 3}", "SeriesInstanceUID": f"1.2.{i // 3}"}
+        data_support.write_dicom(
+            tmp_path / "new" / f"IM{i}", image, **({"Modality": "CT"} | of)
+        )
+    out = tmp_path / "out"
+    normals = detector.calibrated(
+        str(write_volumes(tmp_path / "normals", 20, slices=3, seed=8))
+    )
+    screening.screen(normals, [str(tmp_path / "new")], out)
+    rows = rows_of(out)
+    series = [row for row in rows if row["frame"] == "series of 3 files"]
+    assert [row["verdict"] for row in series] == ["flagged", "not_flagged"]
+    assert series[0]["path"].endswith("IM4")
+    files = [row for row in rows if not row["verdict"]]
+    assert {row["path"][-3:] for row in files} == {f"IM{i}" for i in range(6)}
+    scores = {row["path"][-3:]: row["anomaly_score"] for row in files}
+    assert series[0]["anomaly_score"] == scores["IM4"]
+    # Names of patients and series change from process to process.
+    monkeypatch.setattr(dicom_header, "_KEY", b"another")
+    monkeypatch.setattr(reading, "read", None)
+    screening.screen(normals, [str(tmp_path / "new")], out)
+    assert rows_of(out) == rows
+    # A series calibrates as the volume that it is.
+    monkeypatch.undo()
+    paths = sorted((tmp_path / "new").iterdir())
+    groups = detector.calibrated(paths).calibration.groups
+    np.testing.assert_array_equal(groups, [0, 0, 0, 1, 1, 1])
