@@ -22,7 +22,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def thumbnail(key: str) -> str:
     """Returns the file of a frame's strip, below the folder of results."""
-    return f"thumbnails/{key[:2]}/{key}.png"
+    return f"thumbnails/{key[:2]}/{key}.jpg"
 
 
 def heatmap(key: str) -> str:

@@ -8,6 +8,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from aeent_jax import figures
+from aeent_jax.figures import heatmaps
 
 
 def _panel_arrays(count=3, channels=1, masks=True, seed=0):
@@ -219,3 +220,20 @@ def test_no_global_figure_is_left_behind():
     figures.panels({"": _panel_arrays()})
     figures.intervals([("a", 0.5, 0.4, 0.6, "#000000")], "", 0.5)
     assert not pyplot.get_fignums()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_strip_shows_image_reconstruction_and_overlay(channels):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (8, 8, channels), np.uint8)
+    score_map = np.float32(rng.uniform(0, 1.5, (8, 8)))
+    reconstruction = pixels / np.float32(127.5) - 1
+    drawn = heatmaps.strip(pixels, reconstruction, score_map, 1.0)
+    image, again, overlay = np.split(np.asarray(drawn), 3, axis=1)
+    np.testing.assert_array_equal(image, np.broadcast_to(pixels, image.shape))
+    np.testing.assert_array_equal(again, image)
+    expected = heatmaps.overlay(Image.fromarray(image), score_map, 1.0)
+    # Opacity is rounded there.
+    np.testing.assert_allclose(overlay, np.float32(expected), atol=2)
+    drawn = heatmaps.strip(pixels, reconstruction, None, 1.0)
+    assert not np.asarray(drawn)[:, 16:].any()

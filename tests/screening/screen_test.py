@@ -83,7 +83,7 @@ def test_flagged_files_have_heat_maps_at_their_own_size(
         assert len(drawn) == count
     sizes = {PIL.Image.open(p).size for p in tmp_path.glob("all/heatmaps/*")}
     assert sizes == {(48, 32), (16, 16)}
-    strips = list(tmp_path.glob("all/thumbnails/*/*.png"))
+    strips = list(tmp_path.glob("all/thumbnails/*/*.jpg"))
     assert {PIL.Image.open(p).size for p in strips} == {(48, 16)}
 
 
@@ -514,10 +514,11 @@ def test_a_series_in_several_files_gets_one_verdict(
     """And still does when the screening is started again."""
     slices = training_support.make_images(6, seed=7)[..., 0]
     slices[4] = screening_support.abnormal(1)[0]
+    window = {"Modality": "MR", "WindowCenter": 128, "WindowWidth": 256}
     for i, image in enumerate(slices):
         of = {"PatientID": f"p{i // 3}", "SeriesInstanceUID": f"1.2.{i // 3}"}
         data_support.write_dicom(
-            tmp_path / "new" / f"IM{i}", image, **({"Modality": "CT"} | of)
+            tmp_path / "new" / f"IM{i}", image, **(window | of)
         )
     out = tmp_path / "out"
     normals = detector.calibrated(
