@@ -38,14 +38,12 @@ class Unmixed:
             "batch_stats": {"encoder": {}, "decoder": {}},
         }
 
-    def encode(self, variables, x, mask=None, *, train):
+    def apply(self, half, variables, x, mask=None, *, train):
         del mask, train
-        kernel = variables["params"]["encoder"]
-        return jnp.tanh(x.reshape(len(x), -1) @ kernel), {}
-
-    def decode(self, variables, z, mask=None, *, train):
-        del mask, train
-        return (z @ variables["params"]["decoder"]).reshape(-1, *SHAPE), {}
+        product = x.reshape(len(x), -1) @ variables["params"][half]
+        if half == "encoder":
+            return jnp.tanh(product), {}
+        return product.reshape(-1, *SHAPE), {}
 
 
 METHODS = {

@@ -32,15 +32,11 @@ class LinearNetwork:
         params = {"encoder": matrices[0], "decoder": 0.1 * matrices[1]}
         return {"params": params, "batch_stats": {"encoder": {}, "decoder": {}}}
 
-    def encode(self, variables, x, mask=None, *, train):
-        """Images to latents."""
-        rows = x.reshape(len(x), DIM)
-        return rows @ variables["params"]["encoder"], {}
-
-    def decode(self, variables, z, mask=None, *, train):
-        """Latents to images."""
-        rows = z @ variables["params"]["decoder"]
-        return rows.reshape(len(z), *SHAPE), {}
+    def apply(self, half, variables, x, mask=None, *, train):
+        """Images to latents, or latents to images."""
+        shape = (DIM,) if half == "encoder" else SHAPE
+        rows = x.reshape(len(x), DIM) @ variables["params"][half]
+        return rows.reshape(len(x), *shape), {}
 
 
 def make_images():
