@@ -197,15 +197,19 @@ def restore(
 def load_config(
     directory: pathlib.Path, root: str = ""
 ) -> ml_collections.ConfigDict:
-    """Loads the configuration of a run, with its images at another place.
+    """Loads the configuration of a run as it is used here.
+
+    The images may be at another place, and the devices are those of this
+    machine, however many trained the run.
 
     Args:
       directory: the workdir of a run.
       root: folder of the images; empty for where training found them.
     """
     config = workdir.load_config(directory)
-    if root:
-        with config.unlocked():
+    with config.unlocked():
+        config.parallel.num_devices = 0
+        if root:
             config.data.root = root
     return config
 

@@ -557,8 +557,12 @@ def test_network_is_evaluated_again_without_training(
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted[0], folder)
     shutil.rmtree(folder / "eval")
+    # It was trained on more devices than there are here.
+    config = json.loads((folder / "config.json").read_text())
+    config["parallel"]["num_devices"] = 64
+    (folder / "config.json").write_text(json.dumps(config))
     found = restore.evaluate_workdir(folder)[0]
-    assert found["auroc"] == uninterrupted[1]["auroc"]
+    assert found["auroc"] == pytest.approx(uninterrupted[1]["auroc"], abs=0.02)
     assert (folder / "eval/test/metrics.json").exists()
     with pytest.raises(FileNotFoundError) as caught:
         restore.evaluate_workdir(folder, best=True)
