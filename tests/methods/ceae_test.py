@@ -73,7 +73,7 @@ def test_training_sees_the_square_and_evaluation_does_not(variables):
         np.testing.assert_allclose(
             ours.x_hat,
             expected.x_hat,
-            atol=1e-6,  # float32, fused otherwise
+            atol=5e-6,  # float32, fused otherwise
         )
     assert method.losses is plain.losses
 

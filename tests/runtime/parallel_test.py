@@ -1,3 +1,4 @@
+import os
 import pathlib
 import re
 import subprocess
@@ -179,6 +180,14 @@ def test_refusals_say_what_is_needed(num_devices, sentence):
     with pytest.raises(ValueError, match=r".") as caught:
         parallel.make_parallel(num_devices)
     assert str(caught.value) == sentence
+
+
+def test_a_system_that_cannot_pin_processes_has_the_cores_of_the_machine(
+    monkeypatch,
+):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert parallel.count_cores() == 5
 
 
 _ALLOCATE_IN_THREADS = """
