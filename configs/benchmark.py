@@ -3,7 +3,7 @@
     aeent train --config=configs/benchmark.py:rsna --config.data.root=DIR \
         --workdir=runs/rsna/controlled
 
-trains latent 64 under `coding_rate` at weight 1e-3, and
+trains latent 64 under `coding_rate` at a weight that rises to 1e-3, and
 `--config=configs/benchmark.py:rsna,plain` the plain autoencoder. Each data set
 has its own number of epochs. `aeent data list` says how to get it.
 """

@@ -1,8 +1,8 @@
 """Images per second of training and scoring, beside plain flax and PyTorch.
 
-Each contender is started several times, in turns: A B C A B C. On several CPU
-devices a process is a fast or a slow one for all its life, so that the spread
-over starts says more than one long run.
+Each contender is started several times, in turns: A B C A B C. The speed of a
+machine drifts and processes differ, so that the spread over starts says more
+than one long run.
 """
 
 import dataclasses

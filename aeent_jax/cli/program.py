@@ -172,7 +172,7 @@ def refuse_positional(rest: Sequence[str]) -> None:
 
 
 def configure_jax(join: Callable[[], None] = lambda: None) -> None:
-    """Chooses the devices and the compilation cache; before JAX is used.
+    """Sets up JAX, its memory and its compilation cache; before JAX is used.
 
     Variables such as JAX_ENABLE_X64 change nothing: the numbers of a run are
     those of JAX's defaults.

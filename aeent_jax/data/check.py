@@ -43,7 +43,7 @@ class Finding(NamedTuple):
     lines: tuple[str, ...] = ()
 
     def others(self) -> tuple[str, ...]:
-        """What the sentence has no room to name."""
+        """The names that the sentence has no room for."""
         return (self.lines or self.names)[files.MAX_LISTED :]
 
 

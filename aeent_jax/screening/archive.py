@@ -24,7 +24,7 @@ CARD = "card.json"
 MAX_BYTES = 2**31  # of all members together
 _MAX_CARD_BYTES = 2**22
 _NAME = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_.]+)*\.npy")
-# What a crafted file makes of reading: names that are no text, encrypted
+# Errors that a crafted file causes: names that are no text, encrypted
 # members (RuntimeError), and JSON that is nested too deep (RecursionError).
 _ZIP_ERRORS = (
     zipfile.BadZipFile,

@@ -331,7 +331,7 @@ def _score_batch(
 
 
 def _new_entry(path, identity, prepared, error) -> dict[str, Any]:
-    """What is known of a file before it is scored."""
+    """The entry of a file before it is scored."""
     volumes = list(dict.fromkeys(f.volume for f in prepared))
     is_linked = prepared and not prepared[0].group.startswith(_FILE)
     is_slice = is_linked and not volumes[0].startswith(_FILE)

@@ -28,7 +28,7 @@ _WEIGHTS = (1e-4, 3e-4, 1e-3, 3e-3)
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """What a rule sees of a network, in the mean over seeds.
+    """A network as a rule sees it, in the mean over seeds.
 
     Attributes:
       latent_dim: size of its latent vector.
@@ -48,7 +48,7 @@ class Candidate:
 
 
 class Choice(NamedTuple):
-    """What a rule takes.
+    """The network that a rule takes, and the reason.
 
     Attributes:
       place: of the candidate; None where the rule cannot choose.
@@ -194,7 +194,7 @@ def check_rules(names: Sequence[str]) -> None:
 
 
 def candidate_of(group: Group) -> Candidate:
-    """What a rule may see of a group of seeds."""
+    """The candidate that stands for a group of seeds."""
 
     def mean(*path: str) -> float | None:
         values = group.values(*path)
@@ -222,7 +222,7 @@ def candidate_of(group: Group) -> Candidate:
 
 
 def describe(groups: Sequence[Group], rules: Sequence[str]) -> str:
-    """What each rule takes on each data set, why, and its regret.
+    """Says which network each rule takes on each data set, why, and its regret.
 
     The choice is among plain autoencoders of any size and networks under
     control whose weight rises.

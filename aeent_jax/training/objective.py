@@ -277,7 +277,7 @@ class Objective:
           inputs: this device's rows, with a mask.
 
         Returns:
-          What is minimised, a scalar, and its terms.
+          The minimised scalar, and its terms.
         """
         variables = fixed | {"params": trained.params}
         losses, outputs = self.local_losses(variables, inputs)

@@ -202,7 +202,7 @@ def train_step(
         step_config.control, state.ascent, hyper.weight, state.step
     )
 
-    # What is minimised, and its gradient: here at once, or part by part.
+    # The objective and its gradient: here at once, or part by part.
     noise = functools.partial(
         channel.add_noise,
         sigma=rate.sigma,

@@ -17,7 +17,7 @@ RNG = np.random.default_rng(0)
 # Numbers that float32 can hold, in float64.
 Z = np.float64(np.float32(RNG.normal(size=(N, DIM)) * [1.0, 1.5, 0.7]))
 MASK = np.arange(N) % 4 != 1
-# Of a central difference.
+# Length and direction of a central difference.
 STEP, DIRECTION = 1e-5, RNG.normal(size=(N, DIM))
 
 

@@ -106,7 +106,7 @@ def test_training_images_are_recognised_and_new_ones_are_not(run, detector):
 
 
 def p_value(calibration, *scores):
-    """Of one volume, or of one image."""
+    """The p-value of one volume, or of one image."""
     return calibration.p_values(
         np.array([max(scores)]), np.array([len(scores)])
     )

@@ -117,7 +117,7 @@ def test_a_screening_that_was_stopped_goes_on(
 
 
 def test_a_refused_file_is_read_again(detector, images, tmp_path, monkeypatch):
-    """What was in the way need not change the file."""
+    """The reason of a refusal may go without a change of the file."""
     out = tmp_path / "out"
     read = reading.read
 
