@@ -94,3 +94,34 @@ def calibrate(
         )
         logging.warning("Verdicts are calibrated with %s.", source)
     return Calibration(scores[kept], groups[kept], source)
+
+
+def guarantee(n: int, alpha: float, fdr: float | None) -> str:
+    """Says what a verdict promises, in sentences.
+
+    Args:
+      n: calibration normals, or volumes of normals where volumes are ranked.
+      alpha: images whose p-value is at most this are flagged.
+      fdr: False-discovery rate, in place of alpha; None for alpha.
+    """
+    if fdr is not None:
+        return (
+            f"At most {100 * fdr:.3g} % of the flagged files are"
+            " normal on average, if calibration normals and new normals are"
+            " exchangeable (Benjamini and Hochberg)."
+        )
+    if not conformal.flagged_ranks(n, alpha):
+        return (
+            f"There are {n} calibration volumes, and verdicts on volumes need"
+            f" {conformal.normals_for(alpha)}: calibrate with more, or"
+            " raise alpha."
+        )
+    bound = conformal.false_alarm_bound(n, alpha)
+    expected = conformal.flagged_ranks(n, alpha) / (n + 1)
+    return (
+        f"If the {n} calibration normals and new normals are exchangeable,"
+        f" {100 * expected:.2g} % of new normals are flagged on average, which"
+        f" is at most alpha = {alpha:.3g}. If all are independent and"
+        f" alike, the false-alarm rate is below {100 * bound:.1f} % for 95 % of"
+        " calibration sets."
+    )

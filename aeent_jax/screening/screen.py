@@ -14,6 +14,7 @@ import os
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ FLAGGED, NOT_FLAGGED, REFUSED = "flagged", "not_flagged", "refused"
 _BATCH_FILES = 20
 _BATCH_LEVEL = 1e-3
 _PROGRESS = "progress.jsonl"
+# Threads that read files and draw strips.
+_THREADS = min(4, os.cpu_count() or 1)
 # Files whose heat maps are drawn at a time, and pixels beyond which fewer are.
 _DRAWN_FILES = 64
 _DRAWN_PIXELS = 2**25
@@ -276,19 +279,18 @@ def _scored(detector: Detector, left, out) -> Iterator[dict[str, Any]]:
 def _read_ahead(detector, left):
     def read(path):
         try:
-            about = detector.about
-            return path, reading.read(path, detector.config, about), ""
+            frames = reading.read(path, detector.config, detector.about)
+            return path, frames, ""
         except Exception as error:
             # Whatever a decoder raises, the other files are read.
             return path, [], _reason(path, error)
 
     # A file that is read is as small as the network's input, or as that times
     # the slices of its volumes.
-    threads = min(4, os.cpu_count() or 1)
     size = 2 * detector.config.eval.batch_size
     if any(medical.kind(path) == medical.NIFTI for path in left):
-        size = threads
-    ahead = prefetch.Prefetch(read, left, ahead=size, threads=threads)
+        size = _THREADS
+    ahead = prefetch.Prefetch(read, left, ahead=size, threads=_THREADS)
     try:
         for _ in left:
             yield ahead.next()
@@ -303,31 +305,48 @@ def _reason(path: pathlib.Path, error: Exception) -> str:
     return text.removeprefix(f"{path}: ") or type(error).__name__
 
 
-def _score_batch(
-    detector, waiting, identities, out
-) -> Iterator[dict[str, Any]]:
-    sound = [f for _, own, _ in waiting for f in own if not f.problem]
-    scores: Iterator = iter(())
-    if sound:
-        pixels = np.stack([f.pixels for f in sound])
-        scored = detector.score_pixels(pixels, keep_reconstructions=True)
-        near = detector.is_nearly_training_image(pixels)
-        scores = zip(
-            range(len(sound)), scored.anomaly_scores, near, strict=True
+def _score_batch(detector, waiting, identities, out) -> list[dict[str, Any]]:
+    """Scores the images of some files, and draws what the worklist shows."""
+    entries = [
+        _new_entry(path, identities[path], prepared, error)
+        for path, prepared, error in waiting
+    ]
+    sound = [
+        (f"{entry['identity'][:16]}_{number}", shown, frame)
+        for entry, (_, prepared, _) in zip(entries, waiting, strict=True)
+        for number, shown in enumerate(entry["frames"])
+        if not (frame := prepared[number]).problem
+    ]
+    if not sound:
+        return entries
+    pixels = np.stack([frame.pixels for _, _, frame in sound])
+    scored = detector.score_pixels(pixels, keep_reconstructions=True)
+    near = detector.is_nearly_training_image(pixels)
+
+    def save_strip(i):
+        maps = scored.score_maps
+        drawn = heatmaps.strip(
+            pixels[i],
+            scored.reconstructions[i],
+            None if maps is None else maps[i],
+            detector.map_scale,
         )
-    for path, prepared, error in waiting:
-        entry = _new_entry(path, identities[path], prepared, error)
-        for number, frame in enumerate(entry["frames"]):
-            if frame["problem"]:
-                continue
-            i, score, is_near = next(scores)
-            if not math.isfinite(score):
-                frame["problem"] = "has a score that is not finite"
-                continue
-            key = f"{entry['identity'][:16]}_{number}"
-            frame |= {"score": float(score), "key": key, "near": bool(is_near)}
-            _save_strip(detector, sound[i], scored, i, out, key)
-        yield entry
+        path = out / outputs.thumbnail(sound[i][0])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # PNG took nine times as long, longer than reading a small image.
+        drawn.save(path, quality=90, subsampling=0)
+
+    is_finite = np.isfinite(scored.anomaly_scores)
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+        # Encoding takes as long as the network does.
+        list(pool.map(save_strip, np.flatnonzero(is_finite)))
+    for i, (key, shown, _) in enumerate(sound):
+        if is_finite[i]:
+            score = float(scored.anomaly_scores[i])
+            shown |= {"score": score, "key": key, "near": bool(near[i])}
+        else:
+            shown["problem"] = "has a score that is not finite"
+    return entries
 
 
 def _new_entry(path, identity, prepared, error) -> dict[str, Any]:
@@ -351,20 +370,6 @@ def _new_entry(path, identity, prepared, error) -> dict[str, Any]:
             for frame in prepared
         ],
     }
-
-
-def _save_strip(detector, frame, scored, i, out, key) -> None:
-    maps = scored.score_maps
-    drawn = heatmaps.strip(
-        frame.pixels,
-        scored.reconstructions[i],
-        None if maps is None else maps[i],
-        detector.map_scale,
-    )
-    path = out / outputs.thumbnail(key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # PNG took nine times as long, longer than reading a small image.
-    drawn.save(path, quality=90, subsampling=0)
 
 
 def _gather(found, known) -> list[Unit]:
@@ -543,7 +548,9 @@ def _summarise(detector, units, settings) -> dict[str, Any]:
         "num_normal": len(detector.calibration.scores),
         "source": detector.calibration.source,
     }
-    summary["guarantee"] = guarantee(len(normal), settings)
+    summary["guarantee"] = calibration.guarantee(
+        len(normal), settings.alpha, settings.fdr
+    )
     if len(scores) >= _BATCH_FILES:
         p = conformal.rank_sum_p_value(np.array(scores), normal)
         summary["batch_p_value"] = p
@@ -568,33 +575,3 @@ def _alike(detector, units) -> tuple[list[float], np.ndarray]:
     if len(volumes) > len(single) and detector.calibration.has_volumes:
         return volumes, detector.calibration.of_volumes()
     return single, detector.calibration.scores
-
-
-def guarantee(n: int, settings: Settings) -> str:
-    """Says what a verdict promises, in sentences.
-
-    Args:
-      n: calibration normals, or volumes of normals where volumes are ranked.
-      settings: of the verdicts.
-    """
-    if settings.fdr is not None:
-        return (
-            f"At most {100 * settings.fdr:.3g} % of the flagged files are"
-            " normal on average, if calibration normals and new normals are"
-            " exchangeable (Benjamini and Hochberg)."
-        )
-    if not conformal.flagged_ranks(n, settings.alpha):
-        return (
-            f"There are {n} calibration volumes, and verdicts on volumes need"
-            f" {conformal.normals_for(settings.alpha)}: calibrate with more, or"
-            " raise alpha."
-        )
-    bound = conformal.false_alarm_bound(n, settings.alpha)
-    expected = conformal.flagged_ranks(n, settings.alpha) / (n + 1)
-    return (
-        f"If the {n} calibration normals and new normals are exchangeable,"
-        f" {100 * expected:.2g} % of new normals are flagged on average, which"
-        f" is at most alpha = {settings.alpha:.3g}. If all are independent and"
-        f" alike, the false-alarm rate is below {100 * bound:.1f} % for 95 % of"
-        " calibration sets."
-    )
