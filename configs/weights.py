@@ -5,8 +5,8 @@
 
 trains the four weights on a user's own normal images and takes one by a rule
 that sees no label; `configs/weights.py:kermany_cxr` does so on another data
-set. A tenth of the training normals is held out to choose by. Of a user's own
-images another part calibrates verdicts.
+set. A tenth of the training normals is held out to choose by. Another
+part of a user's own images calibrates verdicts.
 """
 
 from collections.abc import Iterator

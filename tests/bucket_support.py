@@ -53,7 +53,7 @@ class Bucket:
         self._http.bucket = self
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        # What has gcsfs, Google's library and TensorStore ask here.
+        # Makes gcsfs, Google's library and TensorStore ask here.
         self.environment = {
             "STORAGE_EMULATOR_HOST": url,
             "TENSORSTORE_GCS_HTTP_URL": url,
@@ -164,7 +164,7 @@ class _Handler(server.RequestHandler):
         return parse_qs(urlsplit(self.path).query)
 
     def _generation(self):
-        """Of the object that is asked for; 0 where there is none."""
+        """Generation of the object asked for; 0 where there is none."""
         path = urlsplit(self.path).path
         (name,) = self._query().get("name", [unquote(path.split("/o/")[-1])])
         try:
@@ -195,7 +195,7 @@ def lines_without_times(workdir):
 
 
 def assert_same_end(workdir, other, config):
-    """Of two runs: parameters, metrics and evaluation, bit for bit."""
+    """Compares two runs bit for bit: parameters, metrics, evaluation."""
     one, two = (
         training_support.final_state(d, config) for d in (workdir, other)
     )

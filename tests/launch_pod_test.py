@@ -15,8 +15,8 @@ import yaml
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 
-# Notes each call as one line of quoted words. What it answers, and the exit
-# status, is the next line of a file named after the kind of call; its last line
+# Notes each call as one line of quoted words. Its answer and exit
+# status are the next line of a file named after the kind of call; its last line
 # is for good. "-" stands for a failure.
 _FAKE = """#!/bin/bash
 printf '%q ' "$(basename "$0")" "$@" >>"$LOG"

@@ -160,7 +160,7 @@ class Reference:
 
 
 class Trained(NamedTuple):
-    """What six steps of Adam did.
+    """The outcome of six steps of Adam.
 
     Attributes:
       losses: before each step.
@@ -296,8 +296,8 @@ def assert_training_matches(case: Case) -> None:
 def _exempt_biases(tree, linears):
     """Drops biases before a BatchNorm: their true gradient is zero.
 
-    That of `hidden` is always such a one; that of `latent` is where nothing but
-    a linear layer comes between.
+    The bias of `hidden` is always such a one, and the bias of `latent` where
+    nothing but a linear layer comes between.
     """
     return {
         part: {

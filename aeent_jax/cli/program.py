@@ -13,7 +13,7 @@ from absl import app, flags
 from aeent_jax import config
 from aeent_jax.cli import config_flag
 
-# What a user can mend. Anything else is our mistake and keeps its traceback.
+# Users can mend these. Anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
 # Settings that change what a program computes, or make JAX refuse it.

@@ -84,6 +84,6 @@ def _extract(archive: pathlib.Path, place: pathlib.Path):
         try:
             os.rename(content, place)
         except OSError:
-            # Of two that unpack at once, the first to finish counts.
+            # If two processes unpack at once, the first to finish counts.
             if not place.exists():
                 raise

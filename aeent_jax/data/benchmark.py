@@ -146,7 +146,7 @@ def _read_isic(root: pathlib.Path) -> layouts.Listing:
     return layouts.Listing(catalog.ISIC, root, tuple(records))
 
 
-# What shows that a folder is meant to have the layout.
+# Names that show that a folder is meant to have the layout.
 _MARKS = {
     catalog.DATA_JSON: "data.json",
     catalog.BRATS: "train",

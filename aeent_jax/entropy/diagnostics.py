@@ -128,8 +128,7 @@ def saturation_warning(
 ) -> str | None:
     """Returns a sentence where a training estimator is near its ceiling.
 
-    That is from `SATURATED`, 90 % of log n, up; there the gradient has begun to
-    vanish.
+    From `SATURATED`, 90 % of log n, up the gradient has begun to vanish.
 
     Args:
       name: the training estimator's name, for the sentence.

@@ -48,8 +48,8 @@ def knn(
 
     Neighbours are ranked by norms and products: in float32 two whose squared
     distances differ by less than about 1e-7 |z - mean|^2 may change places.
-    What enters the value is the difference of the two rows, and the gradient is
-    that of its logarithm, `dim * (q_i - z) / r_i^2`, exact while the neighbours
+    The value takes the difference of the two rows, and the gradient is that of
+    its logarithm, `dim * (q_i - z) / r_i^2`, exact while the neighbours
     stay the same. Memory is O(n (dim + k)) and a block, never n x n.
 
     Args:
@@ -147,7 +147,7 @@ def _tiles(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Samples, squared norms and row numbers, in tiles that are filled up.
 
-    What fills up is infinitely far away, as masked rows are.
+    Filling rows are infinitely far away, as masked rows are.
 
     Args:
       y: `[n, dim]`.

@@ -132,8 +132,8 @@ def principal_axes(
       scale: what one stands for.
 
     Returns:
-      Of each component, in rising order, the sum of squared coordinates
-      `[num_components]` and the axis `[pixels, num_components]`, orthonormal.
+      The sum of squared coordinates along each component, in rising order,
+      `[num_components]`, and the orthonormal axes `[pixels, num_components]`.
       Components that hold rounding errors only are left out.
     """
     num_images, pixels = train.shape

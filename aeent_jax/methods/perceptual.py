@@ -43,8 +43,8 @@ from aeent_jax.methods import autoencoders
 from aeent_jax.methods.method import Encoded, Inputs, Method, Outputs
 from aeent_jax.models import vgg
 
-# What numpy raises of a file that is none of its own, or a damaged one; a
-# TypeError is that of an .npy, which holds no named arrays.
+# numpy raises these for a file that is damaged or none of its own; a
+# TypeError for an .npy, which holds no named arrays.
 _UNREADABLE = (
     OSError,
     ValueError,

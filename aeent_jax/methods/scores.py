@@ -261,7 +261,7 @@ SCORES: dict[str, Callable[..., Score]] = {
     "perceptual": perceptual,
     "latent_distance": latent_distance,
 }
-# What a score needs of a method's `extra`.
+# The part of a method's `extra` that a score needs.
 _NEEDED = {
     "gradient_kl": "kl",
     "gradient_combined": "kl",

@@ -18,7 +18,7 @@ _HEADER = (
     "memory",
     "direction",
 )
-# What entropy/diagnostics.py promises holds below log n - 3.
+# The promise of entropy/diagnostics.py holds below log n - 3.
 _TOO_FEW = (
     "The rate is not well below log n, so the two ends may be far apart and rho"
     " reads low: measure more latents, or a larger sigma, or trust coding_rate."

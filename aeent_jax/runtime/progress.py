@@ -103,7 +103,7 @@ class _Bar(tqdm.tqdm):
             file=stream,
             disable=is_silent,
             bar_format="{n_fmt}/{total_fmt}  {desc}",
-            # What is longer is cut. tqdm by itself hides all where a terminal
+            # Longer text is cut. tqdm by itself hides all where a terminal
             # does not know its size, and cuts the lines of logs at $COLUMNS.
             ncols=columns if self._is_live else sys.maxsize,
             nrows=_ROWS,

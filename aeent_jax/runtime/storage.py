@@ -181,7 +181,7 @@ def network_failure(error: Exception) -> str | None:
       error: whatever was raised.
 
     Returns:
-      What failed and what to do; None for an error of another kind.
+      The failure and what to do; None for an error of another kind.
     """
     if type(error).__module__.split(".")[0] not in _NETWORK:
         return None

@@ -369,7 +369,7 @@ class MetricsWriter:
     ):
         """Opens the file and drops what is about to be written again.
 
-        That is all after `restored_step`, and the closing evaluation at it.
+        It drops all after `restored_step`, and the closing evaluation at it.
         Where there are several processes, only that of the first writes.
 
         Args:

@@ -85,8 +85,8 @@ class Detector:
             them.
 
         Returns:
-          The detector. That of a run whose images are not there has no
-          calibration.
+          The detector, without calibration where the images of the run are
+          not there.
 
         Raises:
           FileNotFoundError: there is no such model.

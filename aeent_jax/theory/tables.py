@@ -75,7 +75,7 @@ def format_page(found: Mapping[str, Any], drawn: Sequence[str]) -> str:
             "## Nats and errors",
             tables.markdown(rate_table(found["runs"])),
             _explain_rates(found),
-            "## What the images alone predict",
+            "## Predictions from the images alone",
             _explain_energy(found["linear"]),
             *figures,
         ]

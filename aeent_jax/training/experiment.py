@@ -41,7 +41,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     config_lib.check(config.to_dict(), "The configuration")
     profiling.parse_steps(config.log.profile)
-    # What needs no data is refused before any is read.
+    # Refusals that need no data come before any is read.
     step_config = make_step_config(config, config.optimizer.warmup_steps + 1)
     score = config.eval.score or step_config.method.score
     score_sums.parse(score, config, step_config.method)

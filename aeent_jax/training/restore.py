@@ -93,7 +93,7 @@ def _folder_of(score: str) -> str:
 def _scored_by(config, score) -> ml_collections.ConfigDict:
     """The configuration with another score, which must not be empty.
 
-    That would be the run's own, whose evaluation is not to be written over.
+    An empty one is the run's own, whose evaluation is never overwritten.
     """
     if not score.strip():
         raise ValueError(

@@ -4,7 +4,7 @@ from aeent_jax import config
 from aeent_jax.data import catalog, phantoms
 from configs import benchmark
 
-# Of the published protocol 250, but for Brain Tumor; fewer on the smaller sets.
+# The published protocol has 250, 600 on Brain Tumor; smaller sets have fewer.
 _EPOCHS = {
     "brain_tumor": 600,
     "brain_mri": 200,

@@ -15,7 +15,7 @@ from aeent_jax.data.phantoms import fields
 SETS = tuple(phantoms.PHANTOMS)
 PCA_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
-# Of images, labels and masks at 64 pixels, seed 0.
+# Digests of images, labels and masks at 64 pixels, seed 0.
 FROZEN = {
     "phantom_cxr/train": (
         "953d3604d6c3718cbaa197aa23f0869dd94d7d5abe27e69b638346b64e1e826b"
@@ -55,7 +55,7 @@ def _pca_aurocs(name):
     mean, _, axes = _principal_components(name)
     test = _split(name, "test")
     rest = test.images.reshape(len(test.images), -1) / 255 - mean
-    # What the first k components explain is the sum of k squares.
+    # The first k components explain the sum of k squares.
     explained = np.cumsum((rest @ axes[: max(PCA_SIZES)].T) ** 2, axis=1)
     errors = np.sum(rest**2, axis=1, keepdims=True) - explained
     return {

@@ -260,7 +260,7 @@ def test_killed_preparation_leaves_no_copy(tmp_path, moment):
     (abandoned,) = _copies(tmp_path)
     assert abandoned.startswith(cache.MARK)
     assert not _prepare(tmp_path).reused
-    # What was left may be another's work in progress, until it is old.
+    # A copy left behind may be another's work in progress, until it is old.
     assert abandoned in _copies(tmp_path)
     old = time.time() - 2 * cache.ABANDONED_SECONDS
     os.utime(tmp_path / "cache/prepared" / abandoned, (old, old))

@@ -75,7 +75,7 @@ def test_mask_of_another_shape_than_its_image_is_refused(tmp_path):
     data_support.make_class_folders(tmp_path)
     expected = _read(tmp_path)["test"].masks
     path = tmp_path / "test/masks/a0.png"
-    # Of another scale it says the same, as far as a pixel is whole: images are
+    # A mask of another scale means the same, to whole pixels: images are
     # 24 x 20.
     for size in ((48, 40), (13, 11)):
         data_support.write_mask(path, size=size)

@@ -8,7 +8,7 @@ import pytest
 from aeent_jax import entropy
 from aeent_jax.entropy import diagnostics
 
-# Of no latents below: with their key the noise would repeat them.
+# A key of no latents below, whose noise would repeat them.
 KEY = jax.random.key(20240607)
 
 

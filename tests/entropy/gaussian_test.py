@@ -129,7 +129,7 @@ def test_corrected_value_is_within_four_deviations_for_any_more_rows(dim):
     with jax.enable_x64(True):
         for n in (dim + 1, 2 * dim + 3, 1024):
             variance = np.sum(special.polygamma(1, (n - i) / 2))
-            # Of half a log-determinant, hence 4/2.
+            # The entropy is half a log-determinant, hence 4/2.
             assert abs(corrected(z, n) - true) < 2 * math.sqrt(variance)
 
 

@@ -203,7 +203,7 @@ def test_far_point_masses_carry_log_k():
     assert found["kde_kl"] == pytest.approx(math.log(8), abs=1e-8)
     assert found["kde_bd"] == pytest.approx(math.log(8), abs=1e-8)
     assert found["kde_resub"] == pytest.approx(math.log(8) - 1.5, abs=1e-8)
-    # Of the 39 others, 4 are at the query.
+    # 4 of the 39 others are at the query.
     loo = math.log(39 / 4) - 1.5
     assert found["kde_loo"] == pytest.approx(loo, abs=1e-8)
 

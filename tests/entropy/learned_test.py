@@ -117,7 +117,7 @@ def test_density_integrates_to_one(name, hyper, start):
     if start:
         params = ESTIMATORS[name].init(jax.random.key(0), 1, **hyper)
     density, _ = density_on_the_grid(name, params)
-    # What lies beyond 400 is below exp(-20), and an equidistant sum of a
+    # The density beyond 400 is below exp(-20), and an equidistant sum of a
     # smooth density has no other error.
     assert np.sum(density) * 0.05 == pytest.approx(1, abs=1e-8)
 

@@ -243,7 +243,7 @@ def test_a_weighted_sum_takes_three_products_and_one_exponential(monkeypatch):
     def count(function):
         # More than one tile: of one, XLA keeps the distances.
         text = _compiled_gradient(600, function).as_text()
-        # Of pairs, not the 600 of rows, in tiles.
+        # Exponentials of pairs in tiles, not the 600 of rows.
         shapes = re.findall(r"f32\[(\d+),(\d+)\]\S* exponential\(", text)
         exps = [
             rows for rows, columns in shapes if int(rows) * int(columns) > 600

@@ -7,7 +7,7 @@ import training_support
 
 from aeent_jax.training import experiment
 
-# Of each program that is traced and lowered, whether or not the compiled one
+# Recorded for each program that is lowered, whether or not the compiled one
 # is found in the cache.
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 # The scoring step, the meter and the diagnostics, with what of them is a

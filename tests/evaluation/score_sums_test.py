@@ -92,7 +92,7 @@ def test_surprise_is_minus_the_log_of_the_kernel_density():
 
 def test_without_a_channel_the_kernel_fits_the_samples():
     found = score_sums.surprise(SAMPLES, SAMPLES, 0.0, own=True).mean()
-    # Of all bandwidths, that of the least mean surprise.
+    # No other bandwidth has a smaller mean surprise.
     others = [
         score_sums.surprise(SAMPLES, SAMPLES, s, own=True).mean()
         for s in (0.1, 0.3, 0.6, 1.2, 3.0)

@@ -14,7 +14,7 @@ IMAGES = training_support.make_images(11)
 
 @functools.cache
 def variables():
-    """Of a network whose running statistics are not the initial ones."""
+    """Variables of a network with other running statistics than initially."""
     network = training_support.make_network()
     drawn = jax.device_get(jax.jit(network.init)(jax.random.key(0)))
     rng = np.random.default_rng(0)

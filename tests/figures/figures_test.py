@@ -182,7 +182,7 @@ def test_rate_curves_ascend_and_name_their_best_point():
     np.testing.assert_allclose(
         curve.lines[0].get_xydata(), [[5, 70], [9, 80], [20, 60]]
     )
-    # What all plots share is named in the first.
+    # The first plot names the axis that all share.
     assert set(_texts(fig)) == {"low", "free", "plain"}
     assert fig.axes[1].get_xscale() == "log"
 
@@ -200,7 +200,7 @@ def test_size_curves_ascend_with_a_band_and_one_legend():
     (band,) = left.collections[:1]
     low, high = band.get_paths()[0].get_extents().get_points()[:, 1]
     assert (low, high) == (69.5, 73.0)
-    # What has no seeds has no band.
+    # A line without seeds has no band.
     assert len(right.collections) == 1
     assert [tick.get_text() for tick in right.get_xticklabels()] == ["2", "8"]
     assert [t.get_text() for t in fig.legends[0].texts] == [

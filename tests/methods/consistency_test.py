@@ -23,7 +23,7 @@ X = np.random.default_rng(0).uniform(-1, 1, (5, 16, 16, 1)).astype(np.float32)
 
 @functools.cache
 def passes():
-    """Of the plain autoencoder, its latents again, and of both variants."""
+    """Outputs of the plain autoencoder, its latents, and both variants."""
     network = autoencoders.make_network(make_config(), None)
     inputs = methods.Inputs(X, None, jnp.arange(5), jax.random.key(1))
 

@@ -1,4 +1,4 @@
-"""What the denoising autoencoder adds to images, and when."""
+"""The noise that the denoising autoencoder adds, and when."""
 
 import dataclasses
 

@@ -58,8 +58,8 @@ _CASES = [
     _Case("ae_ssim", score_map=3e-5),
     _Case("ae_spatial"),
     _Case("aeu"),
-    # Of one number in 1e7, initial parameters that differ move the sixth loss
-    # by 1e-4, also in float64, which stays 2e-7 from the frozen losses.
+    # Initial parameters that differ by one part in 1e7 move the sixth loss by
+    # 1e-4, also in float64, which stays 2e-7 from the frozen losses.
     _Case("constrained_ae", dtype=np.float64),
 ]
 

@@ -44,7 +44,7 @@ def make_variables(method):
 
 
 def training_pass(method, variables, images, mask):
-    """What each device gives of its rows."""
+    """The result of each device for its rows."""
     size = len(images)
     inputs = methods.Inputs(
         x=methods.normalise(images),

@@ -108,7 +108,7 @@ def test_zero_means_all_devices_and_others_the_first():
 
 
 class Device(NamedTuple):
-    """Of another process, which this one cannot have."""
+    """A device of another process, which this one cannot have."""
 
     process_index: int
     id: int

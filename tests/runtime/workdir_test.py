@@ -410,7 +410,7 @@ def test_workdir_is_refused_while_another_job_has_it_and_not_after_its_death(
         assert after == before
         process.kill()
         process.wait()
-        # What it wrote is still there, but it holds nothing any more.
+        # The text is still there, but the lock is free.
         assert "locked" in (tmp_path / "lock").read_text()
         with claimed(tmp_path):
             pass

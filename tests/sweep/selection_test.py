@@ -53,7 +53,7 @@ def test_largest_rate_is_taken_that_held_out_normals_follow_to():
     for held_out, place in (
         ([1.2, 3.0, 2.1, 0.8], 3),  # to the end
         ([1.2, 3.0, 2.1, 1.1], 0),
-        ([1.7, 3.0, 2.1, 0.8], 2),  # What comes after a break does not count.
+        ([1.7, 3.0, 2.1, 0.8], 2),  # Points after a break do not count.
         ([1.2, 3.0, 2.9, 0.8], 1),
     ):
         points = under_control(rates, trained, held_out)

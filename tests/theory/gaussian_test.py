@@ -144,7 +144,7 @@ def test_excess_of_abnormal_energy_falls_with_every_nat():
         excess.append(float(clean[1] - clean[0]))
     assert excess[0] == pytest.approx((more - v).sum(), rel=1e-12)
     assert all(np.diff(excess) < 0)
-    # What is left is what lies where there is no variance.
+    # The rest lies where there is no variance.
     assert excess[-1] == pytest.approx(0.01, rel=1e-6)
 
 

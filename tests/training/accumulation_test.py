@@ -48,7 +48,7 @@ class Unmixed:
 
 METHODS = {
     "ae": autoencoders.from_network(Unmixed()),
-    # What it samples is each image's own, in whichever part that is.
+    # Each image has a sample of its own, in whichever part it is.
     "vae": vae.from_network(
         Unmixed(2), kl_weight=0.1, samples_in_evaluation=False
     ),

@@ -1,4 +1,4 @@
-"""What the steps of a method with an adversary do, on ganomaly."""
+"""Steps of a method with an adversary, on ganomaly."""
 
 import dataclasses
 import functools
@@ -154,7 +154,7 @@ def test_neither_gradient_reaches_the_other_network():
     kernels = [s.params["decoder"]["up4"]["kernel"] for s in (free, pulled)]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-6
     assert metrics["feature_loss"] > 0
-    # What it is used for moves the adversary no more than not to be used.
+    # The adversary moves the same whether or not its features are used.
     assert_close(
         free.adversary,
         pulled.adversary,

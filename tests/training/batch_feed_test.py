@@ -51,7 +51,7 @@ def make_batch(padded_size):
 
 
 def gather(mapping, rows):
-    """What the steps of a call see, `[B, steps, H, W, C]`, and the mask."""
+    """The images of a call's steps, `[B, steps, H, W, C]`, and the mask."""
     gather_rows = mapping.map(lambda images, indices: images[indices])
     gathered = gather_rows(rows.images, rows.indices)
     return mapping.fetch_sharded((gathered, rows.mask))

@@ -393,7 +393,7 @@ def test_weights_of_another_run_are_a_start(
         # So small that nothing moves, and the end shows the start.
         optimizer__learning_rate=1e-30,
         train__epochs=1,
-        # What that run had not: weights are weights.
+        # That run had none: weights are weights.
         optimizer__clip_norm=1.0,
     )
     log = Recorder()

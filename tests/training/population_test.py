@@ -175,7 +175,7 @@ def test_a_masked_member_steps_as_the_unpadded_network_does():
             rtol=1e-4,  # float32 through three steps, other sums
             atol=1e-5,
         )
-    # What was padded is still zero.
+    # Padding is still zero.
     for one, other in zip(
         jax.tree.leaves(population.pad(population.cut(member, wanted), member)),
         jax.tree.leaves(member),

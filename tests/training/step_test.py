@@ -22,7 +22,7 @@ BATCH_SIZE, STEPS = 5, 3
 DEVICES = [2, pytest.param(4, marks=pytest.mark.slow), 8]
 
 
-# What a step is compiled from, beside a tiny network.
+# Settings that a step is compiled from, beside a tiny network.
 PROGRAMS = {
     "plain": {},
     "controlled": {
@@ -338,7 +338,7 @@ def test_metrics_are_those_of_the_objective():
     )
 
 
-# Of a tiny network with seed 7: loss, reconstruction loss, rate in nats.
+# A tiny network with seed 7: loss, reconstruction loss, rate in nats.
 GOLDEN = [
     [0.475701, 0.445027, 3.067335],
     [0.377277, 0.365392, 1.188509],
