@@ -116,7 +116,8 @@ class Detector:
           calibration: other normal images, as `score` takes them; None holds
             some of `images` out, if there are enough.
           settings: keys of the configuration, such as `{"train.epochs": 50}`.
-          directory: workdir of the run; None keeps none.
+          directory: workdir of the run; None keeps none. Images given as an
+            array or as paths are not kept with it: `save` keeps the verdicts.
 
         Returns:
           The detector.
