@@ -83,7 +83,14 @@ def run(method, images, num_devices):
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(methods.METHODS) - SCORED_OTHERWISE)
+    "name",
+    [
+        # VGG19 takes as long to compile as all the others.
+        pytest.param(name, marks=pytest.mark.slow)
+        if name == "ae_perceptual"
+        else name
+        for name in sorted(set(methods.METHODS) - SCORED_OTHERWISE)
+    ],
 )
 def test_a_pass_is_the_same_on_any_number_of_devices(name, tmp_path):
     # Forward alone, with what it draws: the gradient of a sum of shares over

@@ -287,7 +287,9 @@ def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, truncate])
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, pytest.param(truncate, marks=pytest.mark.slow)]
+)
 def test_damaged_newest_checkpoint_is_reported_and_the_one_before_used(
     make_config, uninterrupted, tmp_path, damage
 ):
