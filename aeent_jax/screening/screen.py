@@ -220,7 +220,7 @@ def _link_again(path: pathlib.Path, entry: dict[str, Any]) -> None:
     except ValueError:
         return  # It stays alone, and its score is kept.
     entry["patient"] = facts.group
-    entry["series"] = facts.volume if entry["series"] else ""
+    entry["series"] = facts.volume
 
 
 def _append(file, entry) -> None:
@@ -353,13 +353,12 @@ def _new_entry(path, identity, prepared, error) -> dict[str, Any]:
     """The entry of a file before it is scored."""
     volumes = list(dict.fromkeys(f.volume for f in prepared))
     is_linked = prepared and not prepared[0].group.startswith(_FILE)
-    is_slice = is_linked and not volumes[0].startswith(_FILE)
     return {
         "identity": identity,
         "path": str(path),
         "error": error,
         "patient": prepared[0].group if is_linked else "",
-        "series": volumes[0] if is_slice else "",
+        "series": volumes[0] if is_linked else "",
         "frames": [
             {
                 "name": frame.name,

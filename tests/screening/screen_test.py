@@ -538,6 +538,14 @@ def test_a_series_in_several_files_gets_one_verdict(
     monkeypatch.setattr(reading, "read", None)
     screening.screen(normals, [str(tmp_path / "new")], out)
     assert rows_of(out) == rows
+    # A slice that comes later belongs to the series that it is of.
+    monkeypatch.undo()
+    monkeypatch.setattr(dicom_header, "_KEY", b"a third")
+    data_support.write_dicom(tmp_path / "new" / "IM6", slices[0], **window | of)
+    screening.screen(normals, [str(tmp_path / "new")], out)
+    names = [row["frame"] for row in rows_of(out) if row["verdict"]]
+    assert sorted(names) == ["series of 3 files", "series of 4 files"]
+    (tmp_path / "new" / "IM6").unlink()
     # A series calibrates as the volume that it is.
     monkeypatch.undo()
     paths = sorted((tmp_path / "new").iterdir())
