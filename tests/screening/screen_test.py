@@ -514,6 +514,9 @@ def test_a_series_in_several_files_gets_one_verdict(
     """And still does when the screening is started again."""
     slices = training_support.make_images(6, seed=7)[..., 0]
     slices[4] = screening_support.abnormal(1)[0]
+    trained = training_support.make_images(60)
+    trained = trained[detector.is_nearly_training_image(trained)]
+    slices[0] = trained[0, ..., 0]
     window = {"Modality": "MR", "WindowCenter": 128, "WindowWidth": 256}
     for i, image in enumerate(slices):
         of = {"PatientID": f"p{i // 3}", "SeriesInstanceUID": f"1.2.{i // 3}"}
@@ -529,6 +532,8 @@ def test_a_series_in_several_files_gets_one_verdict(
     series = [row for row in rows if row["frame"] == "series of 3 files"]
     assert [row["verdict"] for row in series] == ["flagged", "not_flagged"]
     assert series[0]["path"].endswith("IM4")
+    # One slice of three makes no series a training image.
+    assert not any("nearly" in row["reason"] for row in series)
     files = [row for row in rows if not row["verdict"]]
     assert {row["path"][-3:] for row in files} == {f"IM{i}" for i in range(6)}
     scores = {row["path"][-3:]: row["anomaly_score"] for row in files}
@@ -538,14 +543,19 @@ def test_a_series_in_several_files_gets_one_verdict(
     monkeypatch.setattr(reading, "read", None)
     screening.screen(normals, [str(tmp_path / "new")], out)
     assert rows_of(out) == rows
-    # A slice that comes later belongs to the series that it is of.
+    # Slices that come later belong to their series and patient.
     monkeypatch.undo()
     monkeypatch.setattr(dicom_header, "_KEY", b"a third")
     data_support.write_dicom(tmp_path / "new" / "IM6", slices[0], **window | of)
+    other = window | {"PatientID": "p1", "SeriesInstanceUID": "1.2.9"}
+    data_support.write_dicom(tmp_path / "new" / "IM7", slices[1], **other)
+    written = []
+    monkeypatch.setattr(outputs, "write", lambda *args: written.append(args[1]))
     screening.screen(normals, [str(tmp_path / "new")], out)
-    names = [row["frame"] for row in rows_of(out) if row["verdict"]]
-    assert sorted(names) == ["series of 3 files", "series of 4 files"]
+    assert sorted(len(unit.frames) for unit in written[0]) == [1, 3, 4]
+    assert len({unit.group for unit in written[0]}) == 2
     (tmp_path / "new" / "IM6").unlink()
+    (tmp_path / "new" / "IM7").unlink()
     # A series calibrates as the volume that it is.
     monkeypatch.undo()
     paths = sorted((tmp_path / "new").iterdir())
