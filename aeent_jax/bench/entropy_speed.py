@@ -112,8 +112,8 @@ def _check(sizes, dims, peers, most_seconds) -> None:
         )
     if min(sizes) < 2 or min(dims) < 1:
         raise ValueError(
-            f"--sizes is {list(sizes)} and --dims {list(dims)}, and numbers"
-            " from 2 and from 1 up are needed: give larger ones."
+            f"--sizes begins at {min(sizes)} and --dims at {min(dims)}, and"
+            " numbers from 2 and from 1 up are needed: give larger ones."
         )
     if not most_seconds > 0:
         raise ValueError(

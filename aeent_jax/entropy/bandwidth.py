@@ -47,7 +47,7 @@ def resolve(
         if bandwidth not in RULES:
             raise ValueError(
                 f"bandwidth is {bandwidth!r}, and a positive number or one of"
-                f" {sorted(RULES)} is needed: check the spelling."
+                f" {', '.join(sorted(RULES))} is needed: check the spelling."
             )
         bandwidth = RULES[bandwidth]
     if isinstance(bandwidth, type):

@@ -95,8 +95,8 @@ def total_correlation(
     """
     if method not in _METHODS:
         raise ValueError(
-            f"method is {method!r}, and one of {sorted(_METHODS)} is needed:"
-            " check the spelling."
+            f"method is {method!r}, and one of {', '.join(sorted(_METHODS))} is"
+            " needed: check the spelling."
         )
     function, taken = _METHODS[method]
     inputs.refuse_unknown(f"the method {method!r}", hyper, taken)

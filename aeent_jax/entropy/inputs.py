@@ -43,8 +43,8 @@ class Table(dict):
 
     def __missing__(self, name: str):
         raise ValueError(
-            f"{self._key} is {name!r}, and one of {sorted(self)} is needed:"
-            " check the spelling."
+            f"{self._key} is {name!r}, and one of {', '.join(sorted(self))} is"
+            " needed: check the spelling."
         )
 
 
@@ -247,7 +247,7 @@ def refuse_unknown(
     """
     unknown = sorted(set(hyper) - set(taken))
     if unknown:
-        choice = f"one of {sorted(taken)}" if taken else "none"
+        choice = f"one of {', '.join(sorted(taken))}" if taken else "none"
         raise ValueError(
             f"{unknown[0]} is given to {owner}, and {choice} is needed: check"
             " the spelling, or leave it out."

@@ -165,7 +165,8 @@ def _find_shrinkage(shrinkage) -> float | Callable[..., jax.Array]:
         return float(shrinkage)
     raise ValueError(
         f"shrinkage is {shrinkage!r}, and a number from 0 to 1 or one of"
-        f" {sorted([*SHRINKAGES, 'none'])} is needed: check the spelling."
+        f" {', '.join(sorted([*SHRINKAGES, 'none']))} is needed: check the"
+        " spelling."
     )
 
 

@@ -65,8 +65,8 @@ def sample_queries(
     masks = {"query_mask", "sample_mask"} & hyper.keys()
     if masks:
         raise ValueError(
-            f"{sorted(masks)} is given, and queries are chosen among all rows:"
-            " pass the valid rows alone."
+            f"{', '.join(sorted(masks))} is given, and queries are chosen"
+            " among all rows: pass the valid rows alone."
         )
     n = z.shape[0]
     m = min(n, max_queries)

@@ -40,8 +40,8 @@ def rescale(
     """
     if how not in _MAPS:
         raise ValueError(
-            f"how is {how!r}, and one of {sorted(_MAPS)} is needed: check the"
-            " spelling."
+            f"how is {how!r}, and one of {', '.join(sorted(_MAPS))} is needed:"
+            " check the spelling."
         )
     points = inputs.resolve(z, query_mask=mask, min_samples=2)
     centred, count = inputs.centre(points.samples, points.sample_mask)

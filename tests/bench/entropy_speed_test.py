@@ -185,7 +185,7 @@ def test_measures_and_prints(monkeypatch):
     [
         ([16], ["ours", "fly"], 60.0, "--peers is ours,fly"),
         ([16], ["dense"], 60.0, "--peers is dense, and ours with any"),
-        ([1], ["ours"], 60.0, "--sizes is .1. and --dims"),
+        ([1], ["ours"], 60.0, "--sizes begins at 1 and --dims"),
         ([16], ["ours"], 0.0, "--most_seconds is 0.0"),
     ],
 )

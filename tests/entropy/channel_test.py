@@ -47,7 +47,7 @@ def test_unknown_noise_lists_the_choices():
     with pytest.raises(ValueError, match=r".") as caught:
         channel.ENTROPIES["laplace"]
     assert str(caught.value) == (
-        "channel.noise is 'laplace', and one of ['gaussian', 'uniform'] is"
+        "channel.noise is 'laplace', and one of gaussian, uniform is"
         " needed: check the spelling."
     )
 

@@ -147,7 +147,7 @@ def test_bad_latents_give_nan_after_fitting():
             8,
             {"component": 2},
             "component is given to the estimator 'mixture', and one of"
-            r" \['components', 'covariance'\] is needed",
+            r" components, covariance is needed",
         ),
         ("quantised", 8, {"k": 2}, "k is given to .*'quantised', and none is"),
     ],
