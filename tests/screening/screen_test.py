@@ -60,6 +60,7 @@ def test_each_file_is_a_row_the_most_suspicious_first(
     assert "broken.png" not in rows[-1]["reason"]
     assert rows[-1]["reason"]
     assert summary["counts"]["refused"] == 1
+    assert len(list((tmp_path / "out/thumbnails").rglob("*.jpg"))) == 8
     scores = [float(row["anomaly_score"]) for row in rows[:-1]]
     assert scores == sorted(scores, reverse=True)
     paths = [row["path"] for row in rows[:-1]]
