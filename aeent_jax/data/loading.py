@@ -103,10 +103,13 @@ def hold_out(
 ) -> dict[str, dataset.Split]:
     """Moves a fraction of the training images to the split "val".
 
+    No relative of a training image is held out: images of one group, and near
+    copies of each other, stay together.
+
     Args:
         splits: at least "train", and no "val".
         fraction: of the training images, rounded to at least one image.
-        seed: chooses the images; the choice depends on seed and ids alone.
+        seed: chooses the images, with their ids or groups.
 
     Returns:
         The splits with a smaller "train" and a "val".
@@ -128,7 +131,14 @@ def hold_out(
             "the data set has a validation split of its own; set the "
             "validation fraction to 0."
         )
-    return _move(splits, "val", held, str(seed))
+    moved = _move(splits, "val", _relatives(train), held, str(seed))
+    if "val" not in moved:
+        raise ValueError(
+            f"none of the {len(train)} training images can be held out, since"
+            " too many belong together; set the validation fraction higher, or"
+            " to 0."
+        )
+    return moved
 
 
 def hold_out_calibration(
@@ -170,11 +180,11 @@ def hold_out_calibration(
             )
     else:
         least = _count_of(wanted, len(train))
-    grouped = dataclasses.replace(train, groups=_relatives(train))
     is_auto = wanted == "auto"
     moved = _move(
-        splits | {"train": grouped},
+        splits,
         "calibration",
+        _relatives(train),
         least,
         f"calibration:{seed}",
         keep=_LEAST_TRAINING if is_auto else 1,
@@ -236,6 +246,7 @@ def _count_of(wanted: str, total: int) -> int:
 def _move(
     splits: dict[str, dataset.Split],
     name: str,
+    groups: np.ndarray,
     least: int,
     salt: str,
     keep: int = 1,
@@ -243,11 +254,11 @@ def _move(
     """Moves whole groups of training images, until `least` are moved.
 
     A group stays that is larger than that, or would leave fewer than `keep`.
+    The new split has these groups.
     """
     train = splits["train"]
-    labels = train.ids if train.groups is None else train.groups.tolist()
-    members: dict[object, list[int]] = {}
-    for i, label in enumerate(labels):
+    members: dict[int, list[int]] = {}
+    for i, label in enumerate(groups.tolist()):
         members.setdefault(label, []).append(i)
 
     def key(rows: list[int]) -> bytes:
@@ -264,5 +275,5 @@ def _move(
     return {
         **splits,
         "train": dataset.select(train, ~chosen),
-        name: dataset.select(train, chosen),
+        name: dataset.select(dataclasses.replace(train, groups=groups), chosen),
     }

@@ -160,18 +160,21 @@ def test_relatives_stay_together():
     assert "by whole patients, volumes or files" in note
 
 
-def test_near_copies_stay_together():
+@pytest.mark.parametrize("name", ["val", "calibration"])
+def test_near_copies_stay_together(name):
     rng = np.random.default_rng(0)
     whole = rng.integers(0, 250, (20, 16, 16, 1)).astype(np.uint8)
     images = np.concatenate([whole, whole + 4])
     ids = tuple(f"{i:02d}" for i in range(40))
     train = data.Split(images, np.zeros(40, np.int32), None, ids)
-    splits, _ = loading.hold_out_calibration({"train": train}, "0.25", 0, True)
-    kept, held = (
-        {int(i) % 20 for i in splits[s].ids} for s in ("train", "calibration")
-    )
+    splits = {"train": train}
+    if name == "val":
+        splits = loading.hold_out(splits, 0.25, 0)
+    else:
+        splits, _ = loading.hold_out_calibration(splits, "0.25", 0, True)
+    kept, held = ({int(i) % 20 for i in splits[s].ids} for s in ("train", name))
     assert not kept & held
-    assert len(splits["calibration"]) == 10
+    assert len(splits[name]) == 10
 
 
 def test_one_group_of_relatives_gives_no_calibration():
@@ -184,6 +187,8 @@ def test_one_group_of_relatives_gives_no_calibration():
     )
     assert list(splits) == ["train"]
     assert "too many belong together" in note
+    with pytest.raises(ValueError, match="too many belong together"):
+        loading.hold_out({"train": train}, 0.25, 0)
 
 
 def test_whole_groups_leave_40_to_train_on():
