@@ -125,10 +125,7 @@ KEYS: dict[str, Key | dict[str, Key]] = {
             "auto", 'normals held out for verdicts: auto, none, or "0.2", say'
         ),
         "validation_fraction": Key(
-            0.0,
-            "fraction of the training normals held out to choose by",
-            least=0,
-            below=1,
+            0.0, "fraction of the training normals held out", least=0, below=1
         ),
     },
     "model": {

@@ -1,6 +1,7 @@
-"""The files of a screening: a table, a summary and the worklist."""
+"""Units of verdict, and their files: a table, a summary, the worklist."""
 
 import csv
+import dataclasses
 import importlib.resources
 import io
 import json
@@ -8,16 +9,60 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from aeent_jax.screening.screen import Unit
+import numpy as np
 
+FLAGGED, NOT_FLAGGED, REFUSED = "flagged", "not_flagged", "refused"
 COLUMNS = ("path", "frame", "anomaly_score", "p_value", "verdict", "reason")
 # A page of more rows than a person looks at only gets slow.
 _MOST_ROWS = 5000
 # Spreadsheets take cells that begin so for formulas.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclasses.dataclass
+class Unit:
+    """A unit of verdict: an image, a volume, or a series of DICOM files.
+
+    Attributes:
+      paths: of the files, one per frame; one alone where it is refused.
+      name: of the image or the volume in its file; empty for a whole file.
+      frames: names of the frames in their file, or else in the unit.
+      scores: one per frame.
+      keys: names of the frames' thumbnails, one per frame.
+      group: equal for the units of one patient; the file otherwise.
+      reasons: phrases for the table.
+      p_value: NaN without calibration.
+      verdict: one of `FLAGGED`, `NOT_FLAGGED`, `REFUSED`, or empty.
+      heatmap: the file of the heat map, below the folder of results; or empty.
+    """
+
+    paths: list[str]
+    name: str
+    frames: list[str]
+    scores: np.ndarray
+    keys: list[str]
+    group: str
+    reasons: list[str]
+    p_value: float = math.nan
+    verdict: str = ""
+    heatmap: str = ""
+
+    @property
+    def worst(self) -> int:
+        """The place of the most suspicious frame."""
+        return int(self.scores.argmax()) if len(self.scores) else 0
+
+    @property
+    def path(self) -> str:
+        """The file of the most suspicious frame."""
+        return self.paths[self.worst]
+
+    @property
+    def score(self) -> float:
+        """The largest score of the frames; NaN where there is none."""
+        return float(self.scores.max()) if len(self.scores) else math.nan
 
 
 def thumbnail(key: str) -> str:
@@ -31,7 +76,7 @@ def heatmap(key: str) -> str:
 
 
 def write(
-    out: pathlib.Path, units: Sequence["Unit"], summary: Mapping[str, Any]
+    out: pathlib.Path, units: Sequence[Unit], summary: Mapping[str, Any]
 ) -> None:
     """Writes `screening.csv`, `screening.json` and `worklist.html`.
 
@@ -56,7 +101,7 @@ def _replace(path: pathlib.Path, text: str) -> None:
     partial.replace(path)
 
 
-def _table(units: Sequence["Unit"]) -> str:
+def _table(units: Sequence[Unit]) -> str:
     """A row per unit; the frames of a volume follow it, without verdicts.
 
     The row of a series names the file of its most suspicious slice.
@@ -102,7 +147,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _page(units: Sequence["Unit"], summary: Mapping[str, Any]) -> str:
+def _page(units: Sequence[Unit], summary: Mapping[str, Any]) -> str:
     """Fills the template; names reach the page as JSON text, never as HTML."""
     rows = [_row(unit) for unit in units[:_MOST_ROWS]]
     content = {
@@ -118,7 +163,7 @@ def _page(units: Sequence["Unit"], summary: Mapping[str, Any]) -> str:
     return template.replace("{{ content }}", text.replace("&", "\\u0026"))
 
 
-def _row(unit: "Unit") -> dict[str, Any]:
+def _row(unit: Unit) -> dict[str, Any]:
     has_score = len(unit.scores) > 0
     has_p = not math.isnan(unit.p_value)
     return {

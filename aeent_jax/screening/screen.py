@@ -26,9 +26,9 @@ from aeent_jax.runtime import progress as progress_lib
 from aeent_jax.runtime import workdir
 from aeent_jax.screening import calibration, outputs, reading
 from aeent_jax.screening.detector import Detector
+from aeent_jax.screening.outputs import FLAGGED, NOT_FLAGGED, REFUSED, Unit
 
 HEATMAPS = ("flagged", "all", "none")
-FLAGGED, NOT_FLAGGED, REFUSED = "flagged", "not_flagged", "refused"
 # The batch test needs files enough, and a p-value that few batches reach.
 _BATCH_FILES = 20
 _BATCH_LEVEL = 1e-3
@@ -57,50 +57,6 @@ class Settings:
     alpha: float = 0.05
     fdr: float | None = None
     heatmaps: str = "flagged"
-
-
-@dataclasses.dataclass
-class Unit:
-    """A unit of verdict: an image, a volume, or a series of DICOM files.
-
-    Attributes:
-      paths: of the files, one per frame; one alone where it is refused.
-      name: of the image or the volume in its file; empty for a whole file.
-      frames: names of the frames in their file, or else in the unit.
-      scores: one per frame.
-      keys: names of the frames' thumbnails, one per frame.
-      group: equal for the units of one patient; the file otherwise.
-      reasons: phrases for the table.
-      p_value: NaN without calibration.
-      verdict: one of `FLAGGED`, `NOT_FLAGGED`, `REFUSED`, or empty.
-      heatmap: the file of the heat map, below the folder of results; or empty.
-    """
-
-    paths: list[str]
-    name: str
-    frames: list[str]
-    scores: np.ndarray
-    keys: list[str]
-    group: str
-    reasons: list[str]
-    p_value: float = math.nan
-    verdict: str = ""
-    heatmap: str = ""
-
-    @property
-    def worst(self) -> int:
-        """The place of the most suspicious frame."""
-        return int(self.scores.argmax()) if len(self.scores) else 0
-
-    @property
-    def path(self) -> str:
-        """The file of the most suspicious frame."""
-        return self.paths[self.worst]
-
-    @property
-    def score(self) -> float:
-        """The largest score of the frames; NaN where there is none."""
-        return float(self.scores.max()) if len(self.scores) else math.nan
 
 
 def screen(
