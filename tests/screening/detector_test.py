@@ -123,6 +123,22 @@ def test_a_volume_is_ranked_among_volumes():
     assert p_value(alone, 0.5, 0.7) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("n", "alpha", "fdr", "words"),
+    [
+        (19, 0.05, None, ["the 19 calib", " 5 % of new", "below 14.6 % for"]),
+        (200, 0.05, None, [" 5 % of new", "below 7.7 % for"]),
+        (200, 0.01, None, [" 1 % of new", "below 2.3 % for"]),
+        (45, 0.05, None, [" 4.3 % of new", "at most alpha = 0.05"]),
+        (9, 0.05, None, ["There are 9 calibration volumes", "need 19"]),
+        (200, 0.05, 0.1, ["At most 10 % of the flagged files are normal"]),
+    ],
+)
+def test_the_guarantee_is_said_in_numbers(n, alpha, fdr, words):
+    said = calibration_lib.guarantee(n, alpha, fdr)
+    assert [word for word in words if word not in said] == []
+
+
 def test_images_of_one_patient_are_no_volume():
     """Only the slices of one file or series are."""
     ids = ["a.nii#0001", "a.nii#0002", "b.nii#v0000s0001", "b.nii#v0001s0001"]
