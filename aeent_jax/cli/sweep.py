@@ -55,7 +55,7 @@ _SELECT = flags.DEFINE_list(
     "select",
     [],
     "Rules that take one of the members without labels, or all: such as"
-    " description_length, follows_training, elbow, latent_16, weight_0.001.",
+    " description_length, elbow, rate_12, latent_16, weight_0.001.",
 )
 
 

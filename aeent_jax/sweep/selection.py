@@ -24,6 +24,7 @@ from aeent_jax.results.groups import DATA, LATENT, METHOD, Group
 _FOLLOWS = 0.5
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _WEIGHTS = (1e-4, 3e-4, 1e-3, 3e-3)
+_RATES = (8, 12, 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +137,19 @@ def _elbow(candidates: Sequence[Candidate]) -> Choice:
     )
 
 
+def _take_rate(rate: float, candidates: Sequence[Candidate]) -> Choice:
+    """The network whose rate has the ratio nearest to 1 to the one fixed."""
+    points = [candidates[i] for i in _controlled(candidates)]
+    rates = [max(point.rate, 1e-12) for point in points]
+    if not rates:
+        return Choice(None, "there is no network under control")
+    nearest = int(np.argmin(np.abs(np.log(np.array(rates) / rate))))
+    return Choice(
+        _controlled(candidates)[nearest],
+        f"{rates[nearest]:.1f} of {_listed(rates)} nats is nearest to {rate:g}",
+    )
+
+
 def _take_size(size: int, candidates: Sequence[Candidate]) -> Choice:
     return _take(
         [not c.weight and c.latent_dim == size for c in candidates],
@@ -161,6 +175,7 @@ RULES: dict[str, Rule] = {
     "description_length": _least_description,
     "follows_training": _follows_training,
     "elbow": _elbow,
+    **{f"rate_{n}": functools.partial(_take_rate, n) for n in _RATES},
     **{f"latent_{n}": functools.partial(_take_size, n) for n in _SIZES},
     **{f"weight_{w:g}": functools.partial(_take_weight, w) for w in _WEIGHTS},
 }

@@ -71,6 +71,17 @@ def test_elbow_is_where_the_error_bends():
     assert elbow([*points[:2], PLAIN]).place is None
 
 
+def test_nearest_rate_is_taken_in_ratio():
+    points = under_control([30, 7, 19], [1.0, 3.0, 2.0])
+    take = selection.RULES["rate_12"]
+    # 12 is nearer to 7 in nats, and to 19 in ratio.
+    assert take([PLAIN, *points]).place == 3
+    assert (
+        take(points).reason == "19.0 of 7.0, 19.0, 30.0 nats is nearest to 12"
+    )
+    assert take([PLAIN]).place is None
+
+
 def test_fixed_rules_take_what_was_fixed():
     points = [PLAIN, Candidate(64, 3e-4, 20.0, 1.0), Candidate(64, 0, 1, 1.0)]
     assert selection.RULES["latent_16"](points).place == 0
