@@ -25,9 +25,7 @@ def test_uniform_noise_has_the_entropy_of_its_width():
 
 def test_unknown_noise_is_refused():
     found = estimator.Estimate(jnp.float32(9.0), "h")
-    with pytest.raises(
-        ValueError, match="is 'laplace', .*'gaussian', 'uniform'"
-    ):
+    with pytest.raises(ValueError, match="is 'laplace', .*gaussian, uniform"):
         estimator.to_rate(found, 1.0, 3, "laplace")
 
 

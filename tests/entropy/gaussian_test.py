@@ -250,7 +250,7 @@ def test_rounding_gives_no_volume_to_latents_in_a_line():
         (5, {"shrinkage": "none"}, "5 rows of 5 dimensions.* at least 6"),
         (5, {"shrinkage": 0.0}, "5 rows of 5 dimensions.* at least 6"),
         (9, {"shrinkage": 1.5}, "is 1.5, and a number from 0 to 1 or one of"),
-        (9, {"shrinkage": "oa"}, "'oa', .*'ledoit_wolf', 'none', 'oas'"),
+        (9, {"shrinkage": "oa"}, "'oa', .*ledoit_wolf, none, oas"),
         (9, {"bias_correction": True}, "'oas', and the bias is known without"),
     ],
 )
